@@ -1,1 +1,3 @@
+//! The `larql` program.
+
 fn main() {}
