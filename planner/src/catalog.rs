@@ -1,0 +1,155 @@
+//! What the planner asks of the world: mounts, their sizes and components, settings and machine
+//! constants. The daemon implements these traits; the planner never opens anything.
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use crate::cost::CostConstants;
+pub use crate::settings::Settings;
+
+/// What is mounted, and what the session chose.
+pub trait Catalog {
+    /// The mount that the session uses, if any.
+    fn current(&self) -> Option<Arc<dyn Mount>>;
+    /// A mount by its name.
+    fn mount(&self, name: &str) -> Option<Arc<dyn Mount>>;
+    /// The session's settings.
+    fn settings(&self) -> &Settings;
+    /// What this machine's reads and operations cost.
+    fn costs(&self) -> &CostConstants;
+}
+
+/// One mounted model, as far as planning needs to know it.
+pub trait Mount: Send + Sync + fmt::Debug {
+    /// The name under which it is mounted.
+    fn name(&self) -> &str;
+    /// A vindex, or a checkpoint used directly.
+    fn kind(&self) -> MountKind;
+    /// Number of layers.
+    fn layers(&self) -> u32;
+    /// Number of features of a layer; 0 for a layer that was not extracted.
+    fn features(&self, layer: u32) -> u64;
+    /// Width of the residual stream.
+    fn hidden_size(&self) -> u64;
+    /// Number of tokens.
+    fn vocabulary_size(&self) -> u64;
+    /// The layer bands, if the family declares them.
+    fn bands(&self) -> Option<Bands>;
+    /// Whether a component is there.
+    fn has(&self, component: Component) -> bool;
+    /// `browse`, `attention`, `inference` or `all`.
+    fn level(&self) -> &str;
+    /// Bytes of one layer's gate matrix.
+    fn gate_bytes(&self, layer: u32) -> u64;
+    /// Bytes of one feature's record of output tokens.
+    fn down_meta_record_bytes(&self) -> u64;
+    /// Bytes of one layer's gate, up and down matrices together.
+    fn ffn_bytes(&self, layer: u32) -> u64;
+    /// Bytes of one layer's attention matrices.
+    fn attention_bytes(&self, layer: u32) -> u64;
+    /// Bytes of the unembedding matrix.
+    fn unembedding_bytes(&self) -> u64;
+    /// The source to name in an EXTRACT hint: a checkpoint's path, or the model's name.
+    fn source_hint(&self) -> String;
+    /// The destination to name in an EXTRACT hint; by default the mount's name.
+    fn destination_hint(&self) -> String {
+        format!("{}.vindex", self.name())
+    }
+}
+
+/// What a mount is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MountKind {
+    /// An extracted vindex directory.
+    Vindex,
+    /// A checkpoint directory, used without extraction: inference only.
+    Checkpoint,
+}
+
+/// Three inclusive ranges of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bands {
+    /// First and last layer of the syntax band.
+    pub syntax: (u32, u32),
+    /// First and last layer of the knowledge band.
+    pub knowledge: (u32, u32),
+    /// First and last layer of the output band.
+    pub output: (u32, u32),
+}
+
+/// A part of a mount that a statement may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Component {
+    /// Gate vectors, one row a feature.
+    Gates,
+    /// The embedding matrix.
+    Embeddings,
+    /// The tokenizer.
+    Tokenizer,
+    /// The output tokens of each feature.
+    DownMeta,
+    /// The strongest input token of each feature's gate.
+    GateMeta,
+    /// Per-layer gate score statistics.
+    Statistics,
+    /// Feature labels.
+    Labels,
+    /// Attention matrices.
+    Attention,
+    /// Norms.
+    Norms,
+    /// Up vectors.
+    Up,
+    /// Down vectors.
+    Down,
+    /// The unembedding matrix (its own or tied).
+    Unembedding,
+}
+
+impl Component {
+    /// The component in words, for messages.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Gates => "gate vectors",
+            Self::Embeddings => "embeddings",
+            Self::Tokenizer => "a tokenizer",
+            Self::DownMeta => "output tokens of features (down_meta)",
+            Self::GateMeta => "input tokens of features (gate_meta)",
+            Self::Statistics => "gate score statistics",
+            Self::Labels => "feature labels",
+            Self::Attention => "attention weights",
+            Self::Norms => "norms",
+            Self::Up => "up vectors",
+            Self::Down => "down vectors",
+            Self::Unembedding => "the unembedding matrix",
+        }
+    }
+
+    /// The options after `EXTRACT MODEL … INTO …` that add the component, with a leading space.
+    pub fn extract_options(self) -> &'static str {
+        match self {
+            Self::Gates
+            | Self::Embeddings
+            | Self::Tokenizer
+            | Self::DownMeta
+            | Self::GateMeta
+            | Self::Statistics
+            | Self::Labels => "",
+            Self::Attention | Self::Norms | Self::Up | Self::Down | Self::Unembedding => {
+                " WITH INFERENCE"
+            }
+        }
+    }
+}
+
+/// What every inference statement reads.
+pub const INFERENCE_COMPONENTS: [Component; 8] = [
+    Component::Tokenizer,
+    Component::Embeddings,
+    Component::Attention,
+    Component::Norms,
+    Component::Gates,
+    Component::Up,
+    Component::Down,
+    Component::Unembedding,
+];

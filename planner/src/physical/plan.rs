@@ -1,0 +1,536 @@
+//! The physical plan: how an answer is computed. A tree of nodes; the daemon runs each operator.
+//!
+//! Rows flow from children to parents. A feature source produces exactly the columns it is asked
+//! for, in that order; expressions above refer to their child's columns by index. Sources produce
+//! rows by layer ascending and, within a layer, in the order their documentation names, so that
+//! another access path changes the bytes touched and not the rows.
+
+use std::sync::Arc;
+
+use crate::bind::expression::Expression;
+use crate::catalog::{Bands, MountKind};
+use crate::explain::RuleStep;
+use crate::layers::{LayerSet, Slot};
+use crate::settings::SettingChange;
+use crate::value::{Column, ColumnType};
+
+/// One operator with its inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Unique in the plan; the root is 0, then in pre-order.
+    pub id: u32,
+    /// What it does.
+    pub operator: Operator,
+    /// Its inputs.
+    pub children: Vec<Node>,
+    /// What it is expected to produce and to cost, its inputs not counted.
+    pub estimate: Estimate,
+    /// The columns of the rows it produces.
+    pub columns: Vec<Column>,
+}
+
+impl Node {
+    /// Visits the node and everything below, parents first.
+    pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Node, Option<u32>)) {
+        fn walk<'a>(
+            node: &'a Node,
+            parent: Option<u32>,
+            see: &mut dyn FnMut(&'a Node, Option<u32>),
+        ) {
+            see(node, parent);
+            for child in &node.children {
+                walk(child, Some(node.id), see);
+            }
+        }
+        walk(self, None, see);
+    }
+}
+
+/// What an operator is expected to produce and to cost by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Estimate {
+    /// Rows out.
+    pub rows: f64,
+    /// Bytes of weights and metadata read.
+    pub bytes: f64,
+    /// Milliseconds of this operator alone.
+    pub ms: f64,
+}
+
+/// What a node does. A new access path or statement is a new variant.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Operator {
+    /// Every feature that has output tokens, of whole layers; rows by (layer, feature).
+    FeatureScan(FeatureScan),
+    /// The named features, those that exist and have output tokens; rows by (layer, feature).
+    SlotLookup(SlotLookup),
+    /// Gate scores of a query against whole layers; the best K of each layer by magnitude.
+    GateScan(GateScan),
+    /// Gate scores of a query against the named slots only. Chosen only where K cannot bind (K is
+    /// absent or at least the layer's number of features), because a rank needs the whole layer.
+    GateSlots(GateSlots),
+    /// Gate scores of an entity against one layer; rows by magnitude descending.
+    Nearest(Nearest),
+    /// Keeps rows for which the predicate is true (neither false nor NULL).
+    Filter {
+        /// Over the child's columns; boolean.
+        predicate: Expression,
+    },
+    /// Computes one expression a column.
+    Project {
+        /// Over the child's columns, one an output column.
+        expressions: Vec<Expression>,
+    },
+    /// Sorts stably; NULL last in either direction.
+    Sort {
+        /// Most significant first.
+        keys: Vec<SortKey>,
+    },
+    /// The first rows of a stable sort, in bounded memory: what `Limit` over `Sort` gives.
+    TopN {
+        /// Most significant first.
+        keys: Vec<SortKey>,
+        /// How many rows to give.
+        count: u64,
+        /// How many rows of the sorted input to skip first.
+        offset: u64,
+    },
+    /// Skips, then passes rows; stops its input when done.
+    Limit {
+        /// How many rows to give; `None` for all.
+        count: Option<u64>,
+        /// How many rows to skip first.
+        offset: u64,
+    },
+    /// Drops rows equal to an earlier row; the first stays in place.
+    Distinct,
+    /// All rows of the first child, then of the second, and so on.
+    Concatenate,
+    /// Groups gate hits by target into edges.
+    DescribeEdges(DescribeEdges),
+    /// Distinct targets that are content tokens starting with an upper-case letter.
+    EntityCount,
+    /// Counts features by relation; the unlabelled ones as one row with a NULL relation, last.
+    RelationCount {
+        /// Add up to [`RELATION_EXAMPLES`] targets, those with the highest logit.
+        examples: bool,
+    },
+    /// One row a layer.
+    LayerStatistics {
+        /// Which layers.
+        layers: LayerSet,
+    },
+    /// Models that could be mounted: directories with a vindex or a checkpoint.
+    ShowModels,
+    /// What is mounted.
+    ShowMounts,
+    /// Name and value of what is known about a mount.
+    Statistics {
+        /// The mount's name.
+        mount: String,
+    },
+    /// The next token of a prompt.
+    Infer(Infer),
+    /// The features that act while a prompt is inferred.
+    ExplainInfer(ExplainInfer),
+    /// Chooses what the session works on.
+    Use(Use),
+    /// Mounts a directory.
+    Mount {
+        /// Path or reference as written.
+        path: String,
+        /// Its name; by default derived from the path.
+        name: Option<String>,
+    },
+    /// Unmounts by name.
+    Unmount {
+        /// The mount's name.
+        name: String,
+    },
+    /// Writes a vindex from a checkpoint.
+    Extract(Extract),
+    /// Checks every file of a vindex against its checksum.
+    VerifyVindex {
+        /// The vindex directory as written.
+        path: String,
+    },
+    /// Changes a setting of the session; the value is already checked.
+    Set(SettingChange),
+    /// Takes a setting back to its default.
+    Reset {
+        /// The setting's name.
+        name: &'static str,
+    },
+    /// Shows one setting, or all with `None`.
+    ShowSetting {
+        /// The setting's name.
+        name: Option<&'static str>,
+    },
+    /// Shows its child's plan; with `analyze` runs it first.
+    Explain(Explain),
+}
+
+/// The number of examples in a row of SHOW RELATIONS WITH EXAMPLES.
+pub const RELATION_EXAMPLES: usize = 5;
+
+/// A column that a feature source can produce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FeatureColumn {
+    /// The layer (integer).
+    Layer,
+    /// The feature within its layer (integer).
+    Feature,
+    /// The queried entity where there is one, else the strongest input token of the feature's gate,
+    /// or NULL (text).
+    Entity,
+    /// The feature's label, or NULL (text).
+    Relation,
+    /// The top output token (text); NULL where the feature has none.
+    Target,
+    /// The top output token's logit (score).
+    Logit,
+    /// The output tokens, best first (list of text).
+    TopTokens,
+    /// The signed dot product of the query and the gate (score); NULL without a query.
+    GateScore,
+    /// The gate score in standard deviations of its layer's scores (real); NULL without statistics.
+    Z,
+    /// Calibrated probability (real); NULL until calibration exists.
+    Confidence,
+    /// Where the row comes from: `gate` with a query, else NULL (text).
+    Source,
+    /// The feature's activation in a forward pass (score).
+    Activation,
+}
+
+impl FeatureColumn {
+    /// The column's name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::Feature => "feature",
+            Self::Entity => "entity",
+            Self::Relation => "relation",
+            Self::Target => "target",
+            Self::Logit => "logit",
+            Self::TopTokens => "top_tokens",
+            Self::GateScore => "gate_score",
+            Self::Z => "z",
+            Self::Confidence => "confidence",
+            Self::Source => "source",
+            Self::Activation => "activation",
+        }
+    }
+
+    /// The type of its values.
+    pub fn kind(self) -> ColumnType {
+        match self {
+            Self::Layer | Self::Feature => ColumnType::Integer,
+            Self::Entity | Self::Relation | Self::Target | Self::Source => ColumnType::Text,
+            Self::Logit | Self::GateScore | Self::Z | Self::Confidence | Self::Activation => {
+                ColumnType::Real
+            }
+            Self::TopTokens => ColumnType::List,
+        }
+    }
+
+    /// Whether producing it reads the feature's record of output tokens.
+    pub fn reads_down_meta(self) -> bool {
+        matches!(self, Self::Target | Self::Logit | Self::TopTokens)
+    }
+
+    /// Name and type together.
+    pub fn column(self) -> Column {
+        Column::new(self.name(), self.kind())
+    }
+}
+
+/// Operands of [`Operator::FeatureScan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureScan {
+    /// Which layers.
+    pub layers: LayerSet,
+    /// Stop after so many rows.
+    pub rows_max: Option<u64>,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::SlotLookup`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlotLookup {
+    /// The slots, ascending, without repeats, all within the model.
+    pub slots: Vec<Slot>,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// The vector whose dot product with a gate is its score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryVector {
+    /// Mean of `embed_scale · E[id]` over the text's tokens, tokenised without special tokens.
+    Entity(Arc<str>),
+    /// `embed_scale · E[id]` of the last token of the text, tokenised with special tokens.
+    LastToken(Arc<str>),
+}
+
+/// Operands of [`Operator::GateScan`]. Rows: by layer ascending; within a layer by magnitude of the
+/// gate score descending, ties by feature ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateScan {
+    /// What is looked up.
+    pub query: QueryVector,
+    /// Which layers.
+    pub layers: LayerSet,
+    /// At most so many hits a layer, the best by magnitude; `None` for all.
+    pub k: Option<u64>,
+    /// After K: keep hits with score > 0 and z ≥ this.
+    pub z_min: Option<f64>,
+    /// After K: drop hits of features without output tokens.
+    pub tokens_required: bool,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::GateSlots`]; rows in the order of [`GateScan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateSlots {
+    /// What is looked up.
+    pub query: QueryVector,
+    /// The slots, ascending, without repeats, all within the model.
+    pub slots: Vec<Slot>,
+    /// As in [`GateScan::z_min`].
+    pub z_min: Option<f64>,
+    /// As in [`GateScan::tokens_required`].
+    pub tokens_required: bool,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::Nearest`]: features with output tokens, by magnitude of the gate score
+/// descending, ties by feature ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nearest {
+    /// The entity looked up, as in [`QueryVector::Entity`].
+    pub entity: Arc<str>,
+    /// The layer.
+    pub layer: u32,
+    /// At most so many rows; `None` for all, in order.
+    pub k: Option<u64>,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::DescribeEdges`]. The child is a gate scan that produces
+/// [`DESCRIBE_INPUT`], in that order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DescribeEdges {
+    /// The entity; a target equal to it (case-folded) is dropped.
+    pub entity: Arc<str>,
+    /// How much is shown.
+    pub display: Display,
+    /// The bands that divide rows; without them all rows are knowledge.
+    pub bands: Option<Bands>,
+    /// At most so many rows of each band.
+    pub caps: BandCaps,
+    /// Keep labelled rows only.
+    pub relations_only: bool,
+    /// At most so many rows altogether.
+    pub limit: Option<u64>,
+    /// Give the rows of each layer as soon as it is scanned, grouped by target within that layer only
+    /// (so a target may come again at a later layer); caps do not apply, `limit` does.
+    pub stream: bool,
+}
+
+/// The columns that [`Operator::DescribeEdges`] reads from its child.
+pub const DESCRIBE_INPUT: [FeatureColumn; 7] = [
+    FeatureColumn::Layer,
+    FeatureColumn::Feature,
+    FeatureColumn::GateScore,
+    FeatureColumn::Z,
+    FeatureColumn::Target,
+    FeatureColumn::Relation,
+    FeatureColumn::TopTokens,
+];
+
+/// The columns that [`Operator::EntityCount`] reads from its child.
+pub const ENTITY_COUNT_INPUT: [FeatureColumn; 2] = [FeatureColumn::Target, FeatureColumn::Logit];
+
+/// The columns that [`Operator::RelationCount`] reads from its child.
+pub const RELATION_COUNT_INPUT: [FeatureColumn; 4] =
+    [FeatureColumn::Layer, FeatureColumn::Relation, FeatureColumn::Target, FeatureColumn::Logit];
+
+/// How much DESCRIBE shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Display {
+    /// Few rows a band.
+    Brief,
+    /// Many rows a band.
+    Verbose,
+    /// As verbose, without labels: relation is NULL.
+    Raw,
+}
+
+/// The most rows of each band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BandCaps {
+    /// Of the syntax band.
+    pub syntax: u64,
+    /// Of the knowledge band and of layers outside all bands.
+    pub knowledge: u64,
+    /// Of the output band.
+    pub output: u64,
+}
+
+impl Display {
+    /// The most rows of each band in this display.
+    pub fn caps(self) -> BandCaps {
+        match self {
+            Self::Brief => BandCaps { syntax: 10, knowledge: 10, output: 5 },
+            Self::Verbose | Self::Raw => BandCaps { syntax: 30, knowledge: 30, output: 30 },
+        }
+    }
+
+    /// The display's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Brief => "brief",
+            Self::Verbose => "verbose",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// How the feed-forward part is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FfnPath {
+    /// All features, as matrix products.
+    Dense,
+    /// The K features of each layer whose gates score highest by magnitude; `None` for all.
+    Walk {
+        /// Features a layer.
+        k: Option<u64>,
+    },
+}
+
+/// Operands of [`Operator::Infer`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Infer {
+    /// The prompt, tokenised with special tokens.
+    pub prompt: Arc<str>,
+    /// How many tokens to list.
+    pub top: u64,
+    /// How the feed-forward part is computed.
+    pub ffn: FfnPath,
+    /// One of two paths being compared: rows end with a column `ffn`, `dense` or `walk`.
+    pub compare: bool,
+}
+
+/// Operands of [`Operator::ExplainInfer`]. Rows: by layer ascending; within a layer by magnitude of
+/// the gate score descending, ties by feature ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExplainInfer {
+    /// The prompt, tokenised with special tokens.
+    pub prompt: Arc<str>,
+    /// Features shown a layer.
+    pub top: u64,
+    /// Which layers are shown.
+    pub layers: LayerSet,
+    /// How the feed-forward part is computed.
+    pub ffn: FfnPath,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::Use`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Use {
+    /// A mount by name, or (when no mount has that name) a vindex directory or reference.
+    Vindex(String),
+    /// A checkpoint directory, used without extraction.
+    Model(String),
+    /// What is in use already.
+    Current,
+}
+
+/// Operands of [`Operator::Extract`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extract {
+    /// The checkpoint, as written.
+    pub source: String,
+    /// The vindex directory to write, as written.
+    pub destination: String,
+    /// How much to extract.
+    pub level: Level,
+    /// Only these parts, instead of all that the level holds.
+    pub components: Option<Vec<ExtractComponent>>,
+    /// Only these layers, first and last inclusive. Checked against the checkpoint when it is open.
+    pub layers: Option<(u32, u32)>,
+    /// The type of the written weights.
+    pub dtype: ExtractDtype,
+    /// Learn labels afterwards where the level allows it.
+    pub labels: bool,
+    /// Replace an existing vindex.
+    pub overwrite: bool,
+    /// Continue an interrupted extraction.
+    pub resume: bool,
+}
+
+/// How much an extraction holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Gates, embeddings, output tokens: DESCRIBE, WALK, SELECT.
+    Browse,
+    /// And attention and norms.
+    Attention,
+    /// And all that INFER reads.
+    Inference,
+    /// And every other tensor of the source.
+    All,
+}
+
+impl Level {
+    /// The level's name, as in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Browse => "browse",
+            Self::Attention => "attention",
+            Self::Inference => "inference",
+            Self::All => "all",
+        }
+    }
+}
+
+pub use crate::syntax::ast::{ExtractComponent, ExtractDtype};
+
+impl Use {
+    /// The mount kind asked for, where the statement says.
+    pub fn kind(&self) -> Option<MountKind> {
+        match self {
+            Self::Vindex(_) => Some(MountKind::Vindex),
+            Self::Model(_) => Some(MountKind::Checkpoint),
+            Self::Current => None,
+        }
+    }
+}
+
+/// One sort key over the child's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SortKey {
+    /// What is sorted by.
+    pub expression: Expression,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// Operands of [`Operator::Explain`]. The child is the plan that is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explain {
+    /// Rows, or one row of JSON.
+    pub format: crate::syntax::ast::ExplainFormat,
+    /// Run the child and report what it did.
+    pub analyze: bool,
+    /// The plan after each rule that changed it, when asked for (RULES).
+    pub rules: Option<Vec<RuleStep>>,
+}
