@@ -1,1 +1,19 @@
-//! Placeholder until the first module lands.
+//! The files of larqld: bytes in, bytes out, durable.
+//!
+//! This crate knows bytes, shapes and an opaque format tag, and does no arithmetic on weights: what
+//! a tag means is decided once, by larqld, when a model is opened.
+//!
+//! - [`file`]: the seam to the disk (mmap, memory, and a backend that fails on demand).
+//! - [`checkpoint`]: what others publish (safetensors today), read in place.
+//! - [`vindex`]: the directory that larqld mounts: its layout, reader, resumable writer, checks.
+//! - [`catalog`]: what is mounted, kept across restarts.
+//!
+//! Everything read here may come from a stranger: counts are checked against lengths before memory
+//! is taken, names are plain file names, and a refusal says which file, what is wrong and what to do.
+
+pub mod catalog;
+pub mod checkpoint;
+pub mod file;
+pub mod vindex;
+
+pub use file::{DiskFiles, Files};

@@ -1,0 +1,1 @@
+//! What is mounted, and the machine's own constants: small records that survive a restart.

@@ -1,0 +1,342 @@
+//! The manifest, `index.json`: what a vindex holds, file by file and tensor by tensor.
+//!
+//! Parsing is where hostility ends: a [`Manifest`] that came out of [`Manifest::parse`] has plain and
+//! distinct file names, tensors inside their files that neither overlap nor share a key, layers below
+//! its layer count, and no product that overflows. The text carries its own SHA-256 as last field, so
+//! that a flipped bit in it is found like one in any other file.
+
+use super::layout::{DIMENSIONS_MAX, LAYERS_MAX, Layout, TENSOR_ALIGNMENT_BYTES, VERSION};
+use super::{Checksum, layout};
+use crate::file::is_plain_name;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+/// What a whole vindex says about itself, apart from its files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ManifestHeader {
+    /// Program and version that wrote it, for example `larqld 0.1.0`.
+    pub generator: String,
+    /// Name of the model.
+    pub model: String,
+    /// Architecture family, for example `gemma3`.
+    pub family: String,
+    /// Extraction level: `browse`, `attention`, `inference` or `all`.
+    pub level: String,
+    /// Requested precision of the weights: `f16`, `f32` or `source`.
+    pub dtype: String,
+    /// Identity of the base: SHA-256 over canonical weights, configuration and tokenizer.
+    pub base_hash: String,
+    /// Where the weights came from.
+    pub source: Source,
+    /// Layers of the model, extracted or not.
+    pub layers: u32,
+    /// Width of the residual stream.
+    pub hidden_size: u64,
+    /// Tokens in the vocabulary.
+    pub vocabulary_size: u64,
+    /// FFN features per layer, one entry a layer; 0 for a layer that was not extracted.
+    pub features: Vec<u64>,
+    /// Factor on embedding rows before the first layer.
+    pub embed_scale: f64,
+    /// Layer bands, for models with enough layers to have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bands: Option<LayerBands>,
+    /// Whether the output matrix is the embedding matrix.
+    pub tied_embeddings: bool,
+    /// Remarks for people, for example tensors kept at source precision.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// Where the weights of a vindex came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Name of the checkpoint.
+    pub name: String,
+    /// Its weight files.
+    #[serde(default)]
+    pub files: Vec<SourceFile>,
+}
+
+/// One weight file of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// File name in the checkpoint.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: Checksum,
+}
+
+/// Layer bands as first and last layer, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerBands {
+    /// Early layers: form.
+    pub syntax: [u32; 2],
+    /// Middle layers: facts.
+    pub knowledge: [u32; 2],
+    /// Late layers: the answer takes shape.
+    pub output: [u32; 2],
+}
+
+/// One tensor of a vindex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorRecord {
+    /// Name in the source checkpoint.
+    pub name: String,
+    /// What the tensor does, for example `gate`; opaque to storage.
+    pub role: String,
+    /// Its layer; `None` for tensors of the whole model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<u32>,
+    /// Its expert, in a mixture of experts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert: Option<u32>,
+    /// Element format tag, for example `f16`; opaque to storage.
+    pub dtype: String,
+    /// Dimensions as they lie in the bytes, outermost first.
+    pub shape: Vec<u64>,
+    /// How those bytes relate to the source.
+    pub layout: Layout,
+    /// First byte in the file; a writer fills it in, whatever it is given.
+    #[serde(default)]
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl TensorRecord {
+    /// What the tensor is looked up by.
+    pub fn key(&self) -> TensorKey {
+        TensorKey { role: Cow::Owned(self.role.clone()), layer: self.layer, expert: self.expert }
+    }
+}
+
+/// What a tensor is looked up by: unique in a vindex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorKey {
+    /// As [`TensorRecord::role`].
+    pub role: Cow<'static, str>,
+    /// As [`TensorRecord::layer`].
+    pub layer: Option<u32>,
+    /// As [`TensorRecord::expert`].
+    pub expert: Option<u32>,
+}
+
+impl TensorKey {
+    /// A tensor of the whole model.
+    pub fn model(role: impl Into<Cow<'static, str>>) -> Self {
+        Self { role: role.into(), layer: None, expert: None }
+    }
+
+    /// A tensor of one layer.
+    pub fn layer(role: impl Into<Cow<'static, str>>, layer: u32) -> Self {
+        Self { role: role.into(), layer: Some(layer), expert: None }
+    }
+
+    /// A tensor of one expert in one layer.
+    pub fn expert(role: impl Into<Cow<'static, str>>, layer: u32, expert: u32) -> Self {
+        Self { role: role.into(), layer: Some(layer), expert: Some(expert) }
+    }
+}
+
+impl fmt::Display for TensorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.role)?;
+        if let Some(layer) = self.layer {
+            write!(f, " of layer {layer}")?;
+        }
+        if let Some(expert) = self.expert {
+            write!(f, ", expert {expert}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One file of a vindex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Plain file name.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole file.
+    pub sha256: Checksum,
+    /// The tensors in it, by offset; empty for side files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<TensorRecord>,
+}
+
+/// A parsed or finished `index.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version; [`layout::VERSION`] for what this crate writes.
+    pub version: u32,
+    /// What the vindex says about itself.
+    #[serde(flatten)]
+    pub header: ManifestHeader,
+    /// Every file but `index.json` itself, sorted by name.
+    pub files: Vec<FileEntry>,
+}
+
+impl std::ops::Deref for Manifest {
+    type Target = ManifestHeader;
+
+    fn deref(&self) -> &ManifestHeader {
+        &self.header
+    }
+}
+
+/// Why an `index.json` was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not the JSON that a manifest is.
+    #[error("it is not a manifest: {0}")]
+    Json(#[source] serde_json::Error),
+    /// Written for another version of the format.
+    #[error("its version is {found}, this program reads {supported}")]
+    UnsupportedVersion {
+        /// Version in the file.
+        found: u64,
+        /// Version that is read here.
+        supported: u32,
+    },
+    /// The text does not match the SHA-256 at its end.
+    #[error("its text does not match its own SHA-256: it was damaged or edited")]
+    Checksum,
+    /// Well-formed, but contradicting itself.
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// The last field: SHA-256 of every byte of the text before it.
+const SEAL: &str = "\"manifest_sha256\"";
+
+impl Manifest {
+    /// Parses and checks the text of an `index.json`.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        let Versioned { version: found } =
+            serde_json::from_slice(text).map_err(ManifestError::Json)?;
+        if found != u64::from(VERSION) {
+            return Err(ManifestError::UnsupportedVersion { found, supported: VERSION });
+        }
+        check_seal(text)?;
+        let manifest: Self = serde_json::from_slice(text).map_err(ManifestError::Json)?;
+        manifest.check().map_err(ManifestError::Inconsistent)?;
+        Ok(manifest)
+    }
+
+    /// The text of the `index.json`, sealed with its SHA-256.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing to memory fails only for maps with keys that are no strings; there are none.
+        let mut text = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
+        assert!(text.ends_with(b"\n}"), "a manifest is an object with fields");
+        text.truncate(text.len() - 2);
+        text.extend_from_slice(b",\n  ");
+        let seal = Checksum::of(&text);
+        text.extend_from_slice(format!("{SEAL}: \"{seal}\"\n}}\n").as_bytes());
+        text
+    }
+
+    /// The entry of a file.
+    pub fn file(&self, name: &str) -> Option<&FileEntry> {
+        self.files.iter().find(|file| file.name == name)
+    }
+
+    /// Every tensor, file by file.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorRecord> {
+        self.files.iter().flat_map(|file| &file.tensors)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let header = &self.header;
+        if header.layers > LAYERS_MAX {
+            return Err(format!("it claims {} layers, the most is {LAYERS_MAX}", header.layers));
+        }
+        if header.features.len() != header.layers as usize {
+            let entries = header.features.len();
+            return Err(format!("it has {} layers but {entries} feature counts", header.layers));
+        }
+        if !header.embed_scale.is_finite() {
+            return Err("embed_scale is not a finite number".to_owned());
+        }
+        if let Some(LayerBands { syntax, knowledge, output }) = header.bands {
+            for [first, last] in [syntax, knowledge, output] {
+                if first > last || last >= header.layers {
+                    let layers = header.layers;
+                    return Err(format!(
+                        "band {first}-{last} is not a range of its {layers} layers"
+                    ));
+                }
+            }
+        }
+        let mut names = HashSet::new();
+        let mut keys = HashSet::new();
+        for file in &self.files {
+            if !is_plain_name(&file.name) || file.name == layout::INDEX {
+                return Err(format!("{:?} is not a plain file name", file.name));
+            }
+            if !names.insert(file.name.as_str()) {
+                return Err(format!("{} is listed twice", file.name));
+            }
+            let mut free_from = 0;
+            for tensor in &file.tensors {
+                check_tensor(tensor, header.layers, free_from, file)
+                    .map_err(|problem| format!("{} in {}: {problem}", tensor.name, file.name))?;
+                free_from = tensor.offset + tensor.bytes;
+                if !keys.insert((tensor.role.as_str(), tensor.layer, tensor.expert)) {
+                    return Err(format!("{} is stored twice, as {}", tensor.key(), tensor.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks one tensor of `file` that may not start before `free_from`.
+fn check_tensor(
+    tensor: &TensorRecord,
+    layers: u32,
+    free_from: u64,
+    file: &FileEntry,
+) -> Result<(), String> {
+    let TensorRecord { offset, bytes, shape, .. } = tensor;
+    if let Some(layer) = tensor.layer.filter(|&layer| layer >= layers) {
+        return Err(format!("layer {layer} of a model with {layers} layers"));
+    }
+    if shape.len() > DIMENSIONS_MAX {
+        return Err(format!("{} dimensions, the most is {DIMENSIONS_MAX}", shape.len()));
+    }
+    if shape.iter().try_fold(1_u64, |count, &size| count.checked_mul(size)).is_none() {
+        return Err(format!("the element count of shape {shape:?} overflows"));
+    }
+    if !offset.is_multiple_of(TENSOR_ALIGNMENT_BYTES) {
+        return Err(format!("offset {offset} is not a multiple of {TENSOR_ALIGNMENT_BYTES}"));
+    }
+    let Some(end) = offset.checked_add(*bytes).filter(|&end| end <= file.bytes) else {
+        let length = file.bytes;
+        return Err(format!("{bytes} bytes at {offset} reach beyond the file's {length}"));
+    };
+    if *offset < free_from {
+        return Err(format!(
+            "bytes {offset}..{end} overlap the tensor before, which ends at {free_from}"
+        ));
+    }
+    Ok(())
+}
+
+fn check_seal(text: &[u8]) -> Result<(), ManifestError> {
+    let tail_bytes = SEAL.len() + ": \"\"\n}\n".len() + 64;
+    let Some(covered) = text.len().checked_sub(tail_bytes) else {
+        return Err(ManifestError::Checksum);
+    };
+    let (covered, tail) = text.split_at(covered);
+    let expected = format!("{SEAL}: \"{}\"\n}}\n", Checksum::of(covered));
+    if tail == expected.as_bytes() { Ok(()) } else { Err(ManifestError::Checksum) }
+}

@@ -1,0 +1,142 @@
+//! Reading every byte of a vindex and comparing it with the manifest's checksums.
+
+use super::reader::{VindexError, read_manifest};
+use super::{Checksum, Checksummer, layout::INDEX};
+use crate::file::Files;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What [`verify`] found in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileReport {
+    /// The file's name in the vindex.
+    pub name: String,
+    /// Its length according to the manifest.
+    pub bytes: u64,
+    /// How it is.
+    pub state: FileState,
+}
+
+/// How a file compares with the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileState {
+    /// Every byte is the one that was written.
+    Ok,
+    /// It is not there.
+    Missing,
+    /// It has another length.
+    WrongSize {
+        /// Its length.
+        found: u64,
+    },
+    /// It has other bytes.
+    WrongChecksum {
+        /// SHA-256 of its bytes.
+        found: Checksum,
+        /// SHA-256 in the manifest.
+        expected: Checksum,
+    },
+    /// It could not be read, or is no regular file.
+    Unreadable {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// What [`verify`] found in all files that it looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyReport {
+    /// One entry a file, in manifest order, `index.json` first.
+    pub files: Vec<FileReport>,
+    /// Whether the caller stopped before the last file.
+    pub stopped: bool,
+}
+
+impl VerifyReport {
+    /// Whether every file was looked at and is as it was written.
+    pub fn is_ok(&self) -> bool {
+        !self.stopped && self.files.iter().all(|file| file.state == FileState::Ok)
+    }
+
+    /// The files that are not as they were written.
+    pub fn damaged(&self) -> impl Iterator<Item = &FileReport> {
+        self.files.iter().filter(|file| file.state != FileState::Ok)
+    }
+}
+
+/// Bytes hashed between two looks at the mapping.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// Compares the SHA-256 of every file of a vindex with its manifest. `on_file` sees each report as it
+/// is made and may stop the rest.
+///
+/// # Errors
+/// When the manifest itself is missing or damaged, as [`super::Vindex::open`]; a damaged file is a
+/// report, not an error.
+pub fn verify(
+    files: &Arc<dyn Files>,
+    directory: &Path,
+    on_file: &mut dyn FnMut(FileReport) -> ControlFlow<()>,
+) -> Result<VerifyReport, VindexError> {
+    let manifest = read_manifest(files, directory)?;
+    let index_bytes = files.metadata(&directory.join(INDEX)).map_or(0, |found| found.length);
+    let index = FileReport { name: INDEX.to_owned(), bytes: index_bytes, state: FileState::Ok };
+    let rest = manifest.files.iter().map(|entry| FileReport {
+        name: entry.name.clone(),
+        bytes: entry.bytes,
+        state: state_of(files, &directory.join(&entry.name), entry.bytes, entry.sha256),
+    });
+    let mut report = VerifyReport::default();
+    let reports = std::iter::once(index).chain(rest);
+    for file in reports {
+        report.files.push(file.clone());
+        if on_file(file).is_break() {
+            report.stopped = report.files.len() <= manifest.files.len();
+            break;
+        }
+    }
+    Ok(report)
+}
+
+fn state_of(files: &Arc<dyn Files>, path: &Path, bytes: u64, expected: Checksum) -> FileState {
+    let unreadable = |error: io::Error| FileState::Unreadable { problem: error.to_string() };
+    let mapping = match files.map(path) {
+        Ok(mapping) => mapping,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return FileState::Missing,
+        Err(error) => return unreadable(error),
+    };
+    let found = mapping.bytes().len() as u64;
+    if found != bytes {
+        return FileState::WrongSize { found };
+    }
+    let mut checksummer = Checksummer::new();
+    for chunk in mapping.bytes().chunks(CHUNK_BYTES) {
+        checksummer.update(chunk);
+    }
+    if let Err(error) = mapping.check() {
+        return unreadable(error);
+    }
+    match checksummer.finish() {
+        found if found == expected => FileState::Ok,
+        found => FileState::WrongChecksum { found, expected },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_or_damaged_report_is_not_ok() {
+        let file = |state| FileReport { name: "a".to_owned(), bytes: 1, state };
+        let good = VerifyReport { files: vec![file(FileState::Ok)], stopped: false };
+        assert!(good.is_ok());
+        assert!(!VerifyReport { stopped: true, ..good.clone() }.is_ok());
+        let damaged = VerifyReport { files: vec![file(FileState::Missing)], stopped: false };
+        assert!(!damaged.is_ok());
+        assert_eq!(damaged.damaged().count(), 1);
+    }
+}

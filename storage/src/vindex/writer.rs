@@ -1,0 +1,793 @@
+//! Writing a vindex: beside its destination, resumable, moved in whole.
+//!
+//! Everything is written into `<destination>.partial`, under a lock on `<destination>.lock` that ends
+//! with the process. A journal in the staging directory names what is complete, and never before the
+//! data was synced; a killed run is continued from it, or thrown away. [`VindexWriter::finish`] syncs
+//! the data, writes and syncs `index.json`, and only then moves the directory to its destination. So
+//! at every moment the destination is absent, the old vindex, or the new one.
+//!
+//! After a failed write or sync the writer refuses everything: nobody retries an fsync. What was
+//! journaled before stays good for a resume.
+
+use super::journal::{self, Entry};
+use super::layout::{self, INDEX, TENSOR_ALIGNMENT_BYTES};
+use super::{Checksum, Checksummer, FileEntry, Manifest, ManifestHeader, TensorKey, TensorRecord};
+use crate::file::{FileKind, FileLock, FileWrite, Files, is_plain_name};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Data that may be lost to a crash before it is synced and journaled by itself.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// How to write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WritePlan {
+    /// Replace the vindex at the destination, when finished.
+    pub overwrite: bool,
+    /// Continue what an interrupted run left, when there is something.
+    pub resume: bool,
+    /// Identifies source and options: a run with another fingerprint is not continued.
+    pub fingerprint: String,
+}
+
+/// Why a vindex could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VindexWriteError {
+    /// Something is at the destination.
+    #[error("{} exists already", .destination.display())]
+    DestinationExists {
+        /// The destination.
+        destination: PathBuf,
+    },
+    /// What is to be overwritten is no vindex.
+    #[error("{} is not a vindex, so it is not overwritten", .destination.display())]
+    DestinationIsNotAVindex {
+        /// The destination.
+        destination: PathBuf,
+    },
+    /// Another writer works on the same destination.
+    #[error("{} is being written by somebody else", .destination.display())]
+    Busy {
+        /// The destination.
+        destination: PathBuf,
+    },
+    /// The interrupted run had another source or other options.
+    #[error("{} was begun from another source or with other options", .staging.display())]
+    FingerprintMismatch {
+        /// The staging directory.
+        staging: PathBuf,
+    },
+    /// The staging path holds something that no writer left there, or its data is not what its
+    /// journal says.
+    #[error("{} cannot be continued or replaced: {problem}", .staging.display())]
+    Staging {
+        /// The staging directory.
+        staging: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file name that a vindex does not hold.
+    #[error("{name:?} cannot be a file of a vindex: {problem}")]
+    FileName {
+        /// The name.
+        name: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A tensor or part was given twice.
+    #[error("{what} was written already")]
+    Duplicate {
+        /// The tensor or part.
+        what: String,
+    },
+    /// Another number of bytes arrived than was announced.
+    #[error("tensor {name} was announced with {expected} bytes, {written} were written")]
+    WrongLength {
+        /// The tensor.
+        name: String,
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes written, up to the first too many.
+        written: u64,
+    },
+    /// The manifest would contradict itself.
+    #[error("the manifest would be refused by its reader: {problem}")]
+    Manifest {
+        /// Why.
+        problem: String,
+    },
+    /// An earlier failure left the content unknown.
+    #[error("the writer gave up after an earlier failure")]
+    Poisoned,
+    /// The system refused.
+    #[error("could not {action} {}: {source}", .path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl VindexWriteError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::DestinationExists { .. } => "add OVERWRITE to replace it, or name another path",
+            Self::DestinationIsNotAVindex { .. } => "name another path, or remove it yourself",
+            Self::Busy { .. } => "wait for the other EXTRACT to end, or cancel it",
+            Self::FingerprintMismatch { .. } => {
+                "run the same EXTRACT again, or one without RESUME to start over"
+            }
+            Self::Staging { .. } => "remove it, and run the EXTRACT again",
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room on the disk, then run the EXTRACT again with RESUME"
+            }
+            Self::Io { .. } => "check the path, its permissions and the disk",
+            Self::Poisoned => "run the EXTRACT again with RESUME",
+            Self::FileName { .. }
+            | Self::Duplicate { .. }
+            | Self::WrongLength { .. }
+            | Self::Manifest { .. } => {
+                "this is a fault of the program or of the checkpoint: report it"
+            }
+        }
+    }
+}
+
+type Result<T, E = VindexWriteError> = std::result::Result<T, E>;
+
+/// A file of tensors or parts, open for appending.
+struct DataFile {
+    write: Box<dyn FileWrite>,
+    checksummer: Checksummer,
+    tensors: Vec<TensorRecord>,
+    /// Parts of a file without tensors.
+    parts: BTreeSet<String>,
+    /// Written to since the last sync.
+    dirty: bool,
+}
+
+struct SideFile {
+    bytes: u64,
+    sha256: Checksum,
+}
+
+/// A vindex in the making.
+pub struct VindexWriter {
+    files: Arc<dyn Files>,
+    paths: Paths,
+    overwrite: bool,
+    journal: Box<dyn FileWrite>,
+    data: BTreeMap<String, DataFile>,
+    side: BTreeMap<String, SideFile>,
+    /// Complete tensors and their files.
+    keys: HashMap<TensorKey, String>,
+    /// Complete, but not yet synced and journaled.
+    pending: Vec<Entry>,
+    pending_bytes: u64,
+    /// Files were created since the directory was last synced.
+    directory_dirty: bool,
+    poisoned: bool,
+    /// A sync failed, so that not even finished tensors may be journaled.
+    sync_failed: bool,
+    _lock: HeldLock,
+}
+
+/// The paths that belong to one destination.
+#[derive(Debug, Clone)]
+struct Paths {
+    destination: PathBuf,
+    parent: PathBuf,
+    staging: PathBuf,
+    lock: PathBuf,
+    /// Where the old vindex waits while the new one moves in, on file systems without exchange.
+    aside: PathBuf,
+}
+
+impl Paths {
+    fn of(destination: &Path) -> Option<Self> {
+        let name = destination.file_name()?;
+        let sibling = |suffix: &str| {
+            let mut name = OsString::from(name);
+            name.push(suffix);
+            destination.with_file_name(name)
+        };
+        let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Some(Self {
+            destination: destination.to_path_buf(),
+            parent: parent.unwrap_or(Path::new(".")).to_path_buf(),
+            staging: sibling(".partial"),
+            lock: sibling(".lock"),
+            aside: sibling(".replaced"),
+        })
+    }
+}
+
+/// The lock, and the removal of its file: in this order, so that nobody locks a nameless file.
+struct HeldLock {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+    _lock: Box<dyn FileLock>,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // A lock file that stays behind locks nobody out.
+        let _ = self.files.remove_file(&self.path);
+    }
+}
+
+impl VindexWriter {
+    /// Takes the lock, prepares the staging directory and, on resume, reads what is complete.
+    ///
+    /// # Errors
+    /// `DestinationExists` without `overwrite`; `DestinationIsNotAVindex` with it, when the
+    /// destination is neither a directory with an `index.json` nor empty; `Busy`;
+    /// `FingerprintMismatch` on resume. Nothing has changed in these cases.
+    pub fn create(files: &Arc<dyn Files>, destination: &Path, plan: &WritePlan) -> Result<Self> {
+        let paths = Paths::of(destination).ok_or_else(|| {
+            io_error("write to", destination)(io::Error::from(io::ErrorKind::InvalidInput))
+        })?;
+        create_parent(files, &paths.parent)?;
+        let lock = match files.lock(&paths.lock) {
+            Ok(lock) => HeldLock { files: files.clone(), path: paths.lock.clone(), _lock: lock },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(VindexWriteError::Busy { destination: paths.destination });
+            }
+            Err(error) => return Err(io_error("lock", &paths.lock)(error)),
+        };
+        restore_aside(files, &paths)?;
+        check_destination(files, &paths.destination, plan.overwrite)?;
+        let found = if exists(files, &paths.staging)? {
+            check_staging(files, &paths)?;
+            if plan.resume { read_journal(files, &paths)? } else { None }
+        } else {
+            None
+        };
+        if let Some(found) = &found
+            && found.fingerprint != plan.fingerprint
+        {
+            return Err(VindexWriteError::FingerprintMismatch { staging: paths.staging });
+        }
+        let journal = match &found {
+            Some(found) => reopen_journal(files, &paths, found.bytes)?,
+            None => begin_staging(files, &paths, &plan.fingerprint)?,
+        };
+        let mut writer = Self {
+            files: files.clone(),
+            paths,
+            overwrite: plan.overwrite,
+            journal,
+            data: BTreeMap::new(),
+            side: BTreeMap::new(),
+            keys: HashMap::new(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            directory_dirty: false,
+            poisoned: false,
+            sync_failed: false,
+            _lock: lock,
+        };
+        if let Some(found) = found {
+            writer.reopen_data(found.entries)?;
+        }
+        Ok(writer)
+    }
+
+    /// Whether a tensor is complete already, from an interrupted run or from this one.
+    pub fn has(&self, file: &str, key: &TensorKey) -> bool {
+        self.keys.get(key).is_some_and(|found| found == file)
+    }
+
+    /// Whether a part is complete already, from an interrupted run or from this one.
+    pub fn has_part(&self, file: &str, part: &str) -> bool {
+        self.data.get(file).is_some_and(|data| data.parts.contains(part))
+    }
+
+    /// The directory that is being written to, until [`VindexWriter::finish`].
+    pub fn staging(&self) -> &Path {
+        &self.paths.staging
+    }
+
+    /// Appends a tensor to `file`, aligned; `write` delivers exactly `record.bytes` bytes.
+    ///
+    /// `record.offset` is ignored and computed. Files are synced and journaled now and then, and at
+    /// [`VindexWriter::commit`]. Whoever wants the same bytes again writes in the same order.
+    ///
+    /// # Errors
+    /// `WrongLength`, or what `write` returned as `Io`; the writer is of no more use then, but what
+    /// was complete before can be resumed.
+    pub fn tensor(
+        &mut self,
+        file: &str,
+        mut record: TensorRecord,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<()> {
+        self.require_usable()?;
+        let key = record.key();
+        if self.keys.contains_key(&key) {
+            return Err(VindexWriteError::Duplicate { what: key.to_string() });
+        }
+        let path = self.paths.staging.join(file);
+        let data = self.data_file(file)?;
+        if !data.parts.is_empty() {
+            let problem = "it consists of parts without a place in the manifest";
+            return Err(VindexWriteError::FileName { name: file.to_owned(), problem });
+        }
+        let (start, expected) = (data.write.position(), record.bytes);
+        let offset = start.next_multiple_of(TENSOR_ALIGNMENT_BYTES);
+        record.offset = offset;
+        data.dirty = true;
+        let padding = [0; TENSOR_ALIGNMENT_BYTES as usize];
+        let mut exact = ExactWriter { data, left: expected, surplus: false };
+        let outcome =
+            exact.pad(&padding[..(offset - start) as usize]).and_then(|()| write(&mut exact));
+        let (left, surplus) = (exact.left, exact.surplus);
+        let outcome = match outcome {
+            _ if surplus || (outcome.is_ok() && left > 0) => {
+                let written = expected - left + u64::from(surplus);
+                Err(VindexWriteError::WrongLength { name: record.name.clone(), expected, written })
+            }
+            outcome => outcome.map_err(io_error("write", &path)),
+        };
+        if outcome.is_err() {
+            self.poisoned = true;
+            return outcome;
+        }
+        data.tensors.push(record.clone());
+        self.keys.insert(key, file.to_owned());
+        self.complete(Entry::Tensor { file: file.to_owned(), record }, expected)
+    }
+
+    /// Appends `bytes` to a file that has no tensors, such as `down_meta.bin`, and remembers them as
+    /// `part` for a resume. Parts follow one another without padding.
+    pub fn append_part(&mut self, file: &str, part: &str, bytes: &[u8]) -> Result<()> {
+        self.require_usable()?;
+        if self.has_part(file, part) {
+            return Err(VindexWriteError::Duplicate { what: format!("part {part} of {file}") });
+        }
+        let path = self.paths.staging.join(file);
+        let data = self.data_file(file)?;
+        if !data.tensors.is_empty() {
+            let problem = "it holds tensors, which parts have no place among";
+            return Err(VindexWriteError::FileName { name: file.to_owned(), problem });
+        }
+        data.dirty = true;
+        let outcome = data.write.write_all(bytes).map_err(io_error("write", &path));
+        if outcome.is_err() {
+            self.poisoned = true;
+            return outcome;
+        }
+        data.checksummer.update(bytes);
+        data.parts.insert(part.to_owned());
+        let end = data.write.position();
+        let entry = Entry::Part { file: file.to_owned(), part: part.to_owned(), end };
+        self.complete(entry, bytes.len() as u64)
+    }
+
+    /// Writes and syncs a whole small file, for example `config.json`; again on every run.
+    pub fn side_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.require_usable()?;
+        check_name(name)?;
+        if self.data.contains_key(name) {
+            return Err(VindexWriteError::Duplicate { what: name.to_owned() });
+        }
+        if bytes.len() as u64 > layout::SIDE_FILE_BYTES_MAX {
+            let problem = "it is larger than side files are read back";
+            return Err(VindexWriteError::FileName { name: name.to_owned(), problem });
+        }
+        let path = self.paths.staging.join(name);
+        self.poisoned = true;
+        self.directory_dirty = true;
+        write_fresh(&self.files, &path, bytes)?;
+        self.poisoned = false;
+        let sha256 = Checksum::of(bytes);
+        self.side.insert(name.to_owned(), SideFile { bytes: bytes.len() as u64, sha256 });
+        Ok(())
+    }
+
+    /// Makes everything complete so far survive a crash: syncs the data, then journals it.
+    pub fn commit(&mut self) -> Result<()> {
+        self.require_usable()?;
+        self.sync_and_journal()
+    }
+
+    /// Syncs everything, writes `index.json` and moves the vindex to its destination.
+    ///
+    /// # Errors
+    /// `Manifest` when the header does not fit the tensors. After an `Io` error the destination is
+    /// as it was, or, if only the last sync failed, the finished vindex.
+    pub fn finish(mut self, header: ManifestHeader) -> Result<Manifest> {
+        self.commit()?;
+        let manifest = self.manifest(header)?;
+        self.poisoned = true;
+        let staging = &self.paths.staging;
+        write_fresh(&self.files, &staging.join(INDEX), &manifest.encode())?;
+        self.files.sync_dir(staging).map_err(io_error("sync", staging))?;
+        self.move_in()?;
+        // The vindex is in place; a journal that cannot be removed is one unlisted file in it.
+        let _ = self.files.remove_file(&self.paths.destination.join(journal::NAME));
+        Ok(manifest)
+    }
+
+    fn manifest(&mut self, header: ManifestHeader) -> Result<Manifest> {
+        let data = self.data.iter().map(|(name, data)| FileEntry {
+            name: name.clone(),
+            bytes: data.write.position(),
+            sha256: data.checksummer.clone().finish(),
+            tensors: data.tensors.clone(),
+        });
+        let side = self.side.iter().map(|(name, side)| FileEntry {
+            name: name.clone(),
+            bytes: side.bytes,
+            sha256: side.sha256,
+            tensors: Vec::new(),
+        });
+        let mut files: Vec<_> = data.chain(side).collect();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let manifest = Manifest { version: layout::VERSION, header, files };
+        manifest.check().map_err(|problem| VindexWriteError::Manifest { problem })?;
+        Ok(manifest)
+    }
+
+    /// Puts the finished staging directory where the destination is, and makes that durable.
+    fn move_in(&self) -> Result<()> {
+        let Paths { destination, parent, staging, aside, .. } = &self.paths;
+        check_destination(&self.files, destination, self.overwrite)?;
+        let sync_parent = || self.files.sync_dir(parent).map_err(io_error("sync", parent));
+        if !exists(&self.files, destination)? {
+            self.files.rename(staging, destination).map_err(io_error("move to", destination))?;
+            return sync_parent();
+        }
+        match self.files.exchange(staging, destination) {
+            Ok(()) => {
+                sync_parent()?;
+                discard(&self.files, staging)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                if exists(&self.files, aside)? && is_replaceable(&self.files, aside, &[INDEX]) {
+                    // Left by an overwrite that was interrupted after the new vindex was in place.
+                    discard(&self.files, aside)?;
+                }
+                self.files
+                    .rename(destination, aside)
+                    .map_err(io_error("move aside", destination))?;
+                if let Err(error) = self.files.rename(staging, destination) {
+                    restore_aside(&self.files, &self.paths)?;
+                    return Err(io_error("move to", destination)(error));
+                }
+                sync_parent()?;
+                discard(&self.files, aside)
+            }
+            Err(error) => Err(io_error("replace", destination)(error)),
+        }
+    }
+
+    fn require_usable(&self) -> Result<()> {
+        if self.poisoned { Err(VindexWriteError::Poisoned) } else { Ok(()) }
+    }
+
+    /// The open file of that name, created when new.
+    fn data_file(&mut self, name: &str) -> Result<&mut DataFile> {
+        if self.side.contains_key(name) {
+            return Err(VindexWriteError::Duplicate { what: name.to_owned() });
+        }
+        if !self.data.contains_key(name) {
+            check_name(name)?;
+            let path = self.paths.staging.join(name);
+            let write = create_fresh(&self.files, &path)?;
+            self.directory_dirty = true;
+            self.data.insert(name.to_owned(), DataFile::new(write, Checksummer::new()));
+        }
+        Ok(self.data.get_mut(name).expect("inserted above"))
+    }
+
+    fn complete(&mut self, entry: Entry, bytes: u64) -> Result<()> {
+        self.pending.push(entry);
+        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
+        if self.pending_bytes >= COMMIT_BYTES { self.sync_and_journal() } else { Ok(()) }
+    }
+
+    fn sync_and_journal(&mut self) -> Result<()> {
+        // Until the last sync has succeeded, nothing here may be trusted or tried again.
+        (self.poisoned, self.sync_failed) = (true, true);
+        for (name, data) in self.data.iter_mut().filter(|(_, data)| data.dirty) {
+            data.write.sync().map_err(io_error("sync", &self.paths.staging.join(name)))?;
+            data.dirty = false;
+        }
+        if std::mem::take(&mut self.directory_dirty) {
+            let staging = &self.paths.staging;
+            self.files.sync_dir(staging).map_err(io_error("sync", staging))?;
+        }
+        if !self.pending.is_empty() {
+            let lines: Vec<u8> = self.pending.iter().flat_map(Entry::encode).collect();
+            let path = self.paths.staging.join(journal::NAME);
+            self.journal.write_all(&lines).map_err(io_error("write", &path))?;
+            self.journal.sync().map_err(io_error("sync", &path))?;
+            self.pending.clear();
+            self.pending_bytes = 0;
+        }
+        (self.poisoned, self.sync_failed) = (false, false);
+        Ok(())
+    }
+
+    /// Reopens the files that a journal names, cut to what it says is complete.
+    fn reopen_data(&mut self, entries: Vec<Entry>) -> Result<()> {
+        let staging = self.paths.staging.clone();
+        let refuse = |problem| VindexWriteError::Staging { staging: staging.clone(), problem };
+        let mut ends = BTreeMap::<String, (u64, Vec<TensorRecord>, BTreeSet<String>)>::new();
+        for entry in entries {
+            let fresh = match entry {
+                Entry::Start { .. } => return Err(refuse("its journal starts twice".to_owned())),
+                Entry::Tensor { file, record } => {
+                    let twice = self.keys.insert(record.key(), file.clone()).is_some();
+                    let (end, tensors, _) = ends.entry(file).or_default();
+                    let new_end = record.offset.checked_add(record.bytes);
+                    let fresh = !twice && record.offset >= *end;
+                    *end = new_end.ok_or_else(|| refuse("its journal overflows".to_owned()))?;
+                    tensors.push(record);
+                    fresh
+                }
+                Entry::Part { file, part, end: new_end } => {
+                    let (end, _, parts) = ends.entry(file).or_default();
+                    let fresh = parts.insert(part) && new_end >= *end;
+                    *end = new_end;
+                    fresh
+                }
+            };
+            if !fresh {
+                return Err(refuse("its journal contradicts itself".to_owned()));
+            }
+        }
+        for (name, (end, tensors, parts)) in ends {
+            check_name(&name)?;
+            let path = staging.join(&name);
+            let checksummer = checksum_prefix(&self.files, &path, end)
+                .map_err(|error| refuse(format!("{name}: {error}")))?;
+            let write = self.files.resume(&path, end).map_err(io_error("continue", &path))?;
+            self.data
+                .insert(name, DataFile { tensors, parts, ..DataFile::new(write, checksummer) });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for VindexWriter {
+    fn drop(&mut self) {
+        // Interrupted, not finished: keep what is complete for a resume. If that fails, a resume
+        // starts from the commit before.
+        if !self.pending.is_empty() && !self.sync_failed {
+            let _ = self.sync_and_journal();
+        }
+    }
+}
+
+impl std::fmt::Debug for VindexWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VindexWriter")
+            .field("destination", &self.paths.destination)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataFile {
+    fn new(write: Box<dyn FileWrite>, checksummer: Checksummer) -> Self {
+        Self { write, checksummer, tensors: Vec::new(), parts: BTreeSet::new(), dirty: false }
+    }
+}
+
+/// Passes on at most the announced number of bytes, and digests them.
+struct ExactWriter<'a> {
+    data: &'a mut DataFile,
+    left: u64,
+    surplus: bool,
+}
+
+impl ExactWriter<'_> {
+    fn pad(&mut self, zeros: &[u8]) -> io::Result<()> {
+        self.data.write.write_all(zeros)?;
+        self.data.checksummer.update(zeros);
+        Ok(())
+    }
+}
+
+impl Write for ExactWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            self.surplus = true;
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more bytes than announced"));
+        }
+        let written = self.data.write.write(bytes)?;
+        self.data.checksummer.update(&bytes[..written]);
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.data.write.flush()
+    }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VindexWriteError {
+    let path = path.to_path_buf();
+    move |source| VindexWriteError::Io { action, path, source }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let problem = match name {
+        INDEX => "it is the manifest",
+        _ if !is_plain_name(name) => "it is not a plain file name",
+        _ => return Ok(()),
+    };
+    Err(VindexWriteError::FileName { name: name.to_owned(), problem })
+}
+
+fn exists(files: &Arc<dyn Files>, path: &Path) -> Result<bool> {
+    match files.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("look at", path)(error)),
+    }
+}
+
+fn has_entry(files: &Arc<dyn Files>, directory: &Path, name: &str) -> bool {
+    matches!(files.metadata(&directory.join(name)), Ok(found) if found.kind == FileKind::File)
+}
+
+/// Whether a directory is empty, or carries one of the marks that storage puts on its own.
+fn is_replaceable(files: &Arc<dyn Files>, directory: &Path, marks: &[&str]) -> bool {
+    marks.iter().any(|mark| has_entry(files, directory, mark))
+        || files.list(directory).is_ok_and(|entries| entries.is_empty())
+}
+
+/// Creates the directory that the destination goes into, and makes it durable.
+fn create_parent(files: &Arc<dyn Files>, parent: &Path) -> Result<()> {
+    let missing: Vec<_> = parent
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && files.metadata(path).is_err())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    files.create_dir_all(parent).map_err(io_error("create", parent))?;
+    for path in missing.into_iter().rev() {
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        files.sync_dir(above).map_err(io_error("sync", above))?;
+    }
+    Ok(())
+}
+
+fn check_destination(files: &Arc<dyn Files>, destination: &Path, overwrite: bool) -> Result<()> {
+    let destination = || destination.to_path_buf();
+    if !exists(files, &destination())? {
+        return Ok(());
+    }
+    if !overwrite {
+        return Err(VindexWriteError::DestinationExists { destination: destination() });
+    }
+    if !is_replaceable(files, &destination(), &[INDEX]) {
+        return Err(VindexWriteError::DestinationIsNotAVindex { destination: destination() });
+    }
+    Ok(())
+}
+
+/// Undoes half an overwrite: the old vindex was moved aside, the new one did not arrive.
+fn restore_aside(files: &Arc<dyn Files>, paths: &Paths) -> Result<()> {
+    let Paths { destination, parent, aside, .. } = paths;
+    if !exists(files, destination)? && has_entry(files, aside, INDEX) {
+        files.rename(aside, destination).map_err(io_error("move back", aside))?;
+        files.sync_dir(parent).map_err(io_error("sync", parent))?;
+    }
+    Ok(())
+}
+
+/// Refuses a staging path that no writer left there, or that leads elsewhere.
+fn check_staging(files: &Arc<dyn Files>, paths: &Paths) -> Result<()> {
+    let Paths { staging, parent, .. } = paths;
+    let real = files.canonicalize(staging).map_err(io_error("look at", staging))?;
+    let expected = files.canonicalize(parent).map_err(io_error("look at", parent))?;
+    let problem = if real.parent() != Some(&*expected) || real.file_name() != staging.file_name() {
+        "it is a symbolic link"
+    } else if !is_replaceable(files, staging, &[journal::NAME, INDEX]) {
+        "it was not left by an EXTRACT"
+    } else {
+        return Ok(());
+    };
+    Err(VindexWriteError::Staging { staging: staging.clone(), problem: problem.to_owned() })
+}
+
+fn read_journal(files: &Arc<dyn Files>, paths: &Paths) -> Result<Option<journal::Contents>> {
+    let path = paths.staging.join(journal::NAME);
+    match files.read(&path, journal::BYTES_MAX) {
+        Ok(bytes) => Ok(journal::parse(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", &path)(error)),
+    }
+}
+
+/// Opens the journal for more entries. An `index.json` that the interrupted run had come to goes
+/// first: while data is appended, nothing may look finished.
+fn reopen_journal(files: &Arc<dyn Files>, paths: &Paths, bytes: u64) -> Result<Box<dyn FileWrite>> {
+    let (staging, path) = (&paths.staging, paths.staging.join(journal::NAME));
+    remove_if_there(files, &staging.join(INDEX))?;
+    files.sync_dir(staging).map_err(io_error("sync", staging))?;
+    files.resume(&path, bytes).map_err(io_error("continue", &path))
+}
+
+/// Starts over: an empty staging directory with a journal that names what is being written.
+fn begin_staging(
+    files: &Arc<dyn Files>,
+    paths: &Paths,
+    fingerprint: &str,
+) -> Result<Box<dyn FileWrite>> {
+    let (staging, path) = (&paths.staging, paths.staging.join(journal::NAME));
+    if exists(files, staging)? {
+        discard(files, staging)?;
+    }
+    files.create_dir_all(staging).map_err(io_error("create", staging))?;
+    let mut write = create_fresh(files, &path)?;
+    write.write_all(&Entry::start(fingerprint).encode()).map_err(io_error("write", &path))?;
+    write.sync().map_err(io_error("sync", &path))?;
+    files.sync_dir(staging).map_err(io_error("sync", staging))?;
+    files.sync_dir(&paths.parent).map_err(io_error("sync", &paths.parent))?;
+    Ok(write)
+}
+
+/// Removes a staging directory or a replaced vindex. What marks it as ours goes last, so that an
+/// interrupted removal can be told from somebody else's directory.
+fn discard(files: &Arc<dyn Files>, directory: &Path) -> Result<()> {
+    let failed = || io_error("remove", directory);
+    for name in files.list(directory).map_err(failed())? {
+        if name != journal::NAME && name != INDEX {
+            // A directory in it is left to the last step.
+            let _ = files.remove_file(&directory.join(name));
+        }
+    }
+    files.remove_dir_all(directory).map_err(failed())
+}
+
+fn remove_if_there(files: &Arc<dyn Files>, path: &Path) -> Result<()> {
+    match files.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Creates a file of our own: what has the name already may be a link to somebody else's bytes.
+fn create_fresh(files: &Arc<dyn Files>, path: &Path) -> Result<Box<dyn FileWrite>> {
+    remove_if_there(files, path)?;
+    files.create(path).map_err(io_error("create", path))
+}
+
+fn write_fresh(files: &Arc<dyn Files>, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut write = create_fresh(files, path)?;
+    write.write_all(bytes).map_err(io_error("write", path))?;
+    write.sync().map_err(io_error("sync", path))
+}
+
+/// Digests the first `length` bytes of a file.
+fn checksum_prefix(files: &Arc<dyn Files>, path: &Path, length: u64) -> io::Result<Checksummer> {
+    let mapping = files.map(path)?;
+    let bytes = usize::try_from(length).ok().and_then(|length| mapping.bytes().get(..length));
+    let bytes = bytes.ok_or_else(|| {
+        let found = mapping.bytes().len();
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{found} bytes, its journal says {length}"),
+        )
+    })?;
+    let mut checksummer = Checksummer::new();
+    checksummer.update(bytes);
+    mapping.check()?;
+    Ok(checksummer)
+}
