@@ -19,9 +19,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod faulty;
+mod memory;
 mod mmap;
 mod truncation;
 
+pub use faulty::{Fault, FaultyFiles, Operation};
+pub use memory::MemoryFiles;
 pub use mmap::DiskFiles;
 
 /// A place where files live.

@@ -52,7 +52,7 @@ impl Slot {
     fn range(&self) -> Option<std::ops::Range<usize>> {
         let version = self.version.load(Ordering::SeqCst);
         let range = self.start.load(Ordering::SeqCst)..self.end.load(Ordering::SeqCst);
-        let settled = version % 2 == 0 && version == self.version.load(Ordering::SeqCst);
+        let settled = version.is_multiple_of(2) && version == self.version.load(Ordering::SeqCst);
         (settled && range.start != 0).then_some(range)
     }
 }
