@@ -1,0 +1,15 @@
+//! The processor: its threads, its instruction sets, and the token that stops work on it.
+//!
+//! One [`Pool`] serves a whole process. A caller cuts its work into tasks whose results do not
+//! depend on who runs them, so that no answer depends on the number of threads.
+
+mod cancel;
+mod isa;
+mod pool;
+
+pub use cancel::{Cancel, Cancelled, Reason};
+pub use isa::{Isa, IsaError};
+pub use pool::Pool;
+
+pub(crate) use isa::fastest;
+pub(crate) use pool::Disjoint;

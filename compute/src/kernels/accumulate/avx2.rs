@@ -1,0 +1,66 @@
+//! Reachable only through `detect`, so holding the function is the proof that it may run.
+
+use std::arch::x86_64::*;
+
+use super::{Variant, scalar};
+use crate::cpu::Isa;
+use crate::kernels::load::avx2::{load_bf16, load_f16, load_f32};
+
+pub(super) fn detect() -> Option<Variant> {
+    (Isa::best() >= Isa::Avx2).then_some(Variant {
+        // SAFETY: the closures leave this function only when the features were found.
+        f32: |rows, out| unsafe { accumulate_f32(rows, out) },
+        // SAFETY: as above.
+        f16: |rows, out| unsafe { accumulate_f16(rows, out) },
+        // SAFETY: as above.
+        bf16: |rows, out| unsafe { accumulate_bf16(rows, out) },
+    })
+}
+
+/// One function a dtype: `$bytes` bytes an element, `$load` for 8 of them as floats.
+macro_rules! accumulate {
+    ($name:ident, $bytes:literal, $load:ident) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $name(rows: &[(&[u8], f32)], out: &mut [f32]) {
+            let (fours, rest) = rows.as_chunks::<4>();
+            let whole = out.len() / 8 * 8;
+            for four in fours {
+                assert!(four.iter().all(|(row, _)| row.len() == out.len() * $bytes));
+                let weights = four.map(|(_, weight)| _mm256_set1_ps(weight));
+                for first in (0..whole).step_by(8) {
+                    // SAFETY: `first + 8` is at most the length of `out` and of the four rows.
+                    unsafe {
+                        let sum = out.as_mut_ptr().add(first);
+                        let load = |row: usize| four[row].0.as_ptr().add(first * $bytes);
+                        let mut lanes = _mm256_loadu_ps(sum);
+                        lanes = _mm256_fmadd_ps(weights[0], $load(load(0)), lanes);
+                        lanes = _mm256_fmadd_ps(weights[1], $load(load(1)), lanes);
+                        lanes = _mm256_fmadd_ps(weights[2], $load(load(2)), lanes);
+                        lanes = _mm256_fmadd_ps(weights[3], $load(load(3)), lanes);
+                        _mm256_storeu_ps(sum, lanes);
+                    }
+                }
+                let ends = four.map(|(row, weight)| (&row[whole * $bytes..], weight));
+                scalar::$name(&ends, &mut out[whole..]);
+            }
+            for (row, weight) in rest {
+                assert!(row.len() == out.len() * $bytes);
+                let lanes_weight = _mm256_set1_ps(*weight);
+                for first in (0..whole).step_by(8) {
+                    // SAFETY: `first + 8` is at most the length of `out` and of the row.
+                    unsafe {
+                        let sum = out.as_mut_ptr().add(first);
+                        let lanes = $load(row.as_ptr().add(first * $bytes));
+                        let lanes = _mm256_fmadd_ps(lanes_weight, lanes, _mm256_loadu_ps(sum));
+                        _mm256_storeu_ps(sum, lanes);
+                    }
+                }
+                scalar::$name(&[(&row[whole * $bytes..], *weight)], &mut out[whole..]);
+            }
+        }
+    };
+}
+
+accumulate!(accumulate_f32, 4, load_f32);
+accumulate!(accumulate_f16, 2, load_f16);
+accumulate!(accumulate_bf16, 2, load_bf16);

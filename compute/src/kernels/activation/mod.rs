@@ -1,0 +1,145 @@
+//! The functions on the gate of a feed-forward network.
+
+/// A function on the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// GELU in its `tanh` form.
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+}
+
+impl Activation {
+    /// The function that a configuration names.
+    pub fn from_name(name: &str) -> Option<Activation> {
+        match name {
+            "silu" | "swish" => Some(Activation::Silu),
+            "gelu_pytorch_tanh" | "gelu_new" => Some(Activation::GeluTanh),
+            "gelu" => Some(Activation::Gelu),
+            _ => None,
+        }
+    }
+
+    /// The function's name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_pytorch_tanh",
+            Activation::Gelu => "gelu",
+        }
+    }
+
+    /// The function at one point.
+    ///
+    /// # Source
+    /// Hendrycks and Gimpel 2016 (arXiv:1606.08415) for both forms of GELU.
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Activation::Silu => x / (1.0 + (-x).exp()),
+            Activation::GeluTanh => {
+                const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+                let inner = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+                // (1 + tanh(u)) / 2 is the logistic function of 2u, which costs one exponential.
+                x / (1.0 + (-2.0 * inner).exp())
+            }
+            Activation::Gelu => {
+                let x = f64::from(x);
+                (0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)) as f32
+            }
+        }
+    }
+}
+
+/// The complementary error function, to about 1.2e-7 of its value everywhere.
+///
+/// # Source
+/// Rational Chebyshev fit of Numerical Recipes, second edition, section 6.2 (`erfcc`).
+fn erfc(x: f64) -> f64 {
+    const COEFFICIENTS: [f64; 10] = [
+        -1.265_512_23,
+        1.000_023_68,
+        0.374_091_96,
+        0.096_784_18,
+        -0.186_288_06,
+        0.278_868_07,
+        -1.135_203_98,
+        1.488_515_87,
+        -0.822_152_23,
+        0.170_872_77,
+    ];
+    let t = 1.0 / (1.0 + 0.5 * x.abs());
+    let series = COEFFICIENTS.iter().rev().fold(0.0, |sum, coefficient| sum * t + coefficient);
+    let tail = t * (series - x * x).exp();
+    if x >= 0.0 { tail } else { 2.0 - tail }
+}
+
+/// Writes `activation(gate) * up` over `gate`, element by element; panics on unequal lengths.
+pub fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up of different length");
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = activation.apply(*gate) * up;
+    }
+}
+
+/// Caps scores softly: `cap * tanh(x / cap)`.
+pub fn softcap(cap: f32, scores: &mut [f32]) {
+    for score in scores {
+        *score = cap * (*score / cap).tanh();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The error function by its Maclaurin series, good for small arguments.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn exact_gelu_follows_the_error_function() {
+        for step in -300..=300 {
+            let x = f64::from(step) / 100.0;
+            let expected = 0.5 * x * (1.0 + erf(x / 2.0_f64.sqrt()));
+            let error = (f64::from(Activation::Gelu.apply(x as f32)) - expected).abs();
+            assert!(error < 1e-6, "gelu({x}) is off by {error:e}");
+        }
+    }
+
+    #[test]
+    fn the_two_gelus_are_close_but_not_the_same() {
+        let differences = (-300..300).map(|step| {
+            let x = step as f32 / 100.0;
+            (Activation::Gelu.apply(x) - Activation::GeluTanh.apply(x)).abs()
+        });
+        let largest = differences.fold(0.0, f32::max);
+        assert!((1e-4..1e-3).contains(&largest), "largest difference {largest}");
+    }
+
+    #[test]
+    fn functions_have_their_limits_far_from_zero() {
+        for function in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+            assert_eq!(function.apply(60.0), 60.0);
+            assert!(function.apply(-60.0).abs() < 1e-20, "{function:?}");
+            assert_eq!(function.apply(0.0), 0.0);
+            assert_eq!(Activation::from_name(function.name()), Some(function));
+        }
+    }
+
+    #[test]
+    fn a_soft_cap_bounds_large_scores_and_keeps_small_ones() {
+        let mut scores = [1e9, -1e9, 0.01];
+        softcap(30.0, &mut scores);
+        assert_eq!(scores[..2], [30.0, -30.0]);
+        assert!((scores[2] - 0.01).abs() < 1e-6);
+    }
+}

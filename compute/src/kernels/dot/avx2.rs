@@ -1,0 +1,64 @@
+//! Reachable only through `detect`, so holding the function is the proof that it may run.
+//!
+//! Four sums run side by side to hide the latency of the multiply-add, and the row is asked for a
+//! page ahead, because the hardware does not look across the end of a page.
+
+use std::arch::x86_64::*;
+
+use super::{Variant, scalar};
+use crate::cpu::Isa;
+use crate::kernels::load::avx2::{load_bf16, load_f16, load_f32};
+
+pub(super) fn detect() -> Option<Variant> {
+    (Isa::best() >= Isa::Avx2).then_some(Variant {
+        // SAFETY: the closures leave this function only when the features were found.
+        f32: |row, x| unsafe { dot_f32(row, x) },
+        // SAFETY: as above.
+        f16: |row, x| unsafe { dot_f16(row, x) },
+        // SAFETY: as above.
+        bf16: |row, x| unsafe { dot_bf16(row, x) },
+    })
+}
+
+/// How far ahead a row is asked for.
+const PREFETCH_BYTES: usize = 4096;
+
+/// One function a dtype: `$bytes` bytes an element, `$load` for 8 of them as floats.
+macro_rules! dot {
+    ($name:ident, $bytes:literal, $load:ident) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $name(row: &[u8], x: &[f32]) -> f32 {
+            let (rows, row_rest) = row.as_chunks::<{ 4 * 8 * $bytes }>();
+            let (xs, x_rest) = x.as_chunks::<{ 4 * 8 }>();
+            let mut sums = [_mm256_setzero_ps(); 4];
+            for (row, x) in rows.iter().zip(xs) {
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(PREFETCH_BYTES + 64).cast());
+                for lane in 0..4 {
+                    // SAFETY: quarter `lane` of both chunks: 8 elements, at any alignment.
+                    let (a, b) = unsafe {
+                        let a = $load(row.as_ptr().add(lane * 8 * $bytes));
+                        (a, _mm256_loadu_ps(x.as_ptr().add(lane * 8)))
+                    };
+                    sums[lane] = _mm256_fmadd_ps(a, b, sums[lane]);
+                }
+            }
+            let (rows, row_rest) = row_rest.as_chunks::<{ 8 * $bytes }>();
+            let (xs, x_rest) = x_rest.as_chunks::<8>();
+            for (row, x) in rows.iter().zip(xs) {
+                // SAFETY: 8 elements of each, at any alignment.
+                let (a, b) = unsafe { ($load(row.as_ptr()), _mm256_loadu_ps(x.as_ptr())) };
+                sums[0] = _mm256_fmadd_ps(a, b, sums[0]);
+            }
+            let sum =
+                _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+            // SAFETY: both types are 8 floats.
+            let lanes: [f32; 8] = unsafe { std::mem::transmute(sum) };
+            lanes.iter().sum::<f32>() + scalar::$name(row_rest, x_rest)
+        }
+    };
+}
+
+dot!(dot_f32, 4, load_f32);
+dot!(dot_f16, 2, load_f16);
+dot!(dot_bf16, 2, load_bf16);

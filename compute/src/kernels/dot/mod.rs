@@ -1,0 +1,136 @@
+//! Dot product: the inner loop of every projection. `scalar` (zip, multiply, sum) defines it.
+//!
+//! The left side is a row of weights as it lies in its file, the right side activations. A packed
+//! weight is unpacked exactly, so that all dtypes share one error bound.
+
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use std::sync::LazyLock;
+
+use crate::cpu::{Isa, fastest};
+use crate::quant::Dtype;
+
+/// Row of weights (bytes at any alignment) times activations.
+pub type Dot = fn(&[u8], &[f32]) -> f32;
+
+/// One variant: a function a dtype.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// Rows of binary32.
+    pub f32: Dot,
+    /// Rows of binary16.
+    pub f16: Dot,
+    /// Rows of bfloat16.
+    pub bf16: Dot,
+}
+
+impl Variant {
+    /// The function for rows of one dtype.
+    pub fn of(&self, dtype: Dtype) -> Dot {
+        match dtype {
+            Dtype::F32 => self.f32,
+            Dtype::F16 => self.f16,
+            Dtype::BF16 => self.bf16,
+        }
+    }
+}
+
+/// Every variant that this processor can run, slowest first: read by dispatch and by the test.
+pub fn variants() -> Vec<(Isa, Variant)> {
+    #[allow(unused_mut, reason = "extended on processors with variants")]
+    let mut found = vec![(Isa::Scalar, scalar::VARIANT)];
+    #[cfg(target_arch = "x86_64")]
+    found.extend(avx2::detect().map(|variant| (Isa::Avx2, variant)));
+    #[cfg(target_arch = "x86_64")]
+    found.extend(avx512::detect().map(|variant| (Isa::Avx512, variant)));
+    found
+}
+
+/// Returns `sum(a[i] * b[i])` over two rows of shape `[n]`; panics if their lengths differ.
+///
+/// Sums in `f32` in no promised order, so variants may differ within Higham's bound for inner
+/// products: `n * eps * sum(|a[i] * b[i]|)` (*Accuracy and Stability*, chapter 3).
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "rows of different length");
+    dispatch(Dtype::F32)(bytemuck::cast_slice(a), b)
+}
+
+/// Returns `sum(row[i] * x[i])` for a stored row; panics if their lengths differ.
+pub fn dot_row(dtype: Dtype, row: &[u8], x: &[f32]) -> f32 {
+    assert_eq!(Some(row.len()), dtype.bytes_for(x.len()), "rows of different length");
+    dispatch(dtype)(row, x)
+}
+
+/// The function for a loop over many rows, whose lengths the caller has checked.
+pub(crate) fn dispatch(dtype: Dtype) -> Dot {
+    static FASTEST: LazyLock<Variant> = LazyLock::new(|| fastest(variants()));
+    FASTEST.of(dtype)
+}
+
+/// The same sum in `f64` in one fixed order, so that every machine ranks candidates alike.
+///
+/// Products of two `f32` are exact in `f64`; eight partial sums are added pairwise at the end.
+pub(crate) fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+    debug_assert_eq!(a.len(), b.len(), "rows of different length");
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut lanes = [0.0_f64; 8];
+    for (x, y) in a.iter().zip(b) {
+        for lane in 0..8 {
+            lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
+        }
+    }
+    let [s, t, u, v, w, x, y, z] = lanes;
+    let rest = a_rest.iter().zip(b_rest).map(|(&x, &y)| f64::from(x) * f64::from(y));
+    ((s + t) + (u + v)) + ((w + x) + (y + z)) + rest.sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quant::{from_f32, to_f32};
+
+    fn check(a: &[f32], b: &[f32]) {
+        for dtype in Dtype::ALL {
+            // One byte off: rows of a mapped file promise no alignment.
+            let mut bytes = vec![0; 1 + dtype.bytes_for(a.len()).unwrap()];
+            from_f32(dtype, a, &mut bytes[1..]);
+            let mut stored = vec![0.0; a.len()];
+            to_f32(dtype, &bytes[1..], &mut stored);
+            let terms = || stored.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y));
+            let bound =
+                a.len() as f64 * f64::from(f32::EPSILON) * terms().map(f64::abs).sum::<f64>();
+            let expected = terms().sum::<f64>();
+            for (isa, variant) in variants() {
+                let error = (f64::from(variant.of(dtype)(&bytes[1..], b)) - expected).abs();
+                assert!(error <= bound, "{isa:?} {dtype} is off by {error:e}, bound {bound:e}");
+            }
+            assert!((dot_f64(&stored, b) - expected).abs() <= bound * 1e-6);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_variant_stays_within_the_rounding_bound(
+            rows in prop::collection::vec((-9f32..9., -9f32..9.), 0..99),
+        ) {
+            let (a, b): (Vec<f32>, Vec<f32>) = rows.into_iter().unzip();
+            check(&a, &b);
+        }
+    }
+
+    #[test]
+    fn every_variant_stays_within_the_bound_at_awkward_lengths() {
+        for length in [1, 15, 17, 63, 65, 255, 257, 2880] {
+            let a: Vec<f32> = (0..length).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
+            let b: Vec<f32> = (0..length).map(|i| ((i * 53 % 97) as f32 - 48.0) / 11.0).collect();
+            check(&a, &b);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The inner loops: one folder an operation, one definition and its faster variants in each.
+//!
+//! A kernel takes slices and returns numbers; it does not know who calls it or why. Where an
+//! operation has variants, `scalar` defines it, `variants()` lists all that this processor can
+//! run (read by dispatch and by the tests), and `LARQL_ISA` limits the choice. The large products
+//! ([`matvec`], [`matvec_transposed`], [`matmul`], [`gate_scan`]) cut themselves into tiles for a
+//! pool; their results do not depend on the number of its threads.
+
+pub mod accumulate;
+pub mod activation;
+pub mod convert;
+pub mod dot;
+pub mod gate_scan;
+mod load;
+pub mod matmul;
+pub mod matvec;
+pub mod matvec_transposed;
+pub mod rms_norm;
+pub mod rotary;
+pub mod softmax;
+pub mod top_k;
+
+pub use activation::Activation;
+pub use dot::dot;
+pub use gate_scan::gate_scan;
+pub use matmul::{matmul, matmul_transposed};
+pub use matvec::{matvec, matvec_rows};
+pub use matvec_transposed::matvec_transposed;
+pub use rms_norm::rms_norm;
+pub use softmax::softmax;
+pub use top_k::{top_k, top_k_by_magnitude};
+
+/// Bytes of weights that one task of a product reads: large against the cost of handing it out,
+/// small against the time in which a cancel must be noticed.
+pub(crate) const TASK_BYTES: usize = 64 << 10;
+
+/// Rows of a matrix that make a task of about [`TASK_BYTES`].
+pub(crate) fn rows_per_task(row_bytes: usize) -> usize {
+    (TASK_BYTES / row_bytes.max(1)).max(1)
+}

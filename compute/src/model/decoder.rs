@@ -1,0 +1,665 @@
+//! The one forward pass: tokens in, logits out, for every family.
+//!
+//! Prefill runs a prompt through every layer in blocks of positions, decode runs one token; both
+//! are the same walk over the layers and fill the KV cache. What differs between models is asked
+//! of the [`Architecture`]; what differs between ways to run the feed-forward network is behind
+//! [`Ffn`].
+//!
+//! Promises: nothing is written before the request is known to fit; after an error the cache is as
+//! long as it was; results do not depend on the number of threads. In [`Precision::Exact`] a
+//! number is computed in the same way in prefill and decode, so that both give the same bits.
+
+use std::borrow::Cow;
+
+use super::attention::{attend, inverse_frequencies};
+use super::projection::project;
+use super::{
+    Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Matrix, Orientation, Role,
+    RopeDescription, Weights,
+};
+use crate::cpu::{Cancel, Cancelled, Pool};
+use crate::kernels::activation::softcap;
+use crate::kernels::rms_norm::{rms_norm, rms_norm_in_place};
+use crate::kernels::rotary;
+use crate::quant::to_f32;
+
+/// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
+const BLOCK_POSITIONS: usize = 256;
+
+/// Why a model did not answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The weights lack a tensor that the model needs.
+    #[error("the weights lack {role}{}", of_layer(.layer))]
+    MissingTensor {
+        /// What it does.
+        role: Role,
+        /// In which layer, if in one.
+        layer: Option<usize>,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{role}{} has shape {found:?}, but the configuration asks for {expected:?}", of_layer(.layer))]
+    Shape {
+        /// What it does.
+        role: Role,
+        /// In which layer, if in one.
+        layer: Option<usize>,
+        /// The shape that the configuration implies (projections `[outputs, inputs]`).
+        expected: Vec<usize>,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+    /// No token was given.
+    #[error("the prompt is empty; give at least one token")]
+    EmptyPrompt,
+    /// A token that is no row of the embedding.
+    #[error(
+        "token {token} is outside the vocabulary of {vocabulary}; is the tokenizer of another model?"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// The tokens do not fit into what is left of the context.
+    #[error(
+        "the context holds {capacity} positions, but {needed} are needed; shorten the prompt or ask for less"
+    )]
+    ContextFull {
+        /// Positions that the cache can hold in all.
+        capacity: usize,
+        /// Positions that the request would take in all.
+        needed: usize,
+    },
+    /// The cache was made for a model of another shape.
+    #[error("the KV cache was made for another model; make a new one for this model")]
+    ForeignCache,
+    /// The system refused memory for the cache.
+    #[error("no memory for a KV cache of {positions} positions; ask for a smaller context")]
+    Memory {
+        /// Positions that were needed.
+        positions: usize,
+    },
+    /// The work was stopped.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+fn of_layer(layer: &Option<usize>) -> String {
+    layer.map_or(String::new(), |layer| format!(" of layer {layer}"))
+}
+
+/// How to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Activations and sums in `f32`, every number as if its position were alone.
+    #[default]
+    Exact,
+    /// Prompts as products of tiles: much faster, the same but for rounding.
+    Serving,
+}
+
+/// How a decoder runs a model.
+#[derive(Clone, Copy)]
+pub struct DecoderOptions<'a> {
+    /// How to compute.
+    pub precision: Precision,
+    /// How to run the feed-forward networks.
+    pub ffn: &'a dyn Ffn,
+}
+
+impl Default for DecoderOptions<'_> {
+    fn default() -> Self {
+        DecoderOptions { precision: Precision::Exact, ffn: &DenseFfn }
+    }
+}
+
+/// A model that is ready to run; one for each sequence at a time, sharing weights and pool.
+pub struct Decoder<'a> {
+    architecture: &'a Architecture,
+    weights: &'a dyn Weights,
+    pool: &'a Pool,
+    options: DecoderOptions<'a>,
+    embedding: Matrix<'a>,
+    unembedding: Matrix<'a>,
+    final_norm: Vec<f32>,
+    layers: Vec<LayerWeights<'a>>,
+    ropes: Vec<Rope>,
+    buffers: Buffers,
+    logits: Vec<f32>,
+    residual: Vec<f32>,
+    normed: Vec<f32>,
+    bytes_touched: u64,
+}
+
+/// What one layer's attention and norms use; norm weights have the family's offset added.
+struct LayerWeights<'a> {
+    attention_norm: Vec<f32>,
+    query: Matrix<'a>,
+    query_bias: Option<Cow<'a, [f32]>>,
+    query_norm: Option<Vec<f32>>,
+    key: Matrix<'a>,
+    key_bias: Option<Cow<'a, [f32]>>,
+    key_norm: Option<Vec<f32>>,
+    value: Matrix<'a>,
+    value_bias: Option<Cow<'a, [f32]>>,
+    output: Matrix<'a>,
+    output_bias: Option<Cow<'a, [f32]>>,
+    post_attention_norm: Option<Vec<f32>>,
+    ffn_norm: Vec<f32>,
+    post_ffn_norm: Option<Vec<f32>>,
+    /// Index into the decoder's `ropes`.
+    rope: usize,
+}
+
+/// A rotary embedding that some layers share, and its angles for the block at hand.
+struct Rope {
+    description: RopeDescription,
+    inverse_frequencies: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// Numbers of one block, kept between calls; rows are positions.
+#[derive(Default)]
+struct Buffers {
+    stream: Vec<f32>,
+    normed: Vec<f32>,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    heads: Vec<f32>,
+    output: Vec<f32>,
+}
+
+/// Hears the logits of every position: its index in the context, and the logits.
+type EachLogits<'e> = Option<&'e mut dyn FnMut(usize, &[f32])>;
+
+impl<'a> Decoder<'a> {
+    /// Looks up every tensor and checks its shape.
+    ///
+    /// # Errors
+    /// `MissingTensor` and `Shape` name the tensor by role and layer.
+    pub fn new(
+        architecture: &'a Architecture,
+        weights: &'a dyn Weights,
+        pool: &'a Pool,
+        options: DecoderOptions<'a>,
+    ) -> Result<Decoder<'a>, DecodeError> {
+        let lookup = Lookup { architecture, weights };
+        let embedding = lookup.table(Role::Embedding)?;
+        let unembedding = match architecture.tied_embeddings {
+            true => embedding,
+            false => lookup.matrix(Role::Unembedding, None)?,
+        };
+        let mut ropes: Vec<Rope> = Vec::new();
+        let mut layers = Vec::with_capacity(architecture.layers());
+        for index in 0..architecture.layers() {
+            let layer = Some(index);
+            lookup.check_ffn(options.ffn, index)?;
+            let attention = &architecture.layer(index).attention;
+            let rope = ropes.iter().position(|rope| {
+                rope.description == attention.rope
+                    && rope.inverse_frequencies.len() == attention.head_dim / 2
+            });
+            let rope = rope.unwrap_or_else(|| {
+                ropes.push(Rope {
+                    inverse_frequencies: inverse_frequencies(&attention.rope, attention.head_dim),
+                    description: attention.rope.clone(),
+                    cos: Vec::new(),
+                    sin: Vec::new(),
+                });
+                ropes.len() - 1
+            });
+            layers.push(LayerWeights {
+                attention_norm: lookup.norm(Role::AttentionNorm, layer)?,
+                query: lookup.matrix(Role::Query, layer)?,
+                query_bias: lookup.optional_vector(Role::QueryBias, layer)?,
+                query_norm: lookup.optional_norm(Role::QueryNorm, layer)?,
+                key: lookup.matrix(Role::Key, layer)?,
+                key_bias: lookup.optional_vector(Role::KeyBias, layer)?,
+                key_norm: lookup.optional_norm(Role::KeyNorm, layer)?,
+                value: lookup.matrix(Role::Value, layer)?,
+                value_bias: lookup.optional_vector(Role::ValueBias, layer)?,
+                output: lookup.matrix(Role::Output, layer)?,
+                output_bias: lookup.optional_vector(Role::OutputBias, layer)?,
+                post_attention_norm: lookup.optional_norm(Role::PostAttentionNorm, layer)?,
+                ffn_norm: lookup.norm(Role::FfnNorm, layer)?,
+                post_ffn_norm: lookup.optional_norm(Role::PostFfnNorm, layer)?,
+                rope,
+            });
+        }
+        let final_norm = lookup.norm(Role::FinalNorm, None)?;
+        Ok(Decoder {
+            architecture,
+            weights,
+            pool,
+            options,
+            embedding,
+            unembedding,
+            final_norm,
+            layers,
+            ropes,
+            buffers: Buffers::default(),
+            logits: Vec::new(),
+            residual: Vec::new(),
+            normed: Vec::new(),
+            bytes_touched: 0,
+        })
+    }
+
+    /// Runs tokens through every layer, fills the KV cache and computes the last one's logits.
+    ///
+    /// # Shapes
+    /// `tokens`: `[n]`, at least one; `cache`: room for `n` more positions.
+    /// # Errors
+    /// `EmptyPrompt`, `TokenOutOfRange`, `ContextFull` and `Memory` before anything is written;
+    /// `Cancelled`, asked between tiles. After any of them `cache` is as long as on entry, and there are
+    /// no logits.
+    pub fn prefill(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), DecodeError> {
+        self.run(tokens, cache, hook, cancel, None)
+    }
+
+    /// As [`prefill`](Decoder::prefill), and hands the logits of every position to `each`, with
+    /// the position's index in the context; `logits` are the last one's afterwards.
+    ///
+    /// # Errors
+    /// As [`prefill`](Decoder::prefill).
+    pub fn prefill_all_logits(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), DecodeError> {
+        self.run(tokens, cache, hook, cancel, Some(each))
+    }
+
+    /// Runs one more token.
+    ///
+    /// # Errors
+    /// As [`prefill`](Decoder::prefill).
+    pub fn decode(
+        &mut self,
+        token: u32,
+        cache: &mut KvCache,
+        hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), DecodeError> {
+        self.run(&[token], cache, hook, cancel, None)
+    }
+
+    /// Logits of the last position, after the final cap: `[vocabulary]`, empty before the first
+    /// run and after an error.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// The residual stream of the last position after the last layer: `[hidden]`, or empty.
+    pub fn residual(&self) -> &[f32] {
+        &self.residual
+    }
+
+    /// The last position after the final norm, which the unembedding reads: `[hidden]`, or empty.
+    pub fn final_norm(&self) -> &[f32] {
+        &self.normed
+    }
+
+    /// Bytes of weights read since the decoder was made.
+    pub fn bytes_touched(&self) -> u64 {
+        self.bytes_touched
+    }
+
+    fn run(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        mut hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+        each: EachLogits<'_>,
+    ) -> Result<(), DecodeError> {
+        self.logits.clear();
+        self.residual.clear();
+        self.normed.clear();
+        self.check(tokens, cache)?;
+        cancel.check()?;
+        let length = cache.len();
+        // A hook that panicked may have left rows of a block that never counted.
+        cache.truncate(length);
+        let positions = length + tokens.len();
+        cache.reserve(tokens.len()).map_err(|_| DecodeError::Memory { positions })?;
+        let result = self.run_blocks(tokens, cache, &mut hook, cancel, each);
+        if result.is_err() {
+            cache.truncate(length);
+            self.logits.clear();
+            self.residual.clear();
+            self.normed.clear();
+        }
+        result
+    }
+
+    fn check(&self, tokens: &[u32], cache: &KvCache) -> Result<(), DecodeError> {
+        if tokens.is_empty() {
+            return Err(DecodeError::EmptyPrompt);
+        }
+        let vocabulary = self.architecture.vocabulary_size;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(DecodeError::TokenOutOfRange { token, vocabulary });
+        }
+        if !cache.fits(self.architecture) {
+            return Err(DecodeError::ForeignCache);
+        }
+        let needed = cache.len().saturating_add(tokens.len());
+        if needed > cache.capacity() {
+            return Err(DecodeError::ContextFull { capacity: cache.capacity(), needed });
+        }
+        Ok(())
+    }
+
+    fn run_blocks(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        hook: &mut Option<&mut dyn Hook>,
+        cancel: &Cancel,
+        mut each: EachLogits<'_>,
+    ) -> Result<(), DecodeError> {
+        let hidden = self.architecture.hidden_size;
+        let mut buffers = std::mem::take(&mut self.buffers);
+        for block in tokens.chunks(BLOCK_POSITIONS) {
+            let first = cache.len();
+            self.turn_to(first, block.len());
+            self.embed(block, &mut buffers.stream);
+            if let Some(hook) = hook {
+                hook.begin(first, block.len());
+            }
+            for layer in 0..self.layers.len() {
+                self.run_layer(layer, first, &mut buffers, cache, hook, cancel)?;
+            }
+            cache.advance(block.len());
+            if let Some(each) = &mut each {
+                for (index, row) in buffers.stream.chunks_exact(hidden).enumerate() {
+                    self.finish(row, cancel)?;
+                    each(first + index, &self.logits);
+                }
+            }
+        }
+        if each.is_none() {
+            let last = buffers.stream.len() - hidden;
+            self.finish(&buffers.stream[last..], cancel)?;
+        }
+        self.buffers = buffers;
+        Ok(())
+    }
+
+    /// Computes the angles of a block's positions.
+    fn turn_to(&mut self, first: usize, count: usize) {
+        for Rope { inverse_frequencies, cos, sin, .. } in &mut self.ropes {
+            let half = inverse_frequencies.len();
+            cos.resize(count * half, 0.0);
+            sin.resize(count * half, 0.0);
+            let rows = cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half));
+            for (index, (cos, sin)) in rows.enumerate() {
+                rotary::angles(first + index, inverse_frequencies, cos, sin);
+            }
+        }
+    }
+
+    fn embed(&mut self, tokens: &[u32], stream: &mut Vec<f32>) {
+        let hidden = self.architecture.hidden_size;
+        stream.resize(tokens.len() * hidden, 0.0);
+        let view = &self.embedding.view;
+        for (row, &token) in stream.chunks_exact_mut(hidden).zip(tokens) {
+            to_f32(view.dtype(), view.row(token as usize), row);
+            if self.architecture.embed_scale != 1.0 {
+                row.iter_mut().for_each(|number| *number *= self.architecture.embed_scale);
+            }
+        }
+        self.bytes_touched += (tokens.len() * view.row_bytes()) as u64;
+    }
+
+    fn run_layer(
+        &mut self,
+        layer: usize,
+        first: usize,
+        buffers: &mut Buffers,
+        cache: &mut KvCache,
+        hook: &mut Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), DecodeError> {
+        cancel.check()?;
+        let Buffers { stream, normed, output, .. } = buffers;
+        let hidden = self.architecture.hidden_size;
+        let epsilon = self.architecture.norm_epsilon;
+        let weights = &self.layers[layer];
+        if let Some(hook) = hook {
+            hook.pre_layer(layer, stream);
+        }
+        normed.resize(stream.len(), 0.0);
+        output.resize(stream.len(), 0.0);
+        norm_rows(self.pool, stream, &weights.attention_norm, epsilon, normed);
+        self.bytes_touched += self.attend(layer, first, buffers, cache, cancel)?;
+
+        let Buffers { stream, normed, output, .. } = buffers;
+        if let Some(weight) = &weights.post_attention_norm {
+            norm_rows_in_place(self.pool, output, weight, epsilon);
+        }
+        if let Some(hook) = hook {
+            hook.attention_out(layer, output);
+        }
+        add(stream, output);
+
+        norm_rows(self.pool, stream, &weights.ffn_norm, epsilon, normed);
+        if let Some(hook) = hook {
+            hook.ffn_in(layer, normed);
+        }
+        let context = FfnContext {
+            weights: self.weights,
+            pool: self.pool,
+            architecture: self.architecture,
+            precision: self.options.precision,
+            position_first: first,
+            cancel,
+        };
+        let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
+        let positions = stream.len() / hidden;
+        self.bytes_touched +=
+            self.options.ffn.forward(layer, normed, positions, output, &context, observe)?;
+        if let Some(weight) = &weights.post_ffn_norm {
+            norm_rows_in_place(self.pool, output, weight, epsilon);
+        }
+        if let Some(hook) = hook {
+            hook.ffn_out(layer, output);
+        }
+        add(stream, output);
+        if let Some(hook) = hook {
+            hook.post_layer(layer, stream);
+        }
+        Ok(())
+    }
+
+    /// Attention from the normed stream to the output projection; returns bytes of weights read.
+    fn attend(
+        &self,
+        layer: usize,
+        first: usize,
+        buffers: &mut Buffers,
+        cache: &mut KvCache,
+        cancel: &Cancel,
+    ) -> Result<u64, DecodeError> {
+        let Buffers { normed, queries, keys, values, heads, output, .. } = buffers;
+        let description = &self.architecture.layer(layer).attention;
+        let weights = &self.layers[layer];
+        let positions = normed.len() / self.architecture.hidden_size;
+        let query_width = description.heads * description.head_dim;
+        let key_width = description.kv_heads * description.head_dim;
+        queries.resize(positions * query_width, 0.0);
+        heads.resize(positions * query_width, 0.0);
+        keys.resize(positions * key_width, 0.0);
+        values.resize(positions * key_width, 0.0);
+        let project = |matrix: &Matrix, bias: &Option<Cow<[f32]>>, x: &[f32], out: &mut [f32]| {
+            let precision = self.options.precision;
+            project(self.pool, precision, matrix, bias.as_deref(), x, out, cancel)
+        };
+        let mut bytes = project(&weights.query, &weights.query_bias, normed, queries)?;
+        bytes += project(&weights.key, &weights.key_bias, normed, keys)?;
+        bytes += project(&weights.value, &weights.value_bias, normed, values)?;
+        let rope = &self.ropes[weights.rope];
+        let half = description.head_dim / 2;
+        let prepare = |rows: &mut [f32], width: usize, norm: &Option<Vec<f32>>| {
+            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+                let angles = index * half..(index + 1) * half;
+                for head in row.chunks_exact_mut(description.head_dim) {
+                    if let Some(weight) = norm {
+                        rms_norm_in_place(head, weight, self.architecture.norm_epsilon);
+                    }
+                    rotary::rotate(head, &rope.cos[angles.clone()], &rope.sin[angles.clone()]);
+                }
+            }
+        };
+        prepare(queries, query_width, &weights.query_norm);
+        prepare(keys, key_width, &weights.key_norm);
+        cache.append(layer, keys, values);
+        attend(self.pool, description, queries, cache.rows(layer), first, heads, cancel)?;
+        bytes += project(&weights.output, &weights.output_bias, heads, output)?;
+        Ok(bytes)
+    }
+
+    /// Keeps a position's final stream, its norm and its logits.
+    fn finish(&mut self, stream: &[f32], cancel: &Cancel) -> Result<(), DecodeError> {
+        self.residual.clear();
+        self.residual.extend_from_slice(stream);
+        self.normed.resize(stream.len(), 0.0);
+        let epsilon = self.architecture.norm_epsilon;
+        rms_norm(stream, &self.final_norm, epsilon, &mut self.normed);
+        self.logits.resize(self.architecture.vocabulary_size, 0.0);
+        self.bytes_touched += project(
+            self.pool,
+            self.options.precision,
+            &self.unembedding,
+            None,
+            &self.normed,
+            &mut self.logits,
+            cancel,
+        )?;
+        if let Some(cap) = self.architecture.final_softcap {
+            softcap(cap, &mut self.logits);
+        }
+        Ok(())
+    }
+}
+
+/// Norms every position's row, each alone.
+fn norm_rows(pool: &Pool, rows: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = weight.len();
+    pool.run_chunks(out, width, &|first, out| {
+        rms_norm(&rows[first..first + width], weight, epsilon, out);
+    });
+}
+
+fn norm_rows_in_place(pool: &Pool, rows: &mut [f32], weight: &[f32], epsilon: f32) {
+    pool.run_chunks(rows, weight.len(), &|_, row| rms_norm_in_place(row, weight, epsilon));
+}
+
+fn add(stream: &mut [f32], output: &[f32]) {
+    stream.iter_mut().zip(output).for_each(|(stream, output)| *stream += output);
+}
+
+/// Tensors by role, checked against the architecture.
+struct Lookup<'a> {
+    architecture: &'a Architecture,
+    weights: &'a dyn Weights,
+}
+
+impl<'a> Lookup<'a> {
+    fn matrix(&self, role: Role, layer: Option<usize>) -> Result<Matrix<'a>, DecodeError> {
+        let missing = DecodeError::MissingTensor { role, layer };
+        let matrix = self.weights.matrix(role, layer).ok_or(missing)?;
+        let found = vec![matrix.outputs(), matrix.inputs()];
+        self.check(role, layer, found)?;
+        Ok(matrix)
+    }
+
+    /// An embedding, whose rows must be tokens.
+    fn table(&self, role: Role) -> Result<Matrix<'a>, DecodeError> {
+        let matrix = self.matrix(role, None)?;
+        if matrix.orientation != Orientation::OutIn {
+            let expected = self.architecture.shape(role, None).unwrap_or_default();
+            let found = expected.iter().rev().copied().collect();
+            return Err(DecodeError::Shape { role, layer: None, expected, found });
+        }
+        Ok(matrix)
+    }
+
+    fn vector(&self, role: Role, layer: Option<usize>) -> Result<Cow<'a, [f32]>, DecodeError> {
+        let missing = DecodeError::MissingTensor { role, layer };
+        let vector = self.weights.vector(role, layer).ok_or(missing)?;
+        self.check(role, layer, vec![vector.len()])?;
+        Ok(vector)
+    }
+
+    fn norm(&self, role: Role, layer: Option<usize>) -> Result<Vec<f32>, DecodeError> {
+        let mut weight = self.vector(role, layer)?.into_owned();
+        weight.iter_mut().for_each(|weight| *weight += self.architecture.norm_offset);
+        Ok(weight)
+    }
+
+    /// A vector that only some models have there.
+    fn optional_vector(
+        &self,
+        role: Role,
+        layer: Option<usize>,
+    ) -> Result<Option<Cow<'a, [f32]>>, DecodeError> {
+        match self.architecture.shape(role, layer) {
+            Some(_) => self.vector(role, layer).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn optional_norm(
+        &self,
+        role: Role,
+        layer: Option<usize>,
+    ) -> Result<Option<Vec<f32>>, DecodeError> {
+        match self.architecture.shape(role, layer) {
+            Some(_) => self.norm(role, layer).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn check_ffn(&self, ffn: &dyn Ffn, layer: usize) -> Result<(), DecodeError> {
+        for role in [Role::Gate, Role::Up, Role::Down] {
+            if ffn.reads(role) {
+                self.matrix(role, Some(layer))?;
+            }
+        }
+        for role in [Role::GateBias, Role::UpBias, Role::DownBias] {
+            if ffn.reads(role) {
+                self.optional_vector(role, Some(layer))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        role: Role,
+        layer: Option<usize>,
+        found: Vec<usize>,
+    ) -> Result<(), DecodeError> {
+        let expected = self.architecture.shape(role, layer).unwrap_or_default();
+        match found == expected {
+            true => Ok(()),
+            false => Err(DecodeError::Shape { role, layer, expected, found }),
+        }
+    }
+}

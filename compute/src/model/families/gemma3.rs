@@ -1,0 +1,143 @@
+//! Gemma 3: norms on both sides of each half, normed queries and keys, windows with a rotary base
+//! of their own on most layers, norm weights stored less 1, embeddings scaled by `sqrt(hidden)`.
+//!
+//! The scale is used as an `f32`. Transformers rounds it to the dtype of the embedding, which
+//! makes no difference when the weights are computed in `f32`, as the reference numbers are.
+//!
+//! Source: `Gemma3TextConfig` of transformers for the defaults; checkpoints leave many keys out.
+
+use super::super::config::Config;
+use super::super::{
+    Architecture, ArchitectureError, AttentionDescription, FfnDescription, LayerDescription, Role,
+    RopeDescription, RopeScaling,
+};
+use super::bounds::*;
+use super::{Family, PREFIXES, activation, rope};
+use crate::kernels::Activation;
+
+pub(super) static FAMILY: Family = Family {
+    name: "gemma3",
+    model_types: &["gemma3_text", "gemma3"],
+    prefixes: PREFIXES,
+    names: &[
+        (Role::Embedding, "embed_tokens.weight"),
+        (Role::AttentionNorm, "layers.{layer}.input_layernorm.weight"),
+        (Role::Query, "layers.{layer}.self_attn.q_proj.weight"),
+        (Role::QueryBias, "layers.{layer}.self_attn.q_proj.bias"),
+        (Role::Key, "layers.{layer}.self_attn.k_proj.weight"),
+        (Role::KeyBias, "layers.{layer}.self_attn.k_proj.bias"),
+        (Role::Value, "layers.{layer}.self_attn.v_proj.weight"),
+        (Role::ValueBias, "layers.{layer}.self_attn.v_proj.bias"),
+        (Role::QueryNorm, "layers.{layer}.self_attn.q_norm.weight"),
+        (Role::KeyNorm, "layers.{layer}.self_attn.k_norm.weight"),
+        (Role::Output, "layers.{layer}.self_attn.o_proj.weight"),
+        (Role::OutputBias, "layers.{layer}.self_attn.o_proj.bias"),
+        (Role::PostAttentionNorm, "layers.{layer}.post_attention_layernorm.weight"),
+        (Role::FfnNorm, "layers.{layer}.pre_feedforward_layernorm.weight"),
+        (Role::Gate, "layers.{layer}.mlp.gate_proj.weight"),
+        (Role::Up, "layers.{layer}.mlp.up_proj.weight"),
+        (Role::Down, "layers.{layer}.mlp.down_proj.weight"),
+        (Role::PostFfnNorm, "layers.{layer}.post_feedforward_layernorm.weight"),
+        (Role::FinalNorm, "norm.weight"),
+        (Role::Unembedding, "lm_head.weight"),
+    ],
+    describe,
+};
+
+fn describe(family: &'static Family, config: &Config) -> Result<Architecture, ArchitectureError> {
+    let layers = config.required_count("num_hidden_layers", LAYERS_MAX)?;
+    let hidden_size = config.required_count("hidden_size", HIDDEN_MAX)?;
+    let head_dim = config.count("head_dim", HEAD_DIM_MAX)?.unwrap_or(256);
+    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
+    let (full, sliding) = ropes(config)?;
+    let window = match config.mentions("sliding_window") {
+        true => config.count("sliding_window", CONTEXT_MAX)?,
+        false => Some(4096),
+    };
+    let attention = AttentionDescription {
+        heads: config.count("num_attention_heads", HEADS_MAX)?.unwrap_or(8),
+        kv_heads: config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(4),
+        head_dim,
+        scale: scalar.powf(-0.5) as f32,
+        softcap: config.positive("attn_logit_softcapping")?.map(|cap| cap as f32),
+        window: None,
+        rope: full,
+        query_key_norm: true,
+        bias: config.flag("attention_bias")?.unwrap_or(false),
+    };
+    let features = config.required_count("intermediate_size", FEATURES_MAX)?;
+    let describe_layer = |slides: bool| LayerDescription {
+        attention: match slides {
+            true => AttentionDescription { window, rope: sliding.clone(), ..attention.clone() },
+            false => attention.clone(),
+        },
+        ffn: FfnDescription { features, bias: false },
+        post_norms: true,
+    };
+    let activation = activation(config, "hidden_activation", Activation::GeluTanh)?;
+    if let Some(other) = config.text("hidden_act")?
+        && Activation::from_name(other) != Some(activation)
+    {
+        return Err(config.invalid("hidden_act", "the same function as hidden_activation"));
+    }
+    Architecture {
+        hidden_size,
+        vocabulary_size: config.count("vocab_size", VOCABULARY_MAX)?.unwrap_or(262_208),
+        context_max: config.count("max_position_embeddings", CONTEXT_MAX)?.unwrap_or(131_072),
+        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(true),
+        norm_epsilon: config.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+        norm_offset: 1.0,
+        embed_scale: (hidden_size as f64).sqrt() as f32,
+        final_softcap: config.positive("final_logit_softcapping")?.map(|cap| cap as f32),
+        activation,
+        ..Architecture::blank(
+            family,
+            slides(config, layers)?.into_iter().map(describe_layer).collect(),
+        )
+    }
+    .validated(config)
+}
+
+/// Rotary settings of full and of sliding layers; scaling acts on the full ones alone.
+fn ropes(config: &Config) -> Result<(RopeDescription, RopeDescription), ArchitectureError> {
+    let base = config.positive("rope_theta")?.unwrap_or(1_000_000.0);
+    let base_local = config.positive("rope_local_base_freq")?.unwrap_or(10_000.0);
+    let scaling = config.object("rope_scaling")?;
+    let Some(map) = config.object("rope_parameters")? else {
+        let full = rope::of_scaling(config, scaling, base)?;
+        return Ok((full, RopeDescription { base: base_local, scaling: RopeScaling::None }));
+    };
+    let path = config.name("rope_parameters.");
+    let kinds = Config::new(map, &path);
+    let one = |kind: &'static str, base: f64| match kinds.object(kind)? {
+        Some(map) => rope::description(map, &format!("{path}{kind}."), base),
+        None => Err(kinds.missing(kind)),
+    };
+    let ropes = (one("full_attention", base)?, one("sliding_attention", base_local)?);
+    kinds.refuse_unread()?;
+    Ok(ropes)
+}
+
+/// For each layer whether it has a window: by `layer_types`, else all but every n-th.
+fn slides(config: &Config, layers: usize) -> Result<Vec<bool>, ArchitectureError> {
+    let pattern = match config.count("sliding_window_pattern", LAYERS_MAX)? {
+        Some(pattern) => Some(pattern),
+        None => config.count("_sliding_window_pattern", LAYERS_MAX)?,
+    };
+    config.mentions("_sliding_window_pattern");
+    let Some(kinds) = config.value("layer_types") else {
+        let pattern = pattern.unwrap_or(6);
+        return Ok((1..=layers).map(|nth| !nth.is_multiple_of(pattern)).collect());
+    };
+    let expected = || {
+        let expected = format!("{layers} of \"sliding_attention\" and \"full_attention\"");
+        config.invalid("layer_types", expected)
+    };
+    let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers).ok_or_else(expected)?;
+    let slides = kinds.iter().map(|kind| match kind.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    });
+    slides.collect::<Option<_>>().ok_or_else(expected)
+}

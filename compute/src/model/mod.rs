@@ -1,0 +1,33 @@
+//! What a transformer is, and how it is run.
+//!
+//! A family is data ([`families`] fills an [`Architecture`] from `config.json`); there is one
+//! [`Decoder`] for all of them. The decoder asks a [`Weights`] for views by [`Role`], keeps what it
+//! has read in a [`KvCache`], leaves the feed-forward network to an [`Ffn`], and shows the residual
+//! stream to a [`Hook`]. The last two never learn of each other or of attention.
+//!
+//! Elsewhere: the inner loops (`kernels`), choosing a token (`sample`), text and tokens (`larqld`).
+
+mod architecture;
+mod attention;
+mod bands;
+mod config;
+mod decoder;
+pub mod families;
+mod ffn;
+mod hooks;
+mod kv_cache;
+mod projection;
+mod role;
+mod weights;
+
+pub use architecture::{
+    Architecture, ArchitectureError, AttentionDescription, FfnDescription, LayerDescription,
+    RopeDescription, RopeScaling, TensorSpec,
+};
+pub use bands::Bands;
+pub use decoder::{DecodeError, Decoder, DecoderOptions, Precision};
+pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
+pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
+pub use kv_cache::KvCache;
+pub use role::{Role, UnknownRole};
+pub use weights::{Matrix, Orientation, Weights};
