@@ -1,3 +1,7 @@
-//! The `larql` program.
+//! The `larql` program: a shell, one-shot statements and commands, all run through the daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    larql_client::cli::main()
+}

@@ -36,6 +36,16 @@ pub enum Completeness {
     Open,
 }
 
+/// True if the script ends inside a string.
+pub fn ends_in_string(script: &str) -> bool {
+    let mut scan = Scan::new(script);
+    let mut open = false;
+    while let Some((_, piece)) = scan.next() {
+        open = piece == Piece::String { closed: false };
+    }
+    open
+}
+
 /// Tells whether every statement of `script` is closed.
 pub fn completeness(script: &str) -> Completeness {
     let mut scan = Scan::new(script);
@@ -119,4 +129,61 @@ fn string(text: &str, delimiter: char) -> (usize, Piece) {
         }
     }
     (text.len(), Piece::String { closed: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn split(script: &str) -> Vec<&str> {
+        statements(script).into_iter().map(|range| &script[range]).collect()
+    }
+
+    #[test]
+    fn a_semicolon_inside_a_string_or_a_comment_ends_nothing() {
+        let script = "DESCRIBE \"a;b\"; -- no; end\n STATS 'it\\'s; so' ;; SHOW LAYERS";
+        assert_eq!(split(script), ["DESCRIBE \"a;b\"", "STATS 'it\\'s; so'", "SHOW LAYERS"]);
+    }
+
+    #[test]
+    fn a_statement_is_open_until_its_semicolon() {
+        for (script, expected) in [
+            ("", Completeness::Empty),
+            ("  -- nothing;\n", Completeness::Empty),
+            ("STATS", Completeness::Open),
+            ("STATS;", Completeness::Complete),
+            ("STATS; -- done\n", Completeness::Complete),
+            ("STATS; SHOW", Completeness::Open),
+            ("DESCRIBE \"a;", Completeness::Open),
+            ("DESCRIBE \"a\\\";", Completeness::Open),
+            (";", Completeness::Complete),
+            ("SELECT 1 - -1;", Completeness::Complete),
+            ("STATS -- ;", Completeness::Open),
+        ] {
+            assert_eq!(completeness(script), expected, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_string_is_told_from_a_closed_one() {
+        assert!(ends_in_string("DESCRIBE \"a\n\\q"));
+        assert!(!ends_in_string("DESCRIBE \"a\" "));
+        assert!(!ends_in_string("-- \""));
+    }
+
+    proptest! {
+        #[test]
+        fn the_pieces_of_a_script_are_the_script(script in ".{0,80}") {
+            let mut scan = Scan::new(&script);
+            let mut end = 0;
+            while let Some((start, _)) = scan.next() {
+                prop_assert_eq!(start, end);
+                prop_assert!(scan.at > start);
+                end = scan.at;
+            }
+            prop_assert_eq!(end, script.len());
+        }
+    }
 }

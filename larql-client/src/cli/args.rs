@@ -1,0 +1,373 @@
+//! What the command line may say: plain data, checked but not acted on.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::shell::render::Format;
+use crate::target::Target;
+
+/// The shell of larqld, the database in a transformer's weights.
+#[derive(Debug, Parser)]
+#[command(name = "larql", version, about, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+
+    /// Run these statements; may be given several times
+    #[arg(short = 'c', value_name = "LQL")]
+    pub(super) statements: Vec<String>,
+
+    /// Run the statements of a file; - is standard input
+    #[arg(short = 'f', value_name = "FILE", conflicts_with = "statements")]
+    pub(super) file: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Where the daemon listens: unix:///path or grpc://host:port
+    #[arg(long, global = true, env = "LARQL_URL", value_name = "URL")]
+    pub(super) host: Option<Target>,
+
+    /// The data directory, of a daemon that is started too [default: $LARQL_HOME, else
+    /// $XDG_DATA_HOME/larql, else ~/.local/share/larql]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// Start no daemon; fail if none is running
+    #[arg(long, global = true)]
+    pub(super) no_start: bool,
+
+    /// table, vertical, json, ndjson, csv or markdown
+    #[arg(
+        short = 'F', long, global = true, default_value = "table", value_name = "FORMAT",
+        value_parser = |name: &str| Format::named(name)
+    )]
+    pub(super) format: &'static Format,
+
+    /// No summaries, no progress, no banner
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+
+    /// No colours (also: NO_COLOR)
+    #[arg(long, global = true)]
+    pub(super) no_color: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The shell, as without a command
+    Repl,
+    /// Run statements, as -c does
+    Lql {
+        /// The statements
+        text: String,
+    },
+    /// Run the statements on standard input
+    #[command(name = "-")]
+    Stdin,
+    /// Extract the bundled model and tour the main statements
+    Demo(Demo),
+    /// Turn a checkpoint into a vindex
+    #[command(visible_alias = "extract-index")]
+    Extract(Extract),
+    /// Check every byte of a vindex against its checksums
+    Verify {
+        /// The vindex directory
+        vindex: String,
+    },
+    /// Mount a vindex
+    #[command(visible_alias = "link")]
+    Mount {
+        /// The vindex directory
+        path: String,
+        /// The name to mount it under [default: the directory's stem]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Unmount a vindex
+    Unmount {
+        /// The name it is mounted under
+        name: String,
+    },
+    /// List what is mounted
+    List,
+    /// Tell what a mount is
+    Show {
+        /// The name it is mounted under
+        name: String,
+    },
+    /// Generate text from a prompt, or chat without one
+    Run(Run),
+    /// Run the daemon in the foreground with these mounts
+    Serve(Serve),
+    /// The daemon's own state
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Measure a model on the daemon's machine
+    Bench(Bench),
+    /// Tools for those who check or study a model
+    #[command(subcommand)]
+    Dev(Dev),
+    /// Which features the last token of a prompt touches (also: dev walk)
+    Walk(Walk),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Leave after the tour, as without a flag, and say nothing about the shell
+    #[arg(long, conflicts_with = "shell")]
+    pub(super) tour: bool,
+    /// Stay in the shell after the tour
+    #[arg(long)]
+    pub(super) shell: bool,
+    /// Keep the private data directory
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+/// What a vindex holds: each level has what the one before it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Level {
+    /// DESCRIBE, WALK and SELECT
+    Browse,
+    /// Attention as well
+    Attention,
+    /// INFER and generation as well
+    Inference,
+    /// Everything in the checkpoint
+    All,
+}
+
+/// How a vindex stores numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Dtype {
+    /// 16-bit floats
+    F16,
+    /// 32-bit floats
+    F32,
+    /// As the checkpoint does
+    Source,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Extract {
+    /// The checkpoint directory
+    pub(super) source: String,
+    /// The vindex directory to write
+    #[arg(short, long, value_name = "DST")]
+    pub(super) output: String,
+    /// What the vindex holds
+    #[arg(long, value_enum, default_value = "inference")]
+    pub(super) level: Level,
+    /// How the vindex stores numbers [default: f16]
+    #[arg(long, value_enum)]
+    pub(super) dtype: Option<Dtype>,
+    /// Short for --dtype f16
+    #[arg(long, conflicts_with_all = ["dtype", "f32"])]
+    pub(super) f16: bool,
+    /// Short for --dtype f32
+    #[arg(long, conflicts_with = "dtype")]
+    pub(super) f32: bool,
+    /// Only these layers, both ends included
+    #[arg(long, value_name = "A-B", value_parser = layers)]
+    pub(super) layers: Option<(u32, u32)>,
+    /// Go on where an interrupted extraction stopped
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// Replace what is at the destination
+    #[arg(long)]
+    pub(super) overwrite: bool,
+    /// Do not label features
+    #[arg(long)]
+    pub(super) no_labels: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// A mounted name, a vindex directory or a checkpoint directory
+    pub(super) model: String,
+    /// What to continue; without it, chat
+    pub(super) prompt: Option<String>,
+    /// At most this many tokens
+    #[arg(short = 'n', value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) tokens: u32,
+    /// Softmax temperature; 0 is greedy
+    #[arg(long, value_parser = not_negative)]
+    pub(super) temperature: Option<f32>,
+    /// Draw from this many most probable tokens
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) top_k: Option<u32>,
+    /// Draw from the most probable tokens that sum to this probability
+    #[arg(long, value_parser = probability)]
+    pub(super) top_p: Option<f32>,
+    /// Makes the draw repeatable
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Tell tokens and speed on stderr
+    #[arg(long)]
+    pub(super) stats: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The vindexes to mount
+    #[arg(required = true, action = ArgAction::Append)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Listen on this port of 127.0.0.1 as well
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Version, uptime, sessions, threads
+    Status,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BenchKind {
+    /// Tokens one after the other
+    Decode,
+    /// A prompt at once
+    Prefill,
+    /// One query against all gates
+    GateScan,
+    /// DESCRIBE
+    Describe,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// What to measure
+    #[arg(value_enum)]
+    pub(super) kind: BenchKind,
+    /// A mounted name, a vindex directory or a checkpoint directory
+    pub(super) model: String,
+    /// Tokens decoded, or of the prompt
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) tokens: Option<u32>,
+    /// Tokens in the cache before the clock starts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) context: u32,
+    /// Repetitions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: Option<u32>,
+    /// Threads [default: as the daemon serves]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) threads: Option<u32>,
+    /// One JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Dev {
+    /// Logits and residuals of a prompt of token ids, for reference checks
+    Logits(DevLogits),
+    /// Which features the last token of a prompt touches
+    Walk(Walk),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DevLogits {
+    /// A mounted name, a vindex directory or a checkpoint directory
+    pub(super) model: String,
+    /// The prompt's token ids
+    #[arg(long, required = true, value_delimiter = ',', value_name = "1,2,3")]
+    pub(super) ids: Vec<u32>,
+    /// Continue greedily by this many tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) greedy: u32,
+    /// The serving kernels instead of exact arithmetic
+    #[arg(long)]
+    pub(super) fast: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Walk {
+    /// The prompt
+    #[arg(long)]
+    pub(super) prompt: String,
+    /// A mounted name or a vindex directory
+    #[arg(long, value_name = "VINDEX")]
+    pub(super) index: String,
+}
+
+fn layers(text: &str) -> Result<(u32, u32), String> {
+    let range = text.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?)));
+    range
+        .filter(|(a, b)| a <= b)
+        .ok_or_else(|| "write A-B, with A not above B, such as 0-11".to_owned())
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "a number from 0 up is wanted".to_owned())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| *number > 0.0 && *number <= 1.0);
+    number.ok_or_else(|| "a probability above 0, at most 1, is wanted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for line in [
+            "larql run m p --temperature NaN",
+            "larql run m p --temperature -1",
+            "larql run m p --top-p 0",
+            "larql run m p --top-p 1.5",
+            "larql run m p --top-k 0",
+            "larql run m p -n 0",
+            "larql run m p -n -1",
+            "larql extract a -o b --layers 5-3",
+            "larql extract a -o b --layers +1-3",
+            "larql extract a -o b --f16 --f32",
+            "larql serve --port 0 x",
+            "larql dev logits m --ids 1,-2",
+            "larql -F xml",
+            "larql --host http://x",
+            "larql -c STATS -f x",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line} was accepted");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_after_a_command() {
+        for line in ["larql -F json --no-start list", "larql list -F json --no-start"] {
+            let parsed = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(parsed.global.no_start && parsed.global.format.name == "json", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_dash_reads_standard_input() {
+        let parsed = Arguments::try_parse_from(["larql", "-q", "-"]).unwrap();
+        assert!(matches!(parsed.command, Some(Command::Stdin)));
+    }
+}

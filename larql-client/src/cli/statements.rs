@@ -1,0 +1,123 @@
+//! Commands that are one statement: what each says in LQL.
+//!
+//! Every text from the command line enters through [`quote`] or [`identifier`].
+
+use super::args::{Command, Dev, Dtype, Extract, Level, Walk};
+use crate::quote::{identifier, quote};
+use crate::shell::render::Message;
+
+/// Returns the statements that a command stands for.
+///
+/// # Errors
+/// A usage message if a name is none, or the command is no statement.
+pub(super) fn statement(command: &Command) -> Result<String, Message> {
+    let name = |name| identifier(name).map_err(|error| Message::new("42602", error.to_string()));
+    Ok(match command {
+        Command::Extract(extract) => self::extract(extract),
+        Command::Verify { vindex } => format!("VERIFY VINDEX {}", quote(vindex)),
+        Command::Mount { path, name: None } => format!("MOUNT {}", quote(path)),
+        Command::Mount { path, name: Some(alias) } => {
+            format!("MOUNT {} AS {}", quote(path), name(alias)?)
+        }
+        Command::Unmount { name: mount } => format!("UNMOUNT {}", name(mount)?),
+        Command::List => "SHOW MOUNTS".to_owned(),
+        Command::Show { name } => format!("STATS {}", quote(name)),
+        Command::Walk(walk) | Command::Dev(Dev::Walk(walk)) => self::walk(walk),
+        other => return Err(Message::new("XX000", format!("{other:?} is no statement"))),
+    })
+}
+
+fn extract(extract: &Extract) -> String {
+    let mut statement =
+        format!("EXTRACT MODEL {} INTO {}", quote(&extract.source), quote(&extract.output));
+    if let Some((first, last)) = extract.layers {
+        statement.push_str(&format!(" LAYERS {first}-{last}"));
+    }
+    statement.push_str(match extract.level {
+        Level::Browse => "",
+        Level::Attention => " WITH ATTENTION",
+        Level::Inference => " WITH INFERENCE",
+        Level::All => " WITH ALL",
+    });
+    let dtype = match (extract.dtype, extract.f16, extract.f32) {
+        (Some(dtype), ..) => Some(dtype),
+        (None, true, _) => Some(Dtype::F16),
+        (None, _, true) => Some(Dtype::F32),
+        (None, false, false) => None,
+    };
+    statement.push_str(match dtype {
+        Some(Dtype::F16) => " DTYPE F16",
+        Some(Dtype::F32) => " DTYPE F32",
+        Some(Dtype::Source) => " DTYPE SOURCE",
+        None => "",
+    });
+    for (asked, words) in [
+        (extract.resume, " RESUME"),
+        (extract.overwrite, " OVERWRITE"),
+        (extract.no_labels, " WITHOUT LABELS"),
+    ] {
+        statement.push_str(if asked { words } else { "" });
+    }
+    statement
+}
+
+fn walk(walk: &Walk) -> String {
+    format!("USE {}; WALK {}", quote(&walk.index), quote(&walk.prompt))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::args::Arguments;
+    use super::*;
+
+    fn said(line: &[&str]) -> Result<String, Message> {
+        let line = ["larql"].iter().chain(line);
+        statement(&Arguments::try_parse_from(line).unwrap().command.unwrap())
+    }
+
+    #[test]
+    fn each_command_says_its_statement() {
+        for (line, expected) in [
+            ("extract m -o v", "EXTRACT MODEL \"m\" INTO \"v\" WITH INFERENCE"),
+            ("extract-index m -o v --level browse", "EXTRACT MODEL \"m\" INTO \"v\""),
+            (
+                "extract m -o v --level all --f32 --layers 2-5 --resume --overwrite --no-labels",
+                "EXTRACT MODEL \"m\" INTO \"v\" LAYERS 2-5 WITH ALL DTYPE F32 RESUME OVERWRITE \
+                 WITHOUT LABELS",
+            ),
+            (
+                "extract m -o v --level attention --dtype source",
+                "EXTRACT MODEL \"m\" INTO \"v\" WITH ATTENTION DTYPE SOURCE",
+            ),
+            ("verify v", "VERIFY VINDEX \"v\""),
+            ("mount v", "MOUNT \"v\""),
+            ("link v --as atlas", "MOUNT \"v\" AS atlas"),
+            ("unmount atlas", "UNMOUNT atlas"),
+            ("list", "SHOW MOUNTS"),
+            ("show atlas", "STATS \"atlas\""),
+            ("dev walk --prompt p --index v", "USE \"v\"; WALK \"p\""),
+            ("walk --prompt p --index v", "USE \"v\"; WALK \"p\""),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(said(&words).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_argument_becomes_a_second_statement() {
+        let hostile = "x\"; UNMOUNT atlas; --";
+        for line in [
+            vec!["verify", hostile],
+            vec!["mount", hostile],
+            vec!["show", hostile],
+            vec!["extract", hostile, "-o", hostile],
+        ] {
+            let script = said(&line).unwrap();
+            assert_eq!(crate::shell::split::statements(&script).len(), 1, "{script}");
+        }
+        assert!(said(&["unmount", hostile]).is_err());
+        assert!(said(&["mount", "v", "--as", hostile]).is_err());
+    }
+}
