@@ -186,3 +186,72 @@ unsafe fn errno_location() -> *mut i32 {
     // SAFETY: no preconditions.
     unsafe { libc::__error() }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::file::{DiskFiles, Files};
+    use std::fs::File;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    /// Runs one ignored test of this binary in a process of its own.
+    fn run_alone(name: &str) -> std::process::ExitStatus {
+        let name = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+        let program = std::env::current_exe().unwrap();
+        Command::new(program).args(["--ignored", "--exact", &name]).output().unwrap().status
+    }
+
+    #[test]
+    fn fault_outside_our_mappings_still_ends_the_process() {
+        assert_eq!(
+            run_alone("child_reads_a_truncated_mapping_that_is_not_ours").signal(),
+            Some(libc::SIGBUS)
+        );
+    }
+
+    #[test]
+    #[ignore = "dies by design; run by fault_outside_our_mappings_still_ends_the_process"]
+    fn child_reads_a_truncated_mapping_that_is_not_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
+        for path in [&ours, &theirs] {
+            std::fs::write(path, vec![7; 20_000]).unwrap();
+        }
+        let _mapping = DiskFiles.map(&ours).unwrap();
+        let file = File::options().read(true).write(true).open(&theirs).unwrap();
+        // SAFETY: nobody but this test has the file; its truncation below is the point.
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        file.set_len(0).unwrap();
+        println!("{}", map[19_999]);
+    }
+
+    #[test]
+    fn bus_error_sent_by_another_process_still_ends_the_process() {
+        assert_eq!(run_alone("child_sends_itself_a_bus_error").signal(), Some(libc::SIGBUS));
+    }
+
+    #[test]
+    #[ignore = "dies by design; run by bus_error_sent_by_another_process_still_ends_the_process"]
+    fn child_sends_itself_a_bus_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ours");
+        std::fs::write(&path, vec![7; 20_000]).unwrap();
+        let _mapping = DiskFiles.map(&path).unwrap();
+        // The handler that the standard library installs (and we restore) takes a first one for a
+        // fault that will repeat, and gives way to the default.
+        for _ in 0..2 {
+            // SAFETY: `raise` has no preconditions.
+            unsafe { libc::raise(libc::SIGBUS) };
+        }
+    }
+
+    #[test]
+    fn table_is_given_back_when_mappings_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, [7; 10]).unwrap();
+        for _ in 0..super::SLOTS + 1 {
+            DiskFiles.map(&path).unwrap();
+        }
+    }
+}
