@@ -5,8 +5,10 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Every backend with an empty directory to work in.
-fn backends() -> Vec<(&'static str, Arc<dyn Files>, PathBuf, Option<tempfile::TempDir>)> {
+/// A backend's name, itself, an empty directory in it, and what removes that again.
+type Backend = (&'static str, Arc<dyn Files>, PathBuf, Option<tempfile::TempDir>);
+
+fn backends() -> Vec<Backend> {
     let disk = tempfile::tempdir().unwrap();
     let faulty = tempfile::tempdir().unwrap();
     let memory = MemoryFiles::shared();

@@ -1,6 +1,6 @@
 //! A vindex comes back as it was written, is never half there, and every damage is named.
 
-use larql_storage::file::{DiskFiles, Fault, FaultyFiles, Files, MemoryFiles};
+use larql_storage::file::{DiskFiles, Fault, FaultyFiles, Files, MemoryFiles, Operation};
 use larql_storage::vindex::{
     Checksum, FileState, InputToken, Labels, LayerBands, LayerScores, Layout, Manifest,
     ManifestHeader, Source, SourceFile, Statistics, TensorKey, TensorRecord, Vindex, VindexError,
@@ -680,6 +680,26 @@ fn resume_writes_only_what_is_missing() {
         assert!(writer.has_part("down_meta.bin", &format!("layer {layer}")), "layer {layer}");
     }
     assert!(!writer.has("embeddings.bin", &TensorKey::layer("gate", 0)), "the file matters too");
+    fill(&mut writer).unwrap();
+    writer.finish(header()).unwrap();
+    assert_eq!(contents(&inner, &path), reference());
+}
+
+#[test]
+fn staging_that_was_finished_but_not_moved_does_not_open_while_it_is_continued() {
+    let (inner, path) = memory();
+    let probe = FaultyFiles::new(inner.clone(), None);
+    let whole: Arc<dyn Files> = Arc::new(probe.clone());
+    write(&whole, Path::new("/work/whole"), &plan()).unwrap();
+    let moves = |operation: &Operation| matches!(operation, Operation::Rename(..));
+    let at = probe.operations().iter().position(moves).unwrap();
+    let files: Arc<dyn Files> = Arc::new(FaultyFiles::new(inner.clone(), Some(Fault::Stop(at))));
+    write(&files, &path, &plan()).unwrap_err();
+    let staging = Path::new("/work/atlas.vindex.partial");
+    assert!(is_intact(&inner, staging), "the stop was meant to come right before the move");
+    let resume = WritePlan { resume: true, ..plan() };
+    let mut writer = VindexWriter::create(&inner, &path, &resume).unwrap();
+    assert!(Vindex::open(&inner, staging).is_err());
     fill(&mut writer).unwrap();
     writer.finish(header()).unwrap();
     assert_eq!(contents(&inner, &path), reference());
