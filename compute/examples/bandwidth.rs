@@ -1,0 +1,104 @@
+//! How near the memory-bound kernels come to the machine's streaming bandwidth.
+//!
+//! Prints GB/s of weights for a plain read, matvec, gate scan and the transposed product, by dtype,
+//! thread count and instruction set, on matrices far larger than the caches; then the rate of the
+//! prefill product and of the token scan. Best of several rounds, since neighbours only slow down.
+//!
+//!     cargo run --release -p larql-compute --example bandwidth [MiB]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use larql_compute::browse::top_tokens;
+use larql_compute::cpu::{Cancel, Isa, Pool};
+use larql_compute::kernels::{gate_scan, matmul, matvec, matvec_transposed};
+use larql_compute::quant::{Dtype, MatrixView};
+
+const COLUMNS: usize = 2560;
+const ROUNDS: usize = 7;
+
+fn main() {
+    let mebibytes = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(512);
+    // 0x3c is in the middle of the exponents of all three dtypes: no denormal slows a sum.
+    let bytes = vec![0x3c_u8; mebibytes << 20];
+    let isa = Isa::selected().expect("LARQL_ISA names a level");
+    println!("{mebibytes} MiB, rows of {COLUMNS}, kernels up to {}", isa.name());
+    println!("{:<26} {:>8} {:>10}", "", "threads", "GB/s");
+    for threads in [1, Pool::new(0).threads()] {
+        let pool = Pool::new(threads);
+        let report = |name: &str, count: usize, seconds: f64| {
+            println!("{name:<26} {threads:>8} {:>10.1}", count as f64 / seconds / 1e9);
+        };
+        report("read", bytes.len(), best(|| read(&pool, &bytes)));
+        for dtype in Dtype::ALL {
+            let rows = bytes.len() / dtype.bytes_for(COLUMNS).expect("a small row");
+            let length = rows * COLUMNS * dtype.bytes_for(1).expect("one element");
+            let view = MatrixView::new(dtype, rows, COLUMNS, &bytes[..length]).expect("a matrix");
+            let x = vec![0.5; COLUMNS];
+            let mut out = vec![0.0; rows];
+            let seconds = best(|| matvec(&pool, &view, &x, &mut out));
+            report(&format!("matvec {dtype}"), length, seconds);
+            let cancel = Cancel::new();
+            let seconds = best(|| drop(black_box(gate_scan(&pool, &view, &x, &cancel))));
+            report(&format!("gate scan {dtype}"), length, seconds);
+            let (a, mut sums) = (vec![0.5; rows], vec![0.0; COLUMNS]);
+            let seconds = best(|| matvec_transposed(&pool, &view, &a, &mut sums));
+            report(&format!("matvec transposed {dtype}"), length, seconds);
+        }
+        let (rows, n) = (8192, 256);
+        let length = rows * COLUMNS * 2;
+        let view = MatrixView::new(Dtype::F16, rows, COLUMNS, &bytes[..length]).expect("a matrix");
+        let x = vec![0.5; n * COLUMNS];
+        let mut out = vec![0.0; n * rows];
+        let cancel = Cancel::new();
+        let seconds = best(|| matmul(&pool, &view, &x, &mut out, &cancel).expect("not cancelled"));
+        let operations = 2.0 * (rows * n * COLUMNS) as f64;
+        println!("{:<26} {threads:>8} {:>10.1} GFLOP/s", "matmul F16", operations / seconds / 1e9);
+        scan(&pool, threads);
+    }
+}
+
+/// The token scan on rows that differ, as trained ones do.
+fn scan(pool: &Pool, threads: usize) {
+    let (vocabulary, features, width) = (16_384, 1024, 1152);
+    let mut state = 1_u32;
+    let mut rows = |count: usize| -> Vec<f32> {
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count * width).map(|_| number()).collect()
+    };
+    let (e, v) = (rows(vocabulary), rows(features));
+    let e = MatrixView::from_f32(vocabulary, width, &e).expect("a matrix");
+    let v = MatrixView::from_f32(features, width, &v).expect("a matrix");
+    let cancel = Cancel::new();
+    let start = Instant::now();
+    black_box(top_tokens(pool, &e, &v, 10, &cancel).expect("not cancelled"));
+    let operations = 2.0 * (vocabulary * features * width) as f64;
+    let rate = operations / start.elapsed().as_secs_f64() / 1e9;
+    println!("{:<26} {threads:>8} {rate:>10.1} GFLOP/s", "top tokens F32");
+}
+
+fn best(mut run: impl FnMut()) -> f64 {
+    let seconds = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    };
+    (0..ROUNDS).map(seconds).fold(f64::INFINITY, f64::min)
+}
+
+/// Reads every byte once: the bound for whatever reads weights.
+fn read(pool: &Pool, bytes: &[u8]) {
+    const PART: usize = 1 << 20;
+    pool.run(bytes.len() / PART, &|part| {
+        let mut lanes = [0_u64; 16];
+        for chunk in bytes[part * PART..(part + 1) * PART].as_chunks::<128>().0 {
+            for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
+            }
+        }
+        black_box(lanes);
+    });
+}

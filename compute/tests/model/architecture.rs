@@ -1,0 +1,207 @@
+//! Configurations: what is read, what is taken for granted, and what is refused by name.
+
+use larql_compute::kernels::Activation;
+use larql_compute::model::{Architecture, Bands, Role, RopeScaling};
+use serde_json::{Value, json};
+
+pub fn llama() -> Value {
+    json!({
+        "model_type": "llama", "vocab_size": 50, "hidden_size": 24, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 600, "rms_norm_eps": 1e-5
+    })
+}
+
+pub fn gemma3() -> Value {
+    json!({
+        "model_type": "gemma3_text", "vocab_size": 50, "hidden_size": 24, "intermediate_size": 40,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 10,
+        "query_pre_attn_scalar": 12, "sliding_window": 5, "sliding_window_pattern": 3,
+        "max_position_embeddings": 600
+    })
+}
+
+pub fn with(mut config: Value, key: &str, value: Value) -> Value {
+    config[key] = value;
+    config
+}
+
+pub fn read(config: &Value) -> Architecture {
+    Architecture::from_config(&config.to_string()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refusal(config: Value) -> String {
+    Architecture::from_config(&config.to_string()).expect_err("a refusal").to_string()
+}
+
+#[test]
+fn what_a_llama_configuration_leaves_out_has_the_familys_defaults() {
+    let mut config = llama();
+    config.as_object_mut().unwrap().remove("num_key_value_heads");
+    let architecture = read(&config);
+    let attention = &architecture.layer(0).attention;
+    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (4, 4, 6));
+    assert_eq!((attention.rope.base, attention.window), (10_000.0, None));
+    assert!(!architecture.tied_embeddings && !attention.bias);
+    assert_eq!(architecture.activation, Activation::Silu);
+    assert_eq!((architecture.embed_scale, architecture.norm_offset), (1.0, 0.0));
+    assert_eq!(
+        (architecture.family(), architecture.layers(), architecture.features(1)),
+        ("llama", 2, 40)
+    );
+}
+
+#[test]
+fn what_a_gemma3_configuration_leaves_out_has_the_familys_defaults() {
+    // The text part of a published multimodal checkpoint says no more than this.
+    let config = json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+        "boi_token_index": 255999, "eos_token_id": [1, 106], "mm_tokens_per_image": 256,
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024
+        },
+        "torch_dtype": "bfloat16", "vision_config": {"num_attention_heads": 16}
+    });
+    let architecture = read(&config);
+    let (local, global) = (&architecture.layer(4).attention, &architecture.layer(5).attention);
+    assert_eq!((local.heads, local.kv_heads, local.head_dim), (8, 4, 256));
+    assert_eq!((local.window, global.window), (Some(1024), None));
+    assert_eq!((local.rope.base, &local.rope.scaling), (10_000.0, &RopeScaling::None));
+    assert_eq!(global.rope.base, 1_000_000.0);
+    assert_eq!(global.rope.scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!((local.scale, architecture.norm_offset), (0.0625, 1.0));
+    assert_eq!(architecture.embed_scale, 2560_f32.sqrt());
+    assert!(architecture.tied_embeddings);
+    assert_eq!(architecture.eos_tokens, [1, 106]);
+    assert_eq!((architecture.vocabulary_size, architecture.context_max), (262_208, 131_072));
+    let bands = Bands { syntax: (0, 13), knowledge: (14, 27), output: (28, 33) };
+    assert_eq!(architecture.bands(), Some(bands));
+}
+
+#[test]
+fn layer_types_win_over_a_pattern_and_both_are_honoured() {
+    let windows = |config: &Value| -> Vec<bool> {
+        let architecture = read(config);
+        (0..3).map(|layer| architecture.layer(layer).attention.window.is_some()).collect()
+    };
+    assert_eq!(windows(&gemma3()), [true, true, false]);
+    assert_eq!(windows(&with(gemma3(), "sliding_window_pattern", json!(2))), [true, false, true]);
+    let kinds = json!(["full_attention", "sliding_attention", "full_attention"]);
+    assert_eq!(windows(&with(gemma3(), "layer_types", kinds)), [false, true, false]);
+}
+
+#[test]
+fn a_key_that_changes_the_arithmetic_and_is_not_handled_is_refused_by_name() {
+    for (key, value) in [
+        ("attention_multiplier", json!(0.5)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("num_local_experts", json!(8)),
+        ("sliding_window", json!(16)),
+        ("use_qk_norm", json!(true)),
+        ("clip_qkv", json!(8.0)),
+        ("quantization_config", json!({"quant_method": "gptq"})),
+        ("attn_logit_softcapping", json!(30.0)),
+        ("layer_types", json!(["sliding_attention", "full_attention"])),
+        ("hidden_act", json!("relu")),
+        ("rope_interleaved", json!(true)),
+    ] {
+        let message = refusal(with(llama(), key, value));
+        assert!(message.contains(key), "{key}: {message}");
+    }
+    let message = refusal(with(gemma3(), "use_bidirectional_attention", json!(true)));
+    assert!(message.contains("use_bidirectional_attention"), "{message}");
+}
+
+#[test]
+fn a_neutral_value_of_an_unknown_key_is_no_obstacle() {
+    for (key, value) in [
+        ("attention_multiplier", json!(1.0)),
+        ("partial_rotary_factor", json!(1.0)),
+        ("num_local_experts", json!(0)),
+        ("sliding_window", Value::Null),
+        ("attention_dropout", json!(0.1)),
+        ("initializer_range", json!(0.02)),
+        ("transformers_version", json!("4.57.0")),
+        ("layer_types", json!(["full_attention", "full_attention"])),
+    ] {
+        assert_eq!(read(&with(llama(), key, value)), read(&llama()), "{key}");
+    }
+}
+
+#[test]
+fn rope_types_that_are_not_handled_are_refused_by_name() {
+    for kind in ["yarn", "dynamic", "longrope", "su"] {
+        let scaling = json!({"rope_type": kind, "factor": 2.0});
+        let message = refusal(with(llama(), "rope_scaling", scaling));
+        assert!(message.contains(kind), "{message}");
+    }
+    let unknown_key = json!({"rope_type": "linear", "factor": 2.0, "attention_factor": 1.5});
+    let message = refusal(with(llama(), "rope_scaling", unknown_key));
+    assert!(message.contains("rope_scaling.attention_factor"), "{message}");
+    let old_form = with(llama(), "rope_scaling", json!({"type": "linear", "factor": 2.0}));
+    let scaling = read(&old_form).layer(0).attention.rope.scaling.clone();
+    assert_eq!(scaling, RopeScaling::Linear { factor: 2.0 });
+}
+
+#[test]
+fn sizes_that_make_no_model_are_refused_by_key() {
+    for (key, value) in [
+        ("num_attention_heads", json!(0)),
+        ("num_hidden_layers", json!(-1)),
+        ("num_hidden_layers", json!(1_000_000)),
+        ("hidden_size", json!("24")),
+        ("hidden_size", json!(1e300)),
+        ("vocab_size", json!(u64::MAX)),
+        ("num_key_value_heads", json!(3)),
+        ("head_dim", json!(7)),
+        ("rms_norm_eps", json!(-1e-5)),
+        ("rms_norm_eps", json!(1e-300)),
+        ("rope_theta", json!(0)),
+        ("rope_scaling", json!({"rope_type": "linear", "factor": -2.0})),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": 2.0})),
+        ("tie_word_embeddings", json!("yes")),
+        ("eos_token_id", json!([1, 50])),
+    ] {
+        let message = refusal(with(llama(), key, value.clone()));
+        assert!(message.contains(key), "{key} = {value}: {message}");
+    }
+    for key in ["hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"] {
+        let mut config = llama();
+        config.as_object_mut().unwrap().remove(key);
+        let message = refusal(config);
+        assert!(message.contains(key) && message.contains("lacks"), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_of_a_known_family_is_refused() {
+    let message = refusal(with(llama(), "model_type", json!("mamba")));
+    assert!(message.contains("mamba") && message.contains("gemma3_text"), "{message}");
+    for text in ["", "[]", "{", "null", &"[".repeat(100_000)] {
+        let message = Architecture::from_config(text).unwrap_err().to_string();
+        assert!(message.contains("config.json"), "{message}");
+    }
+    assert!(refusal(json!({})).contains("model_type"));
+}
+
+#[test]
+fn every_tensor_has_a_name_a_shape_and_the_variants_of_its_prefix() {
+    let config = with(with(llama(), "attention_bias", json!(true)), "mlp_bias", json!(true));
+    let architecture = read(&config);
+    let tensors = architecture.tensors();
+    let find = |role, layer| tensors.iter().find(|spec| spec.role == role && spec.layer == layer);
+    let gate = find(Role::Gate, Some(1)).unwrap();
+    assert_eq!(gate.name, "model.layers.1.mlp.gate_proj.weight");
+    assert!(gate.names.contains(&"language_model.model.layers.1.mlp.gate_proj.weight".into()));
+    assert_eq!((&gate.shape[..], gate.required), (&[40, 24][..], true));
+    assert_eq!(find(Role::Down, Some(0)).unwrap().shape, [24, 40]);
+    assert_eq!(find(Role::KeyBias, Some(0)).unwrap().shape, [12]);
+    assert_eq!(find(Role::DownBias, Some(0)).unwrap().shape, [24]);
+    assert!(find(Role::QueryNorm, Some(0)).is_none());
+    let head = find(Role::Unembedding, None).unwrap();
+    assert_eq!((head.name.as_str(), head.required), ("lm_head.weight", true));
+    let tied = read(&with(llama(), "tie_word_embeddings", json!(true)));
+    assert!(tied.tensors().iter().all(|spec| spec.role != Role::Unembedding || !spec.required));
+}

@@ -1,0 +1,176 @@
+//! Every family of the list against the outputs of the reference implementation.
+
+use std::fs;
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{
+    Architecture, CaptureResiduals, Decoder, DecoderOptions, KvCache, Precision, Role,
+};
+use larql_compute::sample::greedy;
+use serde_json::Value;
+
+use crate::checkpoint::{Checkpoint, architecture, goldens};
+
+/// The folders of tests/goldens whose families run.
+const FAMILIES: [&str; 3] = ["gemma3", "llama2", "llama3"];
+
+struct Golden {
+    name: &'static str,
+    architecture: Architecture,
+    weights: Checkpoint,
+    expected: Value,
+    bound: f64,
+}
+
+fn all() -> impl Iterator<Item = Golden> {
+    FAMILIES.into_iter().map(|name| {
+        let folder = goldens(name);
+        let architecture = architecture(&folder);
+        let weights = Checkpoint::open(&folder, &architecture);
+        let expected = fs::read_to_string(folder.join("golden.json")).unwrap();
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        let stability = expected["stability_max_logit_change_rel_1e-5"].as_f64().unwrap();
+        Golden { name, architecture, weights, expected, bound: (0.1 * stability).max(3e-4) }
+    })
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+fn tokens(value: &Value) -> Vec<u32> {
+    numbers(value).into_iter().map(|token| token as u32).collect()
+}
+
+fn length(row: &[f32]) -> f64 {
+    row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+fn options(precision: Precision) -> DecoderOptions<'static> {
+    DecoderOptions { precision, ..DecoderOptions::default() }
+}
+
+#[test]
+fn logits_and_residuals_of_every_family_are_those_of_the_reference() {
+    let pool = Pool::new(2);
+    for golden in all() {
+        for precision in [Precision::Exact, Precision::Serving] {
+            for prompt in golden.expected["prompts"].as_array().unwrap() {
+                let about = format!("{} {} {precision:?}", golden.name, prompt["name"]);
+                let ids = tokens(&prompt["input_ids"]);
+                let mut decoder =
+                    Decoder::new(&golden.architecture, &golden.weights, &pool, options(precision))
+                        .unwrap();
+                let mut cache = KvCache::new(&golden.architecture, ids.len());
+                let mut capture = CaptureResiduals::new();
+                let mut best = Vec::new();
+                let mut each = |_: usize, logits: &[f32]| best.push(greedy(logits).unwrap());
+                decoder
+                    .prefill_all_logits(
+                        &ids,
+                        &mut cache,
+                        Some(&mut capture),
+                        &Cancel::new(),
+                        &mut each,
+                    )
+                    .unwrap();
+                assert_eq!(best, tokens(&prompt["argmax_all_positions"]), "{about}");
+                let expected = numbers(&prompt["last_logits"]);
+                let distance = crate::reference::distance(decoder.logits(), &expected);
+                assert!(distance <= golden.bound, "{about}: {distance:e} > {:e}", golden.bound);
+                for row in prompt["hidden"].as_array().unwrap() {
+                    let after = row["after"].as_str().unwrap();
+                    let found = match after {
+                        "input" => capture.input(),
+                        "final_norm" => decoder.final_norm(),
+                        layer => {
+                            &capture.layers()[layer["layer_".len()..].parse::<usize>().unwrap()]
+                        }
+                    };
+                    let l2 = row["l2"].as_f64().unwrap();
+                    assert!((length(found) / l2 - 1.0).abs() < 2e-4, "{about} {after}: {l2}");
+                    for (found, expected) in found.iter().zip(numbers(&row["first8"])) {
+                        let error = (f64::from(*found) - expected).abs();
+                        assert!(error <= golden.bound.max(1e-4 * l2), "{about} {after}: {error:e}");
+                    }
+                }
+                let last = golden.architecture.layers() - 1;
+                assert_eq!(decoder.residual(), capture.layers()[last]);
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_of_every_family_are_those_of_the_reference() {
+    let pool = Pool::new(2);
+    for golden in all() {
+        for precision in [Precision::Exact, Precision::Serving] {
+            for prompt in golden.expected["prompts"].as_array().unwrap() {
+                let mut decoder =
+                    Decoder::new(&golden.architecture, &golden.weights, &pool, options(precision))
+                        .unwrap();
+                let mut cache = KvCache::new(&golden.architecture, usize::MAX);
+                decoder
+                    .prefill(&tokens(&prompt["input_ids"]), &mut cache, None, &Cancel::new())
+                    .unwrap();
+                let mut found = vec![greedy(decoder.logits()).unwrap()];
+                while found.len() < 16 {
+                    let token = *found.last().unwrap();
+                    decoder.decode(token, &mut cache, None, &Cancel::new()).unwrap();
+                    found.push(greedy(decoder.logits()).unwrap());
+                }
+                let about = format!("{} {} {precision:?}", golden.name, prompt["name"]);
+                assert_eq!(found, tokens(&prompt["greedy16"]), "{about}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_forms_of_a_configuration_give_one_architecture() {
+    for golden in all() {
+        let other = fs::read_to_string(goldens(golden.name).join("config.transformers5.json"));
+        let other = Architecture::from_config(&other.unwrap()).unwrap();
+        assert_eq!(other, golden.architecture, "{}", golden.name);
+    }
+}
+
+#[test]
+fn the_list_of_tensors_names_all_that_a_checkpoint_holds() {
+    for golden in all() {
+        let named = golden.architecture.tensors().into_iter().filter(|spec| spec.required);
+        let named: std::collections::BTreeSet<String> = named.map(|spec| spec.name).collect();
+        let mut held = std::collections::BTreeSet::new();
+        for entry in fs::read_dir(goldens(golden.name)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                let bytes = fs::read(path).unwrap();
+                let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+                held.extend(file.names().into_iter().map(String::from));
+            }
+        }
+        assert_eq!(named, held, "{}", golden.name);
+    }
+}
+
+#[test]
+fn a_feature_major_down_projection_gives_the_same_logits() {
+    let pool = Pool::new(2);
+    for golden in all() {
+        let weights = Checkpoint::open(&goldens(golden.name), &golden.architecture);
+        let weights = weights.transposed(Role::Down);
+        for precision in [Precision::Exact, Precision::Serving] {
+            let prompt = &golden.expected["prompts"][1];
+            let mut decoder =
+                Decoder::new(&golden.architecture, &weights, &pool, options(precision)).unwrap();
+            let mut cache = KvCache::new(&golden.architecture, usize::MAX);
+            decoder
+                .prefill(&tokens(&prompt["input_ids"]), &mut cache, None, &Cancel::new())
+                .unwrap();
+            let distance =
+                crate::reference::distance(decoder.logits(), &numbers(&prompt["last_logits"]));
+            assert!(distance <= golden.bound, "{} {precision:?}: {distance:e}", golden.name);
+        }
+    }
+}
