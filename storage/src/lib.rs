@@ -3,7 +3,7 @@
 //! This crate knows bytes, shapes and an opaque format tag, and does no arithmetic on weights: what
 //! a tag means is decided once, by larqld, when a model is opened.
 //!
-//! - [`file`]: the seam to the disk (mmap, memory, and a backend that fails on demand).
+//! - [`mod@file`]: the seam to the disk (mmap, memory, and a backend that fails on demand).
 //! - [`checkpoint`]: what others publish (safetensors today), read in place.
 //! - [`vindex`]: the directory that larqld mounts: its layout, reader, resumable writer, checks.
 //! - [`catalog`]: what is mounted, kept across restarts.

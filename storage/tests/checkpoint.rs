@@ -337,3 +337,23 @@ fn shard_truncated_while_open_is_named_by_check() {
     let text = checkpoint.check().unwrap_err().to_string();
     assert!(text.contains("model.safetensors was truncated"), "{text}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_damage_is_refused_by_name_or_changes_no_range(
+        edits in proptest::collection::vec((0_usize..4_096, proptest::num::u8::ANY), 1..6)
+    ) {
+        let mut bytes = sample();
+        let length = bytes.len();
+        for (at, byte) in edits {
+            bytes[at % length] = byte;
+        }
+        match open(&[("model.safetensors", bytes)]) {
+            Ok(checkpoint) => {
+                let held: usize = checkpoint.tensors().map(|tensor| tensor.bytes.len()).sum();
+                assert_eq!(held, 28);
+            }
+            Err(error) => assert!(error.to_string().contains("/models/m"), "{error}"),
+        }
+    }
+}

@@ -116,6 +116,28 @@ fn lock_is_held_by_one_and_free_after_drop_even_when_its_file_is_removed() {
 }
 
 #[test]
+fn lock_whose_file_is_removed_at_every_release_is_never_held_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lock");
+    let holders = std::sync::atomic::AtomicUsize::new(0);
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let Ok(held) = DiskFiles.lock(&path) else { continue };
+                    assert_eq!(holders.fetch_add(1, ordering), 0);
+                    std::thread::yield_now();
+                    holders.fetch_sub(1, ordering);
+                    DiskFiles.remove_file(&path).unwrap();
+                    drop(held);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn change_of_length_under_a_mapping_is_reported() {
     for (backend, files, directory, _guard) in backends() {
         let path = directory.join("file");

@@ -6,7 +6,7 @@
 //!
 //! Promises: a directory that opens is complete, because [`VindexWriter`] builds beside the
 //! destination and moves the finished directory in as its last step. Opening is cheap (lengths and
-//! headers); [`verify`] reads everything. The same input gives the same bytes.
+//! headers); [`verify()`] reads everything. The same input gives the same bytes.
 //!
 //! Elsewhere: what goes in and what it means (`larqld/src/pipeline`), weights as published
 //! ([`crate::checkpoint`]).
