@@ -124,7 +124,7 @@ pub struct Decoder<'a> {
     options: DecoderOptions<'a>,
     embedding: Matrix<'a>,
     unembedding: Matrix<'a>,
-    final_norm: Vec<f32>,
+    final_norm_weight: Vec<f32>,
     layers: Vec<LayerWeights<'a>>,
     ropes: Vec<Rope>,
     buffers: Buffers,
@@ -231,7 +231,7 @@ impl<'a> Decoder<'a> {
                 rope,
             });
         }
-        let final_norm = lookup.norm(Role::FinalNorm, None)?;
+        let final_norm_weight = lookup.norm(Role::FinalNorm, None)?;
         Ok(Decoder {
             architecture,
             weights,
@@ -239,7 +239,7 @@ impl<'a> Decoder<'a> {
             options,
             embedding,
             unembedding,
-            final_norm,
+            final_norm_weight,
             layers,
             ropes,
             buffers: Buffers::default(),
@@ -540,7 +540,7 @@ impl<'a> Decoder<'a> {
         self.residual.extend_from_slice(stream);
         self.normed.resize(stream.len(), 0.0);
         let epsilon = self.architecture.norm_epsilon;
-        rms_norm(stream, &self.final_norm, epsilon, &mut self.normed);
+        rms_norm(stream, &self.final_norm_weight, epsilon, &mut self.normed);
         self.logits.resize(self.architecture.vocabulary_size, 0.0);
         self.bytes_touched += project(
             self.pool,

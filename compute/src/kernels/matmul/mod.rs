@@ -11,7 +11,7 @@ use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::quant::MatrixView;
 
 /// Outputs in a tile: a few panels of `gemm`.
-const TILE_OUTPUTS: usize = 64;
+const TILE_OUTPUTS: usize = 256;
 /// Inputs in a tile of the transposed product.
 const TILE_INPUTS: usize = 512;
 
