@@ -121,10 +121,10 @@ impl Access {
         if let Ok(client) = self.try_connect().await {
             return Ok(client);
         }
-        let mut daemon = Daemon::spawn(data_dir, Lifetime::Independent)?;
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "larql: started larqld for {}", data_dir.display());
+            let _ = writeln!(io::stderr(), "larql: starting larqld for {}", data_dir.display());
         }
+        let mut daemon = Daemon::spawn(data_dir, Lifetime::Independent)?;
         daemon.wait_until_it_answers(&self.target).await
     }
 }

@@ -380,14 +380,15 @@ fn value_to_wire(value: Value) -> v1::Value {
     v1::Value { kind }
 }
 
+/// Where the daemon puts the hint of a failed call.
+const HINT_METADATA: &str = "larql-hint";
+
 /// Reads a gRPC status: its message opens with the five-character code where the daemon made it,
-/// and may close with a line `HINT: …`.
+/// and the hint travels beside it.
 fn call_error(status: Status) -> CallError {
     let text = status.message();
-    let (text, hint) = match text.split_once("\nHINT: ") {
-        Some((text, hint)) => (text, hint),
-        None => (text, ""),
-    };
+    let hint = status.metadata().get(HINT_METADATA).and_then(|hint| hint.to_str().ok());
+    let hint = hint.unwrap_or_default();
     let named = text.split_once(": ").filter(|(code, _)| is_code(code));
     let (code, message) = named.unwrap_or((code_of(status.code()), text));
     let message = if message.is_empty() { status.code().description() } else { message };
@@ -445,7 +446,9 @@ mod tests {
 
     #[test]
     fn a_status_gives_its_code_message_and_hint() {
-        let error = call_error(Status::not_found("42704: no mount \"x\"\nHINT: SHOW MOUNTS"));
+        let mut status = Status::not_found("42704: no mount \"x\"");
+        status.metadata_mut().insert(HINT_METADATA, "SHOW MOUNTS".parse().unwrap());
+        let error = call_error(status);
         assert_eq!(error.code, "42704");
         assert_eq!(error.message, "no mount \"x\"");
         assert_eq!(error.hint, "SHOW MOUNTS");

@@ -9,7 +9,7 @@ use super::Failure;
 use super::args::{Demo, Global};
 use crate::quote::quote;
 use crate::shell::render::{Message, Script};
-use crate::shell::{Display, Outcome, ProgressMode, Shell, ShellError, say};
+use crate::shell::{Display, Interrupts, Outcome, ProgressMode, Shell, ShellError, say};
 use crate::start::{self, Access, Daemon, Lifetime};
 use crate::target::Target;
 
@@ -52,19 +52,24 @@ pub(super) async fn run(demo: &Demo, global: &Global, display: Display) -> Resul
         ..display
     };
     if global.host.is_some() || global.data_dir.is_some() {
-        let mut shell = Shell::new(super::access(global)?, display)?;
+        let mut shell = Shell::new(super::access(global)?, display);
         return show(demo, &mut shell, None).await;
     }
+    // From here on Ctrl-C leaves through the front door, so that nothing stays behind.
+    let mut interrupts = Interrupts::listen()?;
     let private = Private::create(demo.keep)?;
     let target = Target::Unix(start::socket_path(&private.path));
     if !display.quiet {
         say(&format!("larql: a private daemon, in {}", private.path.display()));
     }
     let mut daemon = Daemon::spawn(&private.path, Lifetime::Private).map_err(Failure::client)?;
-    let client = daemon.wait_until_it_answers(&target).await;
-    drop(client.map_err(|message| Failure::Shell(ShellError::Connection(message)))?);
+    let answered = tokio::select! {
+        answered = daemon.wait_until_it_answers(&target) => answered.map_err(ShellError::Connection),
+        () = interrupts.next() => Err(ShellError::gave_up()),
+    };
+    drop(answered?);
     let access = Access { target, may_start: false, quiet: display.quiet };
-    let mut shell = Shell::new(access, display)?;
+    let mut shell = Shell::new(access, display);
     let shown = show(demo, &mut shell, Some(&private.path)).await;
     // The session ends before its daemon, and the daemon before its directory.
     drop(shell);

@@ -166,7 +166,7 @@ async fn dispatch(arguments: Arguments, display: Display) -> Result<(), Failure>
         Some(Command::Demo(demo)) => return demo::run(&demo, &global, display).await,
         other => other,
     };
-    let mut shell = Shell::new(access(&global)?, display)?;
+    let mut shell = Shell::new(access(&global)?, display);
     match command {
         None if !statements.is_empty() => feed(&mut shell, statements).await,
         None => match file {

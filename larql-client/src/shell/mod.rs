@@ -86,6 +86,11 @@ pub(crate) enum ShellError {
 }
 
 impl ShellError {
+    /// Ctrl-C was pressed while connecting.
+    pub(crate) fn gave_up() -> ShellError {
+        ShellError::Connection(Message::new("08001", "gave up connecting"))
+    }
+
     fn no_session() -> ShellError {
         ShellError::Connection(Message::new("08003", "there is no session"))
     }
@@ -111,7 +116,8 @@ pub(crate) struct Shell {
     access: Access,
     client: Option<Client>,
     display: Display,
-    interrupts: Interrupts,
+    /// Listened to from the first connection on: before it, Ctrl-C just ends the process.
+    interrupts: Option<Interrupts>,
     /// The file of `\o`.
     output: Option<File>,
     /// Draws all scripts of a run that is no dialogue, so that they make one document.
@@ -123,20 +129,18 @@ pub(crate) struct Shell {
 
 impl Shell {
     /// A shell that has yet to connect.
-    pub(crate) fn new(access: Access, display: Display) -> Result<Shell, ShellError> {
-        let interrupts = Interrupts::listen()
-            .map_err(|error| ShellError::client("listen for Ctrl-C", &error))?;
-        Ok(Shell {
+    pub(crate) fn new(access: Access, display: Display) -> Shell {
+        Shell {
             access,
             client: None,
             display,
-            interrupts,
+            interrupts: None,
             output: None,
             renderer: None,
             interactive: false,
             mount: String::new(),
             names: Arc::new(Mutex::new(Vec::new())),
-        })
+        }
     }
 
     /// Returns the session, opened now if it is not yet, or not any more.
@@ -148,7 +152,14 @@ impl Shell {
                     say("larql: connecting again; USE and settings of the lost session are gone");
                     self.mount.clear();
                 }
-                self.access.connect().await.map_err(ShellError::Connection)?
+                let interrupts = match &mut self.interrupts {
+                    Some(interrupts) => interrupts,
+                    None => self.interrupts.insert(Interrupts::listen()?),
+                };
+                tokio::select! {
+                    connected = self.access.connect() => connected.map_err(ShellError::Connection)?,
+                    () = interrupts.next() => return Err(ShellError::gave_up()),
+                }
             }
         };
         Ok(self.client.insert(client))
@@ -158,9 +169,9 @@ impl Shell {
     pub(crate) fn client_and_interrupts(
         &mut self,
     ) -> Result<(&mut Client, &mut Interrupts), ShellError> {
-        match &mut self.client {
-            Some(client) => Ok((client, &mut self.interrupts)),
-            None => Err(ShellError::no_session()),
+        match (&mut self.client, &mut self.interrupts) {
+            (Some(client), Some(interrupts)) => Ok((client, interrupts)),
+            _ => Err(ShellError::no_session()),
         }
     }
 
@@ -172,7 +183,9 @@ impl Shell {
     /// Runs one script as it is.
     pub(crate) async fn send(&mut self, script: Script<'_>) -> Result<Outcome, ShellError> {
         self.client().await?;
-        let Some(client) = &mut self.client else { return Err(ShellError::no_session()) };
+        let (Some(client), Some(interrupts)) = (&mut self.client, &mut self.interrupts) else {
+            return Err(ShellError::no_session());
+        };
         let terminal = self.output.is_none() && io::stdout().is_terminal();
         let size = terminal.then(terminal::size).flatten();
         let mut renderer = match self.renderer.take() {
@@ -190,10 +203,16 @@ impl Shell {
             Some(file) => file,
             None => &mut pager,
         };
-        let page = run::Page { renderer: &mut *renderer, out, progress: &mut progress };
+        // What the pager holds back comes first, then what there is to say about it.
+        let mut notes = Vec::new();
+        let page = run::Page {
+            renderer: &mut *renderer,
+            out,
+            progress: &mut progress,
+            notes: self.interactive.then_some(&mut notes),
+        };
         let options = ExecuteOptions::here();
-        let ran =
-            run::run(client, script, options, &self.display, page, &mut self.interrupts).await;
+        let ran = run::run(client, script, options, &self.display, page, interrupts).await;
         let result = ran.and_then(|(outcome, effects)| {
             if self.interactive {
                 // Each answer of a dialogue stands for itself.
@@ -207,6 +226,7 @@ impl Shell {
             Ok((outcome, effects))
         });
         let closed = pager.close();
+        notes.iter().for_each(|note| say(note));
         let (outcome, effects) = match result.and_then(|ran| closed.map(|()| ran)) {
             Ok(ran) => ran,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

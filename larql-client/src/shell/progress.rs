@@ -8,6 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::render::text;
 use crate::event::Progress;
 
+/// How often a bar is drawn again when nothing arrives.
+const TICK: Duration = Duration::from_millis(100);
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressMode {
@@ -50,12 +53,11 @@ impl ProgressView {
                 }
             }
             ProgressMode::Bar => {
+                let fresh = self.bar.is_none();
                 let bar = self.bar.get_or_insert_with(|| {
-                    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                    bar.enable_steady_tick(Duration::from_millis(100));
-                    bar
+                    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
                 });
-                if stage != self.stage || bar.length() != Some(progress.total) {
+                if fresh || stage != self.stage || bar.length() != Some(progress.total) {
                     bar.set_style(style(progress));
                     bar.set_length(progress.total);
                 }
@@ -63,6 +65,9 @@ impl ProgressView {
                 bar.set_prefix(self.stage.clone());
                 bar.set_message(text::escape(&progress.unit).into_owned());
                 bar.set_position(progress.done);
+                if fresh {
+                    bar.enable_steady_tick(TICK);
+                }
             }
         }
     }

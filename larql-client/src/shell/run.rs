@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Display;
 use super::progress::ProgressView;
 use super::render::{Message, Renderer, Script, summary_text};
+use super::{Display, ShellError};
 use crate::client::{Client, ExecuteOptions};
 use crate::event::{Event, StatementError};
 
@@ -16,8 +16,9 @@ pub(crate) struct Interrupts(Signal);
 
 impl Interrupts {
     /// Begins to listen.
-    pub(crate) fn listen() -> io::Result<Interrupts> {
-        Ok(Interrupts(signal(SignalKind::interrupt())?))
+    pub(crate) fn listen() -> Result<Interrupts, ShellError> {
+        let listening = signal(SignalKind::interrupt());
+        Ok(Interrupts(listening.map_err(|error| ShellError::client("listen for Ctrl-C", &error))?))
     }
 
     /// Waits for the next one.
@@ -56,6 +57,17 @@ pub(crate) struct Page<'a> {
     pub(crate) renderer: &'a mut dyn Renderer,
     pub(crate) out: &'a mut dyn Write,
     pub(crate) progress: &'a mut ProgressView,
+    /// What is to be told once the page is drawn; None: everything is told at once.
+    pub(crate) notes: Option<&'a mut Vec<String>>,
+}
+
+impl Page<'_> {
+    fn note(&mut self, line: String) {
+        match &mut self.notes {
+            Some(notes) => notes.push(line),
+            None => say(&line),
+        }
+    }
 }
 
 /// Runs a script to its end.
@@ -67,18 +79,18 @@ pub(crate) async fn run(
     script: Script<'_>,
     options: ExecuteOptions,
     display: &Display,
-    page: Page<'_>,
+    mut page: Page<'_>,
     interrupts: &mut Interrupts,
 ) -> io::Result<(Outcome, Effects)> {
     let began = Instant::now();
     let mut effects = Effects::default();
-    let outcome =
-        match drive(client, script, options, display, page, interrupts, &mut effects).await {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Closed,
-            other => other?,
-        };
+    let driven = drive(client, script, options, display, &mut page, interrupts, &mut effects).await;
+    let outcome = match driven {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Closed,
+        other => other?,
+    };
     if display.timing && outcome != Outcome::Closed {
-        say(&format!("Time: {:.3} ms", began.elapsed().as_secs_f64() * 1000.0));
+        page.note(format!("Time: {:.3} ms", began.elapsed().as_secs_f64() * 1000.0));
     }
     Ok((outcome, effects))
 }
@@ -88,21 +100,21 @@ async fn drive(
     script: Script<'_>,
     options: ExecuteOptions,
     display: &Display,
-    page: Page<'_>,
+    page: &mut Page<'_>,
     interrupts: &mut Interrupts,
     effects: &mut Effects,
 ) -> io::Result<Outcome> {
-    let Page { renderer, out, progress } = page;
     let mut statements = client.execute(script.text, options);
     let mut outcome = Outcome::Done;
     let mut cancelled = false;
     let mut tag_now: Option<String> = None;
+    let mut is_command = false;
     loop {
         let event = tokio::select! {
             biased;
             () = interrupts.next() => {
                 if cancelled {
-                    progress.clear();
+                    page.progress.clear();
                     return Ok(Outcome::Abandoned);
                 }
                 cancelled = true;
@@ -114,24 +126,26 @@ async fn drive(
         match event {
             None | Some(Event::Finished { .. }) => break,
             Some(Event::Schema { tag, columns, .. }) => {
-                renderer.begin(&tag, &columns, out)?;
+                page.renderer.begin(&tag, &columns, page.out)?;
+                is_command = columns.is_empty();
                 tag_now = Some(tag);
             }
             Some(Event::Rows(rows)) => {
-                progress.clear();
-                renderer.rows(rows, out)?;
+                page.progress.clear();
+                page.renderer.rows(rows, page.out)?;
+                page.out.flush()?;
             }
-            Some(Event::Progress(now)) => progress.show(&now),
+            Some(Event::Progress(now)) => page.progress.show(&now),
             Some(Event::Notice(notice)) => {
-                progress.clear();
-                tell(display, "NOTICE", &notice.into(), script);
+                page.progress.clear();
+                page.note(told(display, "NOTICE", &notice.into(), script));
             }
             Some(Event::Summary(summary)) => {
-                progress.clear();
-                renderer.end(Some(&summary), out)?;
-                out.flush()?;
+                page.progress.clear();
+                page.renderer.end(Some(&summary), page.out)?;
+                page.out.flush()?;
                 if !display.quiet && display.format.name != "json" {
-                    say(&summary_text(&summary));
+                    page.note(summary_text(&summary, is_command));
                 }
                 let leaves = tag_now
                     .take()
@@ -141,13 +155,13 @@ async fn drive(
                 }
             }
             Some(Event::Error(error)) => {
-                progress.clear();
+                page.progress.clear();
                 if tag_now.take().is_some() {
-                    renderer.end(None, out)?;
-                    out.flush()?;
+                    page.renderer.end(None, page.out)?;
+                    page.out.flush()?;
                 }
                 outcome = outcome_of(&error);
-                tell(display, "ERROR", &error.into(), script);
+                page.note(told(display, "ERROR", &error.into(), script));
             }
         }
     }
@@ -160,10 +174,14 @@ fn outcome_of(error: &StatementError) -> Outcome {
 
 /// Tells the user on stderr: for people, or as one JSON object in the JSON formats.
 pub(crate) fn tell(display: &Display, label: &str, message: &Message, script: Script<'_>) {
-    say(&match display.format.is_json {
+    say(&told(display, label, message, script));
+}
+
+fn told(display: &Display, label: &str, message: &Message, script: Script<'_>) -> String {
+    match display.format.is_json {
         true => message.to_json(script),
         false => message.to_text(label, script),
-    });
+    }
 }
 
 /// Writes a line to stderr; a closed one is nobody's loss.

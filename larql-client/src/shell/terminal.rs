@@ -1,6 +1,6 @@
 //! The terminal's size, and a pager for what does not fit.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Stdout, Write};
 use std::process::{Child, Command, Stdio};
 
 /// Returns the size of the terminal at stdout as (rows, columns); None if it is none or does not tell.
@@ -23,6 +23,7 @@ pub(super) struct Pager {
     lines: usize,
     held_back: Vec<u8>,
     child: Option<Child>,
+    stdout: BufWriter<Stdout>,
 }
 
 impl Pager {
@@ -34,6 +35,7 @@ impl Pager {
             lines: 0,
             held_back: Vec::new(),
             child: None,
+            stdout: BufWriter::new(io::stdout()),
         }
     }
 
@@ -56,9 +58,8 @@ impl Pager {
                 Ok(())
             }
             None => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(&self.held_back)?;
-                stdout.flush()
+                self.stdout.write_all(&self.held_back)?;
+                self.stdout.flush()
             }
         }
     }
@@ -69,7 +70,7 @@ impl Write for Pager {
         let Some(rows) = self.rows else {
             return match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
                 Some(stdin) => stdin.write(bytes),
-                None => io::stdout().write(bytes),
+                None => self.stdout.write(bytes),
             };
         };
         self.held_back.extend_from_slice(bytes);
@@ -84,7 +85,7 @@ impl Write for Pager {
         match (&self.rows, self.child.as_mut().and_then(|child| child.stdin.as_mut())) {
             (Some(_), _) => Ok(()),
             (None, Some(stdin)) => stdin.flush(),
-            (None, None) => io::stdout().flush(),
+            (None, None) => self.stdout.flush(),
         }
     }
 }

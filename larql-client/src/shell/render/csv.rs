@@ -66,7 +66,7 @@ impl Renderer for Csv {
             let fields: Vec<String> = (0..self.columns).map(field).collect();
             write!(out, "{}\r\n", fields.join(","))?;
         }
-        out.flush()
+        Ok(())
     }
 
     fn end(&mut self, _: Option<&Summary>, _: &mut dyn Write) -> io::Result<()> {

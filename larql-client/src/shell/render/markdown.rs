@@ -38,7 +38,7 @@ impl Renderer for Markdown {
             let field = |index| row.get(index).map_or_else(String::new, |v| cell(&text::cell(v)));
             line((0..self.columns).map(field), out)?;
         }
-        out.flush()
+        Ok(())
     }
 
     fn end(&mut self, _: Option<&Summary>, _: &mut dyn Write) -> io::Result<()> {

@@ -44,8 +44,12 @@ impl Message {
 
     /// Returns it for people: `ERROR 42601: …`, the source line with a caret, `HINT: …`.
     pub fn to_text(&self, label: &str, script: Script<'_>) -> String {
-        let mut lines =
-            format!("{label} {}: {}", text::escape(&self.code), text::escape_lines(&self.message));
+        let mut lines = match self.code.as_str() {
+            // Success, says SQLSTATE: what is left to tell is the message.
+            "" | "00000" => format!("{label}: "),
+            code => format!("{label} {}: ", text::escape(code)),
+        };
+        lines.push_str(&text::escape_lines(&self.message));
         if let Some(position) = self.position {
             lines.push_str(&excerpt(position, script));
         }
@@ -179,6 +183,12 @@ LINE 2: SELECT * FORM EDGES;
                  ^^^^
 HINT: did you mean FROM?";
         assert_eq!(error(18, 4, 2).to_text("ERROR", script), expected);
+    }
+
+    #[test]
+    fn a_notice_without_a_code_shows_none() {
+        let notice = Message::new("00000", "zero rows").to_text("NOTICE", Script::default());
+        assert_eq!(notice, "NOTICE: zero rows");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One object a row, flushed as rows arrive: what a pipe reads.
+//! One object a row, written as rows arrive: what a pipe reads.
 
 use std::io::{self, Write};
 
@@ -21,14 +21,12 @@ impl Renderer for Ndjson {
         if self.columns.is_empty() {
             return Ok(());
         }
-        let mut line = String::new();
+        let mut lines = String::new();
         for row in rows {
-            line.clear();
-            json::write_row(&self.columns, &row, &mut line);
-            line.push('\n');
-            out.write_all(line.as_bytes())?;
+            json::write_row(&self.columns, &row, &mut lines);
+            lines.push('\n');
         }
-        out.flush()
+        out.write_all(lines.as_bytes())
     }
 
     fn end(&mut self, _: Option<&Summary>, _: &mut dyn Write) -> io::Result<()> {

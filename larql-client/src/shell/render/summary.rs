@@ -5,9 +5,11 @@ use crate::event::Summary;
 /// How many characters of a base hash tell one from another.
 const HASH_CHARACTERS: usize = 12;
 
-/// Returns `(5 rows, 1.2 MB touched, 3.4 ms, base 1a2b3c4d5e6f, main@0)`.
-pub fn summary_text(summary: &Summary) -> String {
+/// Returns `(5 rows, 1.2 MB touched, 3.4 ms, base 1a2b3c4d5e6f, main@0)`; a command, which has no
+/// columns, is `done` instead.
+pub fn summary_text(summary: &Summary, is_command: bool) -> String {
     let mut parts = vec![match summary.rows {
+        _ if is_command => "done".to_owned(),
         1 => "1 row".to_owned(),
         rows => format!("{rows} rows"),
     }];
@@ -46,13 +48,18 @@ mod tests {
     #[test]
     fn a_summary_names_rows_bytes_time_base_and_snapshot() {
         let expected = "(3 rows, 1.2 MB touched, 3.4 ms, base 1a2b3c4d5e6f, main@0)";
-        assert_eq!(summary_text(&summary()), expected);
+        assert_eq!(summary_text(&summary(), false), expected);
     }
 
     #[test]
     fn a_summary_without_a_base_names_no_snapshot() {
         let summary = Summary { rows: 1, milliseconds: 0.26, ..Summary::default() };
-        assert_eq!(summary_text(&summary), "(1 row, 0.3 ms)");
+        assert_eq!(summary_text(&summary, false), "(1 row, 0.3 ms)");
+    }
+
+    #[test]
+    fn a_command_is_done_rather_than_of_no_rows() {
+        assert_eq!(summary_text(&Summary::default(), true), "(done, 0.0 ms)");
     }
 
     #[test]
