@@ -1,7 +1,7 @@
 //! The commands of the `larql` program: what each does with its arguments, and how it exits.
 //!
-//! Most are statements in disguise ([`statements`]); the others have a file each. All talk to the
-//! daemon through [`crate::shell::Shell`] and its session.
+//! Most are statements in disguise (`statements`); the others have a file each. All talk to the
+//! daemon through `shell::Shell` and its session.
 
 mod args;
 mod bench;

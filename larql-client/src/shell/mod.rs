@@ -1,7 +1,7 @@
 //! The shell: reads statements, runs them, draws their answers.
 //!
-//! One [`Shell`] serves the terminal, `-c`, `-f`, a pipe and the commands of the program that are
-//! statements in disguise; [`Shell::interact`] adds the line editor. Results go to stdout, everything
+//! One `Shell` serves the terminal, `-c`, `-f`, a pipe and the commands of the program that are
+//! statements in disguise; `Shell::interact` adds the line editor. Results go to stdout, everything
 //! else to stderr.
 //!
 //! Elsewhere: backslash commands ([`commands`], one table), formats ([`render`], one file each), where

@@ -129,8 +129,10 @@ impl Renderer for Table {
         }
     }
 
-    fn end(&mut self, _: Option<&Summary>, out: &mut dyn Write) -> io::Result<()> {
-        if matches!(self.state, State::Sampling) && !self.columns.is_empty() {
+    fn end(&mut self, summary: Option<&Summary>, out: &mut dyn Write) -> io::Result<()> {
+        // A statement that failed before its first row has nothing to show, not even a header.
+        let empty = self.columns.is_empty() || (summary.is_none() && self.sample.is_empty());
+        if matches!(self.state, State::Sampling) && !empty {
             if plan::is_plan(&self.columns) {
                 let drawn: (Vec<Column>, Vec<Vec<Value>>) =
                     plan::tree(&self.columns, mem::take(&mut self.sample));
@@ -159,6 +161,17 @@ mod tests {
  say \"hi\"\\nbye    |        NaN |    -1 |
 ";
         assert_eq!(draw("table", Options::default()), expected);
+    }
+
+    #[test]
+    fn no_rows_are_a_header_but_a_failure_before_the_first_row_is_nothing() {
+        for (summary, lines) in [(Some(&Summary::default()), 2), (None, 0)] {
+            let mut out = Vec::new();
+            let mut table = Table::new(None);
+            table.begin("SELECT", &columns(), &mut out).unwrap();
+            table.end(summary, &mut out).unwrap();
+            assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), lines);
+        }
     }
 
     #[test]
