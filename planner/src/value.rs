@@ -124,8 +124,12 @@ impl Value {
             (Self::Text(a), Self::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
             (Self::Boolean(a), Self::Boolean(b)) => Some(a.cmp(b)),
             (Self::Integer(a), Self::Integer(b)) => Some(a.cmp(b)),
-            (Self::Score(a), Self::Real(b)) => Some(compare_reals(f64::from(*a), f64::from(*b as f32))),
-            (Self::Real(a), Self::Score(b)) => Some(compare_reals(f64::from(*a as f32), f64::from(*b))),
+            (Self::Score(a), Self::Real(b)) => {
+                Some(compare_reals(f64::from(*a), f64::from(*b as f32)))
+            }
+            (Self::Real(a), Self::Score(b)) => {
+                Some(compare_reals(f64::from(*a as f32), f64::from(*b)))
+            }
             (Self::List(a), Self::List(b)) => Some(compare_lists(a, b)),
             _ => Some(compare_reals(self.as_real()?, other.as_real()?)),
         }

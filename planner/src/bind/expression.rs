@@ -76,3 +76,446 @@ pub enum Expression {
         arguments: Vec<Expression>,
     },
 }
+
+/// Scalar functions. Each gives NULL for a NULL argument, except `COALESCE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Function {
+    /// Absolute value of a number.
+    Abs,
+    /// The first of two values that is not NULL.
+    Coalesce,
+    /// Number of characters of a text.
+    Length,
+    /// A text in lower case.
+    Lower,
+    /// A number rounded to the nearest integer, halves away from zero; a real.
+    Round,
+    /// A text in upper case.
+    Upper,
+}
+
+impl Function {
+    /// Every function, by name.
+    pub const ALL: [Self; 6] =
+        [Self::Abs, Self::Coalesce, Self::Length, Self::Lower, Self::Round, Self::Upper];
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Abs => "abs",
+            Self::Coalesce => "coalesce",
+            Self::Length => "length",
+            Self::Lower => "lower",
+            Self::Round => "round",
+            Self::Upper => "upper",
+        }
+    }
+
+    /// How many arguments it takes.
+    pub fn arity(self) -> usize {
+        if self == Self::Coalesce { 2 } else { 1 }
+    }
+
+    fn evaluate(self, arguments: &[Value]) -> Value {
+        match (self, arguments) {
+            (Self::Coalesce, [first, second]) => {
+                if first.is_null() {
+                    second.clone()
+                } else {
+                    first.clone()
+                }
+            }
+            (Self::Length, [Value::Text(text)]) => {
+                Value::Integer(i64::try_from(text.chars().count()).unwrap_or(i64::MAX))
+            }
+            (Self::Lower, [Value::Text(text)]) => Value::text(text.to_lowercase()),
+            (Self::Upper, [Value::Text(text)]) => Value::text(text.to_uppercase()),
+            (Self::Abs, [Value::Integer(integer)]) => integer
+                .checked_abs()
+                .map_or_else(|| Value::Real((*integer as f64).abs()), Value::Integer),
+            (Self::Abs, [Value::Score(score)]) => Value::Score(score.abs()),
+            (Self::Abs, [Value::Real(real)]) => Value::Real(real.abs()),
+            (Self::Round, [number]) => {
+                number.as_real().map_or(Value::Null, |real| Value::Real(real.round()))
+            }
+            _ => Value::Null,
+        }
+    }
+}
+
+impl Expression {
+    /// Evaluates over one row, given as a function from column index to value.
+    pub fn evaluate(&self, row: &dyn Fn(ColumnIndex) -> Value) -> Value {
+        match self {
+            Self::Column { index, .. } => row(*index),
+            Self::Literal(value) => value.clone(),
+            Self::Not(operand) => truth_value(truth(&operand.evaluate(row)).map(|truth| !truth)),
+            Self::And(operands) => connective(operands, row, false),
+            Self::Or(operands) => connective(operands, row, true),
+            Self::Comparison { operator, left, right } => {
+                let order = left.evaluate(row).compare(&right.evaluate(row));
+                truth_value(order.map(|order| holds(*operator, order)))
+            }
+            Self::Like { value, pattern } => match (value.evaluate(row), pattern.evaluate(row)) {
+                (Value::Text(text), Value::Text(pattern)) => Value::Boolean(like(&text, &pattern)),
+                _ => Value::Null,
+            },
+            Self::InList { value, list } => {
+                let value = value.evaluate(row);
+                let mut unknown = false;
+                for candidate in list {
+                    match value.compare(&candidate.evaluate(row)) {
+                        Some(Ordering::Equal) => return Value::Boolean(true),
+                        Some(_) => {}
+                        None => unknown = true,
+                    }
+                }
+                if unknown { Value::Null } else { Value::Boolean(false) }
+            }
+            Self::IsNull(operand) => Value::Boolean(operand.evaluate(row).is_null()),
+            Self::Arithmetic { first, rest } => {
+                rest.iter().fold(first.evaluate(row), |left, (operator, right)| {
+                    arithmetic(*operator, &left, &right.evaluate(row))
+                })
+            }
+            Self::Negate(operand) => match operand.evaluate(row) {
+                Value::Integer(integer) => integer
+                    .checked_neg()
+                    .map_or_else(|| Value::Real(-(integer as f64)), Value::Integer),
+                Value::Real(real) => Value::Real(-real),
+                Value::Score(score) => Value::Score(-score),
+                _ => Value::Null,
+            },
+            Self::Function { function, arguments } => {
+                let arguments: Vec<Value> =
+                    arguments.iter().map(|argument| argument.evaluate(row)).collect();
+                function.evaluate(&arguments)
+            }
+        }
+    }
+
+    /// Whether the expression is true for the row: neither false nor NULL.
+    pub fn is_true(&self, row: &dyn Fn(ColumnIndex) -> Value) -> bool {
+        truth(&self.evaluate(row)) == Some(true)
+    }
+
+    /// Visits the expression and everything below.
+    pub fn visit(&self, see: &mut dyn FnMut(&Self)) {
+        see(self);
+        match self {
+            Self::Column { .. } | Self::Literal(_) => {}
+            Self::Not(operand) | Self::IsNull(operand) | Self::Negate(operand) => {
+                operand.visit(see);
+            }
+            Self::And(operands) | Self::Or(operands) => {
+                operands.iter().for_each(|operand| operand.visit(see));
+            }
+            Self::Comparison { left, right, .. } => {
+                left.visit(see);
+                right.visit(see);
+            }
+            Self::Like { value, pattern } => {
+                value.visit(see);
+                pattern.visit(see);
+            }
+            Self::InList { value, list } => {
+                value.visit(see);
+                list.iter().for_each(|candidate| candidate.visit(see));
+            }
+            Self::Arithmetic { first, rest } => {
+                first.visit(see);
+                rest.iter().for_each(|(_, operand)| operand.visit(see));
+            }
+            Self::Function { arguments, .. } => {
+                arguments.iter().for_each(|argument| argument.visit(see));
+            }
+        }
+    }
+
+    /// The same expression over another numbering of columns.
+    pub fn renumber(&self, new: &dyn Fn(ColumnIndex) -> ColumnIndex) -> Self {
+        let mut expression = self.clone();
+        expression.renumber_in_place(new);
+        expression
+    }
+
+    fn renumber_in_place(&mut self, new: &dyn Fn(ColumnIndex) -> ColumnIndex) {
+        match self {
+            Self::Column { index, .. } => *index = new(*index),
+            Self::Literal(_) => {}
+            Self::Not(operand) | Self::IsNull(operand) | Self::Negate(operand) => {
+                operand.renumber_in_place(new);
+            }
+            Self::And(operands) | Self::Or(operands) => {
+                operands.iter_mut().for_each(|operand| operand.renumber_in_place(new));
+            }
+            Self::Comparison { left, right, .. } => {
+                left.renumber_in_place(new);
+                right.renumber_in_place(new);
+            }
+            Self::Like { value, pattern } => {
+                value.renumber_in_place(new);
+                pattern.renumber_in_place(new);
+            }
+            Self::InList { value, list } => {
+                value.renumber_in_place(new);
+                list.iter_mut().for_each(|candidate| candidate.renumber_in_place(new));
+            }
+            Self::Arithmetic { first, rest } => {
+                first.renumber_in_place(new);
+                rest.iter_mut().for_each(|(_, operand)| operand.renumber_in_place(new));
+            }
+            Self::Function { arguments, .. } => {
+                arguments.iter_mut().for_each(|argument| argument.renumber_in_place(new));
+            }
+        }
+    }
+
+    /// The indices of the columns it reads, ascending, without repeats.
+    pub fn columns(&self) -> Vec<ColumnIndex> {
+        let mut columns = Vec::new();
+        self.visit(&mut |expression| {
+            if let Self::Column { index, .. } = expression {
+                columns.push(*index);
+            }
+        });
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// The type of its values; `None` if it is always NULL.
+    pub fn kind(&self) -> Option<ColumnType> {
+        match self {
+            Self::Column { kind, .. } => Some(*kind),
+            Self::Literal(value) => value.kind(),
+            Self::Not(_)
+            | Self::And(_)
+            | Self::Or(_)
+            | Self::Comparison { .. }
+            | Self::Like { .. }
+            | Self::InList { .. }
+            | Self::IsNull(_) => Some(ColumnType::Boolean),
+            Self::Arithmetic { first, rest } => {
+                let all_integers = rest.iter().all(|(operator, operand)| {
+                    *operator != ArithmeticOperator::Divide
+                        && operand.kind() == Some(ColumnType::Integer)
+                }) && first.kind() == Some(ColumnType::Integer);
+                Some(if all_integers { ColumnType::Integer } else { ColumnType::Real })
+            }
+            Self::Negate(operand) => operand.kind(),
+            Self::Function { function, arguments } => match function {
+                Function::Abs => arguments.first().and_then(Self::kind),
+                Function::Coalesce => arguments.iter().find_map(Self::kind),
+                Function::Length => Some(ColumnType::Integer),
+                Function::Lower | Function::Upper => Some(ColumnType::Text),
+                Function::Round => Some(ColumnType::Real),
+            },
+        }
+    }
+
+    /// The operands of a conjunction; the expression itself if it is none.
+    pub fn conjuncts(self) -> Vec<Self> {
+        match self {
+            Self::And(operands) => operands.into_iter().flat_map(Self::conjuncts).collect(),
+            other => vec![other],
+        }
+    }
+
+    /// The conjunction of these; `None` if there are none.
+    pub fn conjunction(mut operands: Vec<Self>) -> Option<Self> {
+        match operands.len() {
+            0 => None,
+            1 => operands.pop(),
+            _ => Some(Self::And(operands)),
+        }
+    }
+}
+
+/// What a value says as a truth value; `None` for NULL, the third one.
+fn truth(value: &Value) -> Option<bool> {
+    if let Value::Boolean(truth) = value { Some(*truth) } else { None }
+}
+
+fn truth_value(truth: Option<bool>) -> Value {
+    truth.map_or(Value::Null, Value::Boolean)
+}
+
+/// AND (`decisive` false) and OR (`decisive` true): one decisive operand decides, else one NULL
+/// leaves it open.
+fn connective(
+    operands: &[Expression],
+    row: &dyn Fn(ColumnIndex) -> Value,
+    decisive: bool,
+) -> Value {
+    let mut unknown = false;
+    for operand in operands {
+        match truth(&operand.evaluate(row)) {
+            Some(truth) if truth == decisive => return Value::Boolean(decisive),
+            Some(_) => {}
+            None => unknown = true,
+        }
+    }
+    if unknown { Value::Null } else { Value::Boolean(!decisive) }
+}
+
+fn holds(operator: ComparisonOperator, order: Ordering) -> bool {
+    match operator {
+        ComparisonOperator::Equal => order.is_eq(),
+        ComparisonOperator::NotEqual => order.is_ne(),
+        ComparisonOperator::Less => order.is_lt(),
+        ComparisonOperator::LessOrEqual => order.is_le(),
+        ComparisonOperator::Greater => order.is_gt(),
+        ComparisonOperator::GreaterOrEqual => order.is_ge(),
+    }
+}
+
+fn arithmetic(operator: ArithmeticOperator, left: &Value, right: &Value) -> Value {
+    use ArithmeticOperator as Op;
+    if let (Value::Integer(a), Value::Integer(b)) = (left, right) {
+        let exact = match operator {
+            Op::Add => a.checked_add(*b),
+            Op::Subtract => a.checked_sub(*b),
+            Op::Multiply => a.checked_mul(*b),
+            Op::Divide => None,
+        };
+        if let Some(integer) = exact {
+            return Value::Integer(integer);
+        }
+    }
+    let (Some(a), Some(b)) = (left.as_real(), right.as_real()) else { return Value::Null };
+    match operator {
+        Op::Add => Value::Real(a + b),
+        Op::Subtract => Value::Real(a - b),
+        Op::Multiply => Value::Real(a * b),
+        Op::Divide if b == 0.0 => Value::Null,
+        Op::Divide => Value::Real(a / b),
+    }
+}
+
+/// Matches a whole text against a pattern of `%` and `_`, in time proportional to the product of
+/// their lengths at worst.
+fn like(text: &str, pattern: &str) -> bool {
+    let (mut text_rest, mut pattern_rest) = (text.chars(), pattern.chars());
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let (mut text_next, mut pattern_next) = (text_rest.clone(), pattern_rest.clone());
+        match (pattern_next.next(), text_next.next()) {
+            (Some('%'), _) => {
+                retry = Some((text_rest.clone(), pattern_next.clone()));
+                pattern_rest = pattern_next;
+                continue;
+            }
+            (Some(wanted), Some(found)) if wanted == '_' || wanted == found => {
+                (text_rest, pattern_rest) = (text_next, pattern_next);
+                continue;
+            }
+            (None, None) => return true,
+            _ => {}
+        }
+        // A mismatch: let the last `%` take one more character and try again after it.
+        let Some((mut text_retry, pattern_retry)) = retry.take() else { return false };
+        if text_retry.next().is_none() {
+            return false;
+        }
+        (text_rest, pattern_rest) = (text_retry.clone(), pattern_retry.clone());
+        retry = Some((text_retry, pattern_retry));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRUTHS: [Option<bool>; 3] = [Some(false), None, Some(true)];
+
+    fn literal(truth: Option<bool>) -> Expression {
+        Expression::Literal(truth_value(truth))
+    }
+
+    fn value_of(expression: &Expression) -> Value {
+        expression.evaluate(&|_| Value::Null)
+    }
+
+    fn compare(operator: ComparisonOperator, left: Value, right: Value) -> Value {
+        value_of(&Expression::Comparison {
+            operator,
+            left: Box::new(Expression::Literal(left)),
+            right: Box::new(Expression::Literal(right)),
+        })
+    }
+
+    #[test]
+    fn and_is_the_least_and_or_the_greatest_of_false_null_true() {
+        for (i, a) in TRUTHS.into_iter().enumerate() {
+            for (j, b) in TRUTHS.into_iter().enumerate() {
+                let both = vec![literal(a), literal(b)];
+                let and = value_of(&Expression::And(both.clone()));
+                assert_eq!(and, truth_value(TRUTHS[i.min(j)]), "{a:?} AND {b:?}");
+                let or = value_of(&Expression::Or(both));
+                assert_eq!(or, truth_value(TRUTHS[i.max(j)]), "{a:?} OR {b:?}");
+            }
+            let not = value_of(&Expression::Not(Box::new(literal(a))));
+            assert_eq!(not, truth_value(TRUTHS[2 - i]), "NOT {a:?}");
+        }
+    }
+
+    #[test]
+    fn comparisons_with_null_are_null_and_is_null_never_is() {
+        for operator in [ComparisonOperator::Equal, ComparisonOperator::NotEqual] {
+            assert!(compare(operator, Value::Null, Value::Null).is_null());
+            assert!(compare(operator, Value::Integer(1), Value::Null).is_null());
+        }
+        let is_null = Expression::IsNull(Box::new(Expression::Literal(Value::Null)));
+        assert_eq!(value_of(&is_null), Value::Boolean(true));
+    }
+
+    #[test]
+    fn not_in_a_list_with_null_is_unknown_unless_found() {
+        let in_list = |value: i64| {
+            value_of(&Expression::InList {
+                value: Box::new(Expression::Literal(Value::Integer(value))),
+                list: vec![
+                    Expression::Literal(Value::Null),
+                    Expression::Literal(Value::Integer(2)),
+                ],
+            })
+        };
+        assert_eq!(in_list(2), Value::Boolean(true));
+        assert!(in_list(3).is_null());
+    }
+
+    #[test]
+    fn like_matches_runs_and_single_characters_of_any_script() {
+        for (text, pattern, expected) in [
+            ("France", "Fr%", true),
+            ("France", "%an%", true),
+            ("France", "F_ance", true),
+            ("France", "france", false),
+            ("Москва", "М_ск%", true),
+            ("", "%", true),
+            ("", "_", false),
+            ("aab", "%ab", true),
+            ("abcabd", "%ab_", true),
+            ("abcabc", "%ab", false),
+        ] {
+            assert_eq!(like(text, pattern), expected, "{text:?} LIKE {pattern:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_matched_in_bounded_time() {
+        let text = "a".repeat(5_000);
+        assert!(!like(&text, &format!("{}b", "%a".repeat(500))));
+    }
+
+    #[test]
+    fn division_by_zero_is_null_and_overflow_becomes_real() {
+        let one = Value::Integer(1);
+        assert!(arithmetic(ArithmeticOperator::Divide, &one, &Value::Integer(0)).is_null());
+        let sum = arithmetic(ArithmeticOperator::Add, &Value::Integer(i64::MAX), &one);
+        assert_eq!(sum, Value::Real(9.223_372_036_854_776e18));
+        let quotient = arithmetic(ArithmeticOperator::Divide, &one, &Value::Integer(4));
+        assert_eq!(quotient, Value::Real(0.25));
+    }
+}

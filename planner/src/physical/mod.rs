@@ -6,3 +6,16 @@ pub mod rules;
 mod describe;
 
 pub use plan::{Estimate, Node, Operator};
+
+use crate::catalog::{CostConstants, Mount, Settings};
+
+/// What physical rules and estimates may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The mount that is read, if any.
+    pub mount: Option<&'a dyn Mount>,
+    /// The session's settings.
+    pub settings: &'a Settings,
+    /// The machine's constants.
+    pub costs: &'a CostConstants,
+}

@@ -30,6 +30,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node that is neither numbered nor estimated yet.
+    pub fn new(operator: Operator, children: Vec<Self>, columns: Vec<Column>) -> Self {
+        Self { id: 0, operator, children, estimate: Estimate::default(), columns }
+    }
+
     /// Visits the node and everything below, parents first.
     pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Node, Option<u32>)) {
         fn walk<'a>(

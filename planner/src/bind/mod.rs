@@ -1,0 +1,11 @@
+//! Names resolved against the catalog, types checked: from AST to a logical plan.
+
+pub mod error;
+pub mod expression;
+
+mod scope;
+mod select;
+mod statement;
+
+pub use error::BindError;
+pub use statement::{Bound, Context, bind};

@@ -1,0 +1,533 @@
+//! From a statement to what it asks: every kind of statement that is served, in one match.
+
+use std::sync::Arc;
+
+use super::BindError;
+use super::expression::Expression;
+use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
+use crate::catalog::{Catalog, Component, INFERENCE_COMPONENTS, Mount, Settings};
+use crate::layers::LayerSet;
+use crate::logical::Plan;
+use crate::logical::plan::{
+    EXTRACT_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SETTING_COLUMNS,
+    STATISTICS_COLUMNS, VERIFY_COLUMNS,
+};
+use crate::physical::plan::{
+    DESCRIBE_INPUT, DescribeEdges, Display, ExplainInfer, Extract, FeatureColumn, FfnPath, Infer,
+    Level, Operator, QueryVector, RELATION_COUNT_INPUT, Use,
+};
+use crate::planned::Role;
+use crate::syntax::ast::{self, Band, LayerChoice, Show, Statement, Text, TextOperand, WalkMode};
+use crate::syntax::{Span, Spanned};
+use crate::value::ColumnType;
+
+/// What binding may look at.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// What is mounted.
+    pub catalog: &'a dyn Catalog,
+}
+
+/// A bound statement.
+#[derive(Debug)]
+pub struct Bound {
+    /// What it asks.
+    pub plan: Plan,
+    /// The statement's first keywords.
+    pub tag: &'static str,
+    /// The least role that may run it.
+    pub required_role: Role,
+    /// The mount it reads, if it reads one.
+    pub mount: Option<Arc<dyn Mount>>,
+}
+
+/// Features a layer that WALK shows unless told otherwise.
+const WALK_TOP: u64 = 10;
+/// Features a layer that EXPLAIN WALK shows.
+const EXPLAIN_WALK_TOP: u64 = 5;
+/// Features a layer that EXPLAIN INFER shows.
+const EXPLAIN_INFER_TOP: u64 = 3;
+/// Features a layer that either shows with VERBOSE.
+const EXPLAIN_VERBOSE_TOP: u64 = 10;
+/// Tokens that INFER lists.
+const INFER_TOP: u64 = 5;
+/// Rows of SHOW RELATIONS BRIEF.
+const BRIEF_RELATIONS: u64 = 30;
+
+/// Binds a statement that [`crate::support`] let pass.
+///
+/// # Errors
+/// Names, types, layers and components that are not there.
+pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<Bound, BindError> {
+    let catalog = context.catalog;
+    let command = |plan, tag, required_role| Ok(Bound { plan, tag, required_role, mount: None });
+    match statement {
+        Statement::Select(request) => {
+            let reader = Reader::current(catalog)?;
+            let plan = select::select(&reader, request)?;
+            Ok(reader.bound(plan, "SELECT", Role::Reader))
+        }
+        Statement::Describe(request) => {
+            let reader = Reader::current(catalog)?;
+            let plan = describe(&reader, request)?;
+            Ok(reader.bound(plan, "DESCRIBE", Role::Reader))
+        }
+        Statement::Walk(request) => {
+            let reader = Reader::current(catalog)?;
+            let plan = walk(&reader, request)?;
+            Ok(reader.bound(plan, "WALK", Role::Reader))
+        }
+        Statement::Infer(request) => {
+            let reader = Reader::current(catalog)?;
+            let plan = infer(&reader, request)?;
+            Ok(reader.bound(plan, "INFER", Role::Infer))
+        }
+        Statement::ExplainFeatures(request) if request.infer => {
+            let reader = Reader::current(catalog)?;
+            let plan = explain_infer(&reader, request)?;
+            Ok(reader.bound(plan, "EXPLAIN INFER", Role::Infer))
+        }
+        Statement::ExplainFeatures(request) => {
+            let reader = Reader::current(catalog)?;
+            let plan = explain_walk(&reader, request)?;
+            Ok(reader.bound(plan, "EXPLAIN WALK", Role::Reader))
+        }
+        Statement::Show(show) => bind_show(show, catalog),
+        Statement::Stats(name) => {
+            let reader = match name {
+                Some(name) => Reader::named(catalog, name)?,
+                None => Reader::current(catalog)?,
+            };
+            let mount = reader.mount.name().to_owned();
+            let plan = Plan::leaf(Operator::Statistics { mount }, &STATISTICS_COLUMNS);
+            Ok(reader.bound(plan, "STATS", Role::Reader))
+        }
+        Statement::Use(target) => bind_use(target, catalog),
+        Statement::Mount { path, name } => {
+            let name = name.as_ref().map(|name| name.value.clone());
+            let operator = Operator::Mount { path: path.value.clone(), name };
+            command(Plan::leaf(operator, &MOUNT_COLUMNS), "MOUNT", Role::Admin)
+        }
+        Statement::Unmount(name) => {
+            let reader = Reader::named(catalog, name)?;
+            let name = reader.mount.name().to_owned();
+            command(Plan::leaf(Operator::Unmount { name }, &[]), "UNMOUNT", Role::Admin)
+        }
+        Statement::Extract(request) => {
+            let operator = Operator::Extract(extract(request));
+            command(Plan::leaf(operator, &EXTRACT_COLUMNS), "EXTRACT", Role::Admin)
+        }
+        Statement::VerifyVindex(path) => {
+            let operator = Operator::VerifyVindex { path: path.value.clone() };
+            command(Plan::leaf(operator, &VERIFY_COLUMNS), "VERIFY VINDEX", Role::Admin)
+        }
+        Statement::Set { name, value } => {
+            let change = Settings::check(&name.value, &value.value).map_err(|source| {
+                let unknown = matches!(source, crate::settings::SettingError::Unknown { .. });
+                let span = if unknown { name.span } else { value.span };
+                BindError::Setting { source, span }
+            })?;
+            command(Plan::leaf(Operator::Set(change), &[]), "SET", Role::Reader)
+        }
+        Statement::Reset(name) => {
+            let name = setting_name(name)?;
+            command(Plan::leaf(Operator::Reset { name }, &[]), "RESET", Role::Reader)
+        }
+        // `support` has one list of what is served; whatever it lets pass has an arm above.
+        other => Err(BindError::Meaningless {
+            what: format!("this statement cannot be planned: {other}"),
+            span: Some(span),
+            hint: "report this: it should have been refused as not supported".to_owned(),
+        }),
+    }
+}
+
+/// The mount that a statement reads, with what binding asks of it.
+pub(super) struct Reader<'a> {
+    mount: Arc<dyn Mount>,
+    settings: &'a Settings,
+}
+
+impl<'a> Reader<'a> {
+    fn current(catalog: &'a dyn Catalog) -> Result<Self, BindError> {
+        let mount = catalog.current().ok_or(BindError::NothingInUse)?;
+        Ok(Self { mount, settings: catalog.settings() })
+    }
+
+    fn named(catalog: &'a dyn Catalog, name: &Spanned<String>) -> Result<Self, BindError> {
+        let mount = catalog
+            .mount(&name.value)
+            .ok_or_else(|| BindError::UnknownMount { name: name.value.clone(), span: name.span })?;
+        Ok(Self { mount, settings: catalog.settings() })
+    }
+
+    fn bound(self, plan: Plan, tag: &'static str, required_role: Role) -> Bound {
+        Bound { plan, tag, required_role, mount: Some(self.mount) }
+    }
+
+    pub(super) fn layers(&self) -> u32 {
+        self.mount.layers()
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.settings
+    }
+
+    /// Refuses with the first component that is missing, and the EXTRACT that adds it.
+    pub(super) fn needs(&self, components: &[Component]) -> Result<(), BindError> {
+        let missing = components.iter().find(|component| !self.mount.has(**component));
+        let Some(component) = missing else { return Ok(()) };
+        let extract = Statement::Extract(Box::new(ast::Extract {
+            source: Spanned::new(self.mount.source_hint(), Span::default()),
+            destination: Spanned::new(self.mount.destination_hint(), Span::default()),
+            components: None,
+            layers: None,
+            level: None,
+            dtype: None,
+            without_labels: false,
+            overwrite: false,
+            resume: false,
+        }));
+        Err(BindError::MissingComponent {
+            mount: self.mount.name().to_owned(),
+            level: self.mount.level().to_owned(),
+            component: *component,
+            extract: format!("{extract}{}", component.extract_options()),
+        })
+    }
+
+    /// A layer that the mount has.
+    pub(super) fn layer(&self, layer: &Spanned<u32>) -> Result<u32, BindError> {
+        let layers = self.layers();
+        if layer.value < layers {
+            return Ok(layer.value);
+        }
+        if layers == 0 {
+            return Err(BindError::NoLayers { mount: self.mount.name().to_owned() });
+        }
+        Err(BindError::LayerOutOfRange {
+            layer: layer.value,
+            mount: self.mount.name().to_owned(),
+            layers,
+            span: layer.span,
+        })
+    }
+
+    fn range(&self, range: Option<&Spanned<ast::Range>>) -> Result<LayerSet, BindError> {
+        match range {
+            None => Ok(LayerSet::all(self.layers())),
+            Some(range) => {
+                let last = self.layer(&Spanned::new(range.value.last, range.span))?;
+                Ok(LayerSet::range(range.value.first, last))
+            }
+        }
+    }
+
+    /// The layers of a band, as far as the mount has them.
+    fn band(&self, band: Band) -> Result<LayerSet, BindError> {
+        let layers = self.layers();
+        let bands = self
+            .mount
+            .bands()
+            .ok_or_else(|| BindError::NoBands { mount: self.mount.name().to_owned(), layers })?;
+        let (first, last) = match band {
+            Band::Syntax => bands.syntax,
+            Band::Knowledge => bands.knowledge,
+            Band::Output => bands.output,
+        };
+        Ok(LayerSet::all(layers).filter(|layer| (first..=last).contains(&layer)))
+    }
+
+    fn ffn(&self) -> FfnPath {
+        if self.settings.ffn_is_walk() {
+            FfnPath::Walk { k: self.settings.walk_k() }
+        } else {
+            FfnPath::Dense
+        }
+    }
+}
+
+/// The text of an operand; parameters were refused before.
+fn literal(text: &Text) -> Arc<str> {
+    match &text.value {
+        TextOperand::Literal(text) => Arc::from(text.as_str()),
+        TextOperand::Parameter(_) => unreachable!("support refuses parameters"),
+    }
+}
+
+fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindError> {
+    reader.needs(&[
+        Component::Gates,
+        Component::Embeddings,
+        Component::Tokenizer,
+        Component::DownMeta,
+        Component::Statistics,
+    ])?;
+    let layers = match &request.layers {
+        Some(LayerChoice::At(layer)) => LayerSet::one(reader.layer(layer)?),
+        Some(LayerChoice::Band(band)) => reader.band(*band)?,
+        Some(LayerChoice::All) => LayerSet::all(reader.layers()),
+        None if reader.mount.bands().is_some() => reader.band(Band::Knowledge)?,
+        None => LayerSet::all(reader.layers()),
+    };
+    let display = match request.display {
+        Some(ast::Display::Brief) => Display::Brief,
+        Some(ast::Display::Raw) => Display::Raw,
+        Some(ast::Display::Verbose) | None => Display::Verbose,
+    };
+    if display == Display::Raw && request.relations_only {
+        return Err(BindError::Meaningless {
+            what: "RAW shows no relations, and RELATIONS ONLY shows nothing else".to_owned(),
+            span: Some(request.entity.span),
+            hint: "leave one of them out".to_owned(),
+        });
+    }
+    let entity = literal(&request.entity);
+    let hits = Plan::GateHits {
+        query: QueryVector::Entity(entity.clone()),
+        layers,
+        k: Some(ENTITY_K),
+        z_min: Some(reader.settings.describe_z()),
+        tokens_required: true,
+        columns: DESCRIBE_INPUT.to_vec(),
+    };
+    let edges = DescribeEdges {
+        entity,
+        display,
+        bands: reader.mount.bands(),
+        caps: display.caps(),
+        relations_only: request.relations_only,
+        limit: request.limit,
+        stream: request.stream,
+    };
+    Ok(Plan::DescribeEdges { edges, input: Box::new(hits) })
+}
+
+/// The columns of WALK and EXPLAIN WALK.
+const WALK_COLUMNS: [FeatureColumn; 6] = [
+    FeatureColumn::Layer,
+    FeatureColumn::Feature,
+    FeatureColumn::GateScore,
+    FeatureColumn::Target,
+    FeatureColumn::Relation,
+    FeatureColumn::TopTokens,
+];
+
+fn walk_hits(
+    reader: &Reader<'_>,
+    prompt: &Text,
+    layers: LayerSet,
+    top: u64,
+) -> Result<Plan, BindError> {
+    reader.needs(&[
+        Component::Gates,
+        Component::Embeddings,
+        Component::Tokenizer,
+        Component::DownMeta,
+    ])?;
+    Ok(Plan::GateHits {
+        query: QueryVector::LastToken(literal(prompt)),
+        layers,
+        k: Some(top),
+        z_min: None,
+        tokens_required: true,
+        columns: WALK_COLUMNS.to_vec(),
+    })
+}
+
+fn walk(reader: &Reader<'_>, request: &ast::Walk) -> Result<Plan, BindError> {
+    let layers = reader.range(request.layers.as_ref())?;
+    let top = request.top.unwrap_or(WALK_TOP);
+    let pure = request.mode.as_ref().is_some_and(|mode| mode.value == WalkMode::Pure);
+    if !pure {
+        return walk_hits(reader, &request.prompt, layers, top);
+    }
+    // Gate scores alone: nothing is read about what features write, and none is dropped for it.
+    reader.needs(&[Component::Gates, Component::Embeddings, Component::Tokenizer])?;
+    let columns = vec![FeatureColumn::Layer, FeatureColumn::Feature, FeatureColumn::GateScore];
+    let expressions = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| Expression::Column {
+            index,
+            name: Arc::from(column.name()),
+            kind: column.kind(),
+        })
+        .chain(std::iter::repeat_n(Expression::Literal(crate::value::Value::Null), 3))
+        .collect();
+    let hits = Plan::GateHits {
+        query: QueryVector::LastToken(literal(&request.prompt)),
+        layers,
+        k: Some(top),
+        z_min: None,
+        tokens_required: false,
+        columns,
+    };
+    let columns = WALK_COLUMNS.iter().map(|column| column.column()).collect();
+    Ok(Plan::Project { expressions, columns, input: Box::new(hits) })
+}
+
+fn infer(reader: &Reader<'_>, request: &ast::Infer) -> Result<Plan, BindError> {
+    reader.needs(&INFERENCE_COMPONENTS)?;
+    let prompt = literal(&request.prompt);
+    let top = request.top.unwrap_or(INFER_TOP);
+    if request.compare.is_none() {
+        return Ok(Plan::Infer(Infer { prompt, top, ffn: reader.ffn(), compare: false }));
+    }
+    let walk = FfnPath::Walk { k: reader.settings.walk_k() };
+    let inputs = [walk, FfnPath::Dense]
+        .map(|ffn| Plan::Infer(Infer { prompt: prompt.clone(), top, ffn, compare: true }));
+    Ok(Plan::Concatenate { inputs: inputs.to_vec() })
+}
+
+fn explain_layers(
+    reader: &Reader<'_>,
+    request: &ast::ExplainFeatures,
+) -> Result<LayerSet, BindError> {
+    let layers = reader.range(request.layers.as_ref())?;
+    match request.band {
+        Some(Some(band)) => {
+            let band = reader.band(band)?;
+            Ok(layers.filter(|layer| band.contains(layer)))
+        }
+        Some(None) | None => Ok(layers),
+    }
+}
+
+fn labelled_only(plan: Plan, columns: &[FeatureColumn]) -> Plan {
+    let at = columns.iter().position(|column| *column == FeatureColumn::Relation);
+    let predicate = at.map(|index| {
+        let name = Arc::from(FeatureColumn::Relation.name());
+        let relation = Expression::Column { index, name, kind: ColumnType::Text };
+        Expression::Not(Box::new(Expression::IsNull(Box::new(relation))))
+    });
+    filtered(plan, predicate)
+}
+
+fn explain_walk(reader: &Reader<'_>, request: &ast::ExplainFeatures) -> Result<Plan, BindError> {
+    let layers = explain_layers(reader, request)?;
+    let default = if request.verbose { EXPLAIN_VERBOSE_TOP } else { EXPLAIN_WALK_TOP };
+    let hits = walk_hits(reader, &request.prompt, layers, request.top.unwrap_or(default))?;
+    Ok(if request.relations_only { labelled_only(hits, &WALK_COLUMNS) } else { hits })
+}
+
+/// The columns of EXPLAIN INFER.
+const EXPLAIN_INFER_COLUMNS: [FeatureColumn; 6] = [
+    FeatureColumn::Layer,
+    FeatureColumn::Feature,
+    FeatureColumn::GateScore,
+    FeatureColumn::Activation,
+    FeatureColumn::Target,
+    FeatureColumn::Relation,
+];
+
+fn explain_infer(reader: &Reader<'_>, request: &ast::ExplainFeatures) -> Result<Plan, BindError> {
+    reader.needs(&INFERENCE_COMPONENTS)?;
+    reader.needs(&[Component::DownMeta])?;
+    let layers = explain_layers(reader, request)?;
+    let default = if request.verbose { EXPLAIN_VERBOSE_TOP } else { EXPLAIN_INFER_TOP };
+    let plan = Plan::ExplainInfer(ExplainInfer {
+        prompt: literal(&request.prompt),
+        top: request.top.unwrap_or(default),
+        layers,
+        ffn: reader.ffn(),
+        columns: EXPLAIN_INFER_COLUMNS.to_vec(),
+    });
+    Ok(if request.relations_only { labelled_only(plan, &EXPLAIN_INFER_COLUMNS) } else { plan })
+}
+
+fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
+    let command = |plan, tag| Ok(Bound { plan, tag, required_role: Role::Reader, mount: None });
+    match show {
+        Show::Models => command(Plan::leaf(Operator::ShowModels, &MODEL_COLUMNS), "SHOW MODELS"),
+        Show::Mounts => command(Plan::leaf(Operator::ShowMounts, &MOUNT_COLUMNS), "SHOW MOUNTS"),
+        Show::Setting(name) => {
+            let all = name.value.eq_ignore_ascii_case("all");
+            let name = if all { None } else { Some(setting_name(name)?) };
+            command(Plan::leaf(Operator::ShowSetting { name }, &SETTING_COLUMNS), "SHOW")
+        }
+        Show::Layers(range) => {
+            let reader = Reader::current(catalog)?;
+            let layers = reader.range(range.as_ref())?;
+            let plan = Plan::leaf(Operator::LayerStatistics { layers }, &LAYER_COLUMNS);
+            Ok(reader.bound(plan, "SHOW LAYERS", Role::Reader))
+        }
+        Show::Features { layer, filter, limit } => {
+            let reader = Reader::current(catalog)?;
+            let (scope, columns) = features_scope();
+            let layers = LayerSet::one(reader.layer(layer)?);
+            let predicate = filter.as_ref().map(|filter| scope.predicate(filter)).transpose()?;
+            let plan = filtered(features(&reader, columns, layers)?, predicate);
+            Ok(reader.bound(limited(plan, *limit, 0), "SHOW FEATURES", Role::Reader))
+        }
+        Show::Entities { layer, limit } => {
+            let reader = Reader::current(catalog)?;
+            let layers = one_or_all(&reader, layer.as_ref())?;
+            let plan = limited(entities(&reader, layers)?, *limit, 0);
+            Ok(reader.bound(plan, "SHOW ENTITIES", Role::Reader))
+        }
+        Show::Relations { layer, examples, display } => {
+            let reader = Reader::current(catalog)?;
+            let layers = one_or_all(&reader, layer.as_ref())?;
+            let input = Box::new(features(&reader, &RELATION_COUNT_INPUT, layers)?);
+            let plan = Plan::RelationCount { examples: *examples, input };
+            let brief = display.as_ref().is_some_and(|shown| shown.value == ast::Display::Brief);
+            let plan = limited(plan, brief.then_some(BRIEF_RELATIONS), 0);
+            Ok(reader.bound(plan, "SHOW RELATIONS", Role::Reader))
+        }
+        other => Err(BindError::Meaningless {
+            what: format!("this statement cannot be planned: {other}"),
+            span: None,
+            hint: "report this: it should have been refused as not supported".to_owned(),
+        }),
+    }
+}
+
+fn one_or_all(reader: &Reader<'_>, layer: Option<&Spanned<u32>>) -> Result<LayerSet, BindError> {
+    match layer {
+        Some(layer) => Ok(LayerSet::one(reader.layer(layer)?)),
+        None => Ok(LayerSet::all(reader.layers())),
+    }
+}
+
+fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError> {
+    let (operator, required_role) = match target {
+        ast::Use::Vindex { reference: ast::Reference::Current, .. } => {
+            catalog.current().ok_or(BindError::NothingInUse)?;
+            (Use::Current, Role::Reader)
+        }
+        ast::Use::Vindex { reference: ast::Reference::Named(name), .. } => {
+            // A mounted name is anybody's to use; a path is opened, which is the admin's.
+            let mounted = catalog.mount(&name.value).is_some();
+            let required_role = if mounted { Role::Reader } else { Role::Admin };
+            (Use::Vindex(name.value.clone()), required_role)
+        }
+        ast::Use::Model { path, .. } => (Use::Model(path.value.clone()), Role::Admin),
+        ast::Use::Remote(url) => (Use::Vindex(url.value.clone()), Role::Admin),
+    };
+    let plan = Plan::leaf(Operator::Use(operator), &MOUNT_COLUMNS);
+    Ok(Bound { plan, tag: "USE", required_role, mount: None })
+}
+
+fn extract(request: &ast::Extract) -> Extract {
+    Extract {
+        source: request.source.value.clone(),
+        destination: request.destination.value.clone(),
+        level: match request.level {
+            None => Level::Browse,
+            Some(ast::ExtractLevel::Attention) => Level::Attention,
+            Some(ast::ExtractLevel::Inference) => Level::Inference,
+            Some(ast::ExtractLevel::All | ast::ExtractLevel::Weights) => Level::All,
+        },
+        components: request.components.clone(),
+        layers: request.layers.as_ref().map(|range| (range.value.first, range.value.last)),
+        dtype: request.dtype.unwrap_or(ast::ExtractDtype::F16),
+        labels: !request.without_labels,
+        overwrite: request.overwrite,
+        resume: request.resume,
+    }
+}
+
+fn setting_name(name: &Spanned<String>) -> Result<&'static str, BindError> {
+    Settings::name_of(&name.value).map_err(|source| BindError::Setting { source, span: name.span })
+}

@@ -1,0 +1,80 @@
+//! Cardinality: how many rows come out of an operator.
+
+use super::selectivity::selectivity;
+use crate::catalog::Mount;
+use crate::layers::LayerSet;
+use crate::physical::Context;
+use crate::physical::plan::{Node, Operator};
+
+/// The share of the K best hits of a layer that pass a threshold on z.
+const PASSES_Z: f64 = 0.1;
+/// The share of rows that are left when repeats are dropped.
+const DISTINCT: f64 = 0.5;
+/// The share of targets that look like names, each counted once.
+const ENTITIES: f64 = 0.1;
+/// The number of relations that a labelled vindex has.
+const RELATIONS: f64 = 20.0;
+
+/// The number of gate hits of some layers.
+pub fn gate_hits(mount: &dyn Mount, layers: &LayerSet, k: Option<u64>, has_threshold: bool) -> f64 {
+    let hits: f64 =
+        layers.iter().map(|layer| mount.features(layer).min(k.unwrap_or(u64::MAX)) as f64).sum();
+    if has_threshold { hits * PASSES_Z } else { hits }
+}
+
+/// Rows out of a node whose children give `rows_in` together.
+pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 {
+    let from_mount = |rows: &dyn Fn(&dyn Mount) -> f64| context.mount.map_or(0.0, rows);
+    match &node.operator {
+        Operator::FeatureScan(scan) => {
+            let all = from_mount(&|mount| gate_hits(mount, &scan.layers, None, false));
+            scan.rows_max.map_or(all, |rows| all.min(rows as f64))
+        }
+        Operator::SlotLookup(lookup) => lookup.slots.len() as f64,
+        Operator::GateScan(scan) => {
+            from_mount(&|mount| gate_hits(mount, &scan.layers, scan.k, scan.z_min.is_some()))
+        }
+        Operator::GateSlots(scan) => {
+            let slots = scan.slots.len() as f64;
+            if scan.z_min.is_some() { slots * PASSES_Z } else { slots }
+        }
+        Operator::Nearest(nearest) => {
+            let layer = LayerSet::one(nearest.layer);
+            from_mount(&|mount| gate_hits(mount, &layer, nearest.k, false))
+        }
+        Operator::Filter { predicate } => rows_in * selectivity(predicate),
+        Operator::Limit { count, offset } => limited(rows_in, count.unwrap_or(u64::MAX), *offset),
+        Operator::TopN { count, offset, .. } => limited(rows_in, *count, *offset),
+        Operator::Distinct => rows_in * DISTINCT,
+        Operator::DescribeEdges(edges) => {
+            let grouped = rows_in * DISTINCT;
+            edges.limit.map_or(grouped, |limit| grouped.min(limit as f64))
+        }
+        Operator::EntityCount => rows_in * ENTITIES,
+        Operator::RelationCount { .. } => rows_in.min(RELATIONS),
+        Operator::LayerStatistics { layers } => layers.count() as f64,
+        Operator::Infer(infer) => infer.top as f64,
+        Operator::ExplainInfer(explain) => explain.layers.count() as f64 * explain.top as f64,
+        Operator::Project { .. } | Operator::Sort { .. } | Operator::Concatenate => rows_in,
+        Operator::Use(_) | Operator::Mount { .. } | Operator::Extract(_) => 1.0,
+        Operator::ShowSetting { name } => {
+            if name.is_some() {
+                1.0
+            } else {
+                crate::settings::SETTINGS.len() as f64
+            }
+        }
+        Operator::ShowModels
+        | Operator::ShowMounts
+        | Operator::Statistics { .. }
+        | Operator::VerifyVindex { .. }
+        | Operator::Unmount { .. }
+        | Operator::Set(_)
+        | Operator::Reset { .. }
+        | Operator::Explain(_) => 0.0,
+    }
+}
+
+fn limited(rows: f64, count: u64, offset: u64) -> f64 {
+    (rows - offset as f64).clamp(0.0, count as f64)
+}

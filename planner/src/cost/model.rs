@@ -1,0 +1,169 @@
+//! The cost model, and every constant in it.
+//!
+//! A plan's time is bytes read over bandwidth, plus operations over their rate, plus random reads
+//! times latency, plus rows times what a row costs on its way up.
+
+use super::cardinality::rows_out;
+use crate::physical::plan::{FfnPath, Node, Operator};
+use crate::physical::{Context, Estimate};
+
+/// What this machine's reads and operations cost. The daemon measures them; the defaults are those
+/// of two cores of a small server.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostConstants {
+    /// Sequential reads of mapped weights, bytes a second.
+    pub bandwidth_bytes_per_s: f64,
+    /// Multiply-adds of a gate scan or a matrix product, a second.
+    pub operations_per_s: f64,
+    /// One read at a place not read before, milliseconds.
+    pub random_read_ms: f64,
+    /// One row through one operator, milliseconds.
+    pub row_ms: f64,
+    /// Decoding one feature's output tokens to text, milliseconds.
+    pub decode_tokens_ms: f64,
+}
+
+impl Default for CostConstants {
+    fn default() -> Self {
+        Self {
+            bandwidth_bytes_per_s: 8.0e9,
+            operations_per_s: 1.6e10,
+            random_read_ms: 2.0e-3,
+            row_ms: 2.0e-4,
+            decode_tokens_ms: 1.0e-3,
+        }
+    }
+}
+
+/// Fills in the estimate of every node, inputs first.
+pub fn estimate_tree(node: &mut Node, context: &Context<'_>) {
+    node.children.iter_mut().for_each(|child| estimate_tree(child, context));
+    node.estimate = estimate(node, context);
+}
+
+/// The milliseconds of a plan: its nodes' together.
+pub fn total_ms(node: &Node, context: &Context<'_>) -> f64 {
+    let mut copy = node.clone();
+    estimate_tree(&mut copy, context);
+    let mut total = 0.0;
+    copy.visit(&mut |node, _| total += node.estimate.ms);
+    total
+}
+
+/// What one operator costs by itself; its children are estimated already.
+fn estimate(node: &Node, context: &Context<'_>) -> Estimate {
+    let rows_in: f64 = node.children.iter().map(|child| child.estimate.rows).sum();
+    let rows = rows_out(node, rows_in, context);
+    let work = work(node, rows, rows_in, context);
+    let costs = context.costs;
+    let seconds =
+        work.bytes / costs.bandwidth_bytes_per_s + work.operations / costs.operations_per_s;
+    let ms = seconds * 1e3
+        + work.random_reads * costs.random_read_ms
+        + work.token_lists * costs.decode_tokens_ms
+        + (rows + rows_in) * costs.row_ms;
+    Estimate { rows, bytes: work.bytes, ms }
+}
+
+/// What an operator does, in units that constants turn into time.
+#[derive(Debug, Default)]
+struct Work {
+    bytes: f64,
+    operations: f64,
+    random_reads: f64,
+    token_lists: f64,
+}
+
+fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
+    let Some(mount) = context.mount else { return Work::default() };
+    let record_bytes = mount.down_meta_record_bytes() as f64;
+    let row_bytes =
+        |layer: u32| mount.gate_bytes(layer) as f64 / (mount.features(layer).max(1)) as f64;
+    let hidden = mount.hidden_size() as f64;
+    match &node.operator {
+        Operator::FeatureScan(scan) => {
+            let features: f64 = scan.layers.iter().map(|layer| mount.features(layer) as f64).sum();
+            let read = scan.rows_max.map_or(features, |rows| features.min(rows as f64));
+            let decoded = scan.columns.iter().any(|column| column.reads_down_meta());
+            Work {
+                bytes: read * record_bytes,
+                token_lists: if decoded { read } else { 0.0 },
+                ..Work::default()
+            }
+        }
+        Operator::SlotLookup(lookup) => {
+            let slots = lookup.slots.len() as f64;
+            Work {
+                bytes: slots * record_bytes,
+                random_reads: slots,
+                token_lists: slots,
+                ..Work::default()
+            }
+        }
+        Operator::GateScan(scan) => {
+            let gates: f64 = scan.layers.iter().map(|layer| mount.gate_bytes(layer) as f64).sum();
+            let features: f64 = scan.layers.iter().map(|layer| mount.features(layer) as f64).sum();
+            Work {
+                bytes: gates + rows * record_bytes,
+                operations: features * hidden,
+                random_reads: rows,
+                token_lists: rows,
+            }
+        }
+        Operator::GateSlots(scan) => {
+            let gates: f64 = scan.slots.iter().map(|slot| row_bytes(slot.layer)).sum();
+            let slots = scan.slots.len() as f64;
+            Work {
+                bytes: gates + rows * record_bytes,
+                operations: slots * hidden,
+                random_reads: slots + rows,
+                token_lists: rows,
+            }
+        }
+        Operator::Nearest(nearest) => Work {
+            bytes: mount.gate_bytes(nearest.layer) as f64 + rows * record_bytes,
+            operations: mount.features(nearest.layer) as f64 * hidden,
+            random_reads: rows,
+            token_lists: rows,
+        },
+        Operator::LayerStatistics { layers } => {
+            let features: f64 = layers.iter().map(|layer| mount.features(layer) as f64).sum();
+            Work { bytes: features * record_bytes, ..Work::default() }
+        }
+        Operator::Infer(infer) => forward(mount, infer.ffn, true),
+        Operator::ExplainInfer(explain) => {
+            let forward = forward(mount, explain.ffn, false);
+            Work {
+                bytes: forward.bytes + rows * record_bytes,
+                random_reads: rows,
+                token_lists: rows,
+                ..forward
+            }
+        }
+        // n log n comparisons, each about as dear as eight multiply-adds.
+        Operator::Sort { .. } | Operator::TopN { .. } => {
+            let comparisons = rows_in * rows_in.max(2.0).log2();
+            Work { operations: comparisons * 8.0, ..Work::default() }
+        }
+        _ => Work::default(),
+    }
+}
+
+/// One pass of one token through the model.
+fn forward(mount: &dyn crate::catalog::Mount, ffn: FfnPath, unembed: bool) -> Work {
+    let mut bytes = if unembed { mount.unembedding_bytes() as f64 } else { 0.0 };
+    for layer in 0..mount.layers() {
+        let whole = mount.ffn_bytes(layer) as f64;
+        let gates = mount.gate_bytes(layer) as f64;
+        bytes += mount.attention_bytes(layer) as f64;
+        bytes += match ffn {
+            FfnPath::Dense | FfnPath::Walk { k: None } => whole,
+            FfnPath::Walk { k: Some(k) } => {
+                let features = mount.features(layer).max(1) as f64;
+                gates + (whole - gates).max(0.0) * (k as f64 / features).min(1.0)
+            }
+        };
+    }
+    // A weight of two bytes takes one multiply-add.
+    Work { bytes, operations: bytes / 2.0, ..Work::default() }
+}

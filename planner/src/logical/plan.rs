@@ -1,0 +1,365 @@
+//! The logical plan: what a statement asks, as a tree of relations.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+use crate::bind::expression::Expression;
+use crate::layers::LayerSet;
+use crate::physical::plan::{
+    DescribeEdges, ExplainInfer, FeatureColumn, Infer, Operator, QueryVector, SortKey,
+};
+use crate::value::{Column, ColumnType};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// Features that have output tokens, by (layer, feature).
+    Features {
+        /// Of these layers.
+        layers: LayerSet,
+        /// At most so many.
+        rows_max: Option<u64>,
+        /// With these columns.
+        columns: Vec<FeatureColumn>,
+    },
+    /// The gates that answer a query best, layer by layer.
+    GateHits {
+        /// What is looked up.
+        query: QueryVector,
+        /// In these layers.
+        layers: LayerSet,
+        /// At most so many a layer.
+        k: Option<u64>,
+        /// With at least this z.
+        z_min: Option<f64>,
+        /// Without hits that have no output tokens.
+        tokens_required: bool,
+        /// With these columns.
+        columns: Vec<FeatureColumn>,
+    },
+    /// Features of one layer by nearness to an entity.
+    Nearest {
+        /// The entity.
+        entity: Arc<str>,
+        /// The layer.
+        layer: u32,
+        /// At most so many.
+        k: Option<u64>,
+        /// With these columns.
+        columns: Vec<FeatureColumn>,
+    },
+    /// Rows for which the predicate is true.
+    Filter {
+        /// Over the input's columns.
+        predicate: Expression,
+        /// Which rows.
+        input: Box<Self>,
+    },
+    /// Computed columns.
+    Project {
+        /// One a column, over the input's columns.
+        expressions: Vec<Expression>,
+        /// Their names and types.
+        columns: Vec<Column>,
+        /// Which rows.
+        input: Box<Self>,
+    },
+    /// Rows in order.
+    Sort {
+        /// Most significant first.
+        keys: Vec<SortKey>,
+        /// Which rows.
+        input: Box<Self>,
+    },
+    /// Some of the rows.
+    Limit {
+        /// How many; `None` for all.
+        count: Option<u64>,
+        /// After so many.
+        offset: u64,
+        /// Of which rows.
+        input: Box<Self>,
+    },
+    /// Rows without repeats.
+    Distinct {
+        /// Which rows.
+        input: Box<Self>,
+    },
+    /// Rows of one input after another.
+    Concatenate {
+        /// At least one, all with the same columns.
+        inputs: Vec<Self>,
+    },
+    /// Gate hits grouped into edges.
+    DescribeEdges {
+        /// How.
+        edges: DescribeEdges,
+        /// The hits.
+        input: Box<Self>,
+    },
+    /// Targets that look like names, counted.
+    EntityCount {
+        /// The features.
+        input: Box<Self>,
+    },
+    /// Features counted by relation.
+    RelationCount {
+        /// With examples.
+        examples: bool,
+        /// The features.
+        input: Box<Self>,
+    },
+    /// The next token.
+    Infer(Infer),
+    /// The features at work in inference.
+    ExplainInfer(ExplainInfer),
+    /// Anything that can be done in one way only.
+    Leaf {
+        /// The operator that does it.
+        operator: Operator,
+        /// The columns it answers.
+        columns: Vec<Column>,
+    },
+}
+
+impl Plan {
+    /// The columns of its rows.
+    pub fn columns(&self) -> Vec<Column> {
+        match self {
+            Self::Features { columns, .. }
+            | Self::GateHits { columns, .. }
+            | Self::Nearest { columns, .. } => {
+                columns.iter().map(|column| column.column()).collect()
+            }
+            Self::Filter { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Limit { input, .. }
+            | Self::Distinct { input } => input.columns(),
+            Self::Project { columns, .. } | Self::Leaf { columns, .. } => columns.clone(),
+            Self::Concatenate { inputs } => inputs.first().map(Self::columns).unwrap_or_default(),
+            Self::DescribeEdges { .. } => named(&DESCRIBE_COLUMNS),
+            Self::EntityCount { .. } => named(&ENTITY_COLUMNS),
+            Self::RelationCount { examples, .. } => {
+                let mut columns = named(&RELATION_COLUMNS);
+                columns.extend(examples.then(|| Column::new("examples", ColumnType::List)));
+                columns
+            }
+            Self::Infer(infer) => {
+                let mut columns = named(&INFER_COLUMNS);
+                columns.extend(infer.compare.then(|| Column::new("ffn", ColumnType::Text)));
+                columns
+            }
+            Self::ExplainInfer(explain) => {
+                explain.columns.iter().map(|column| column.column()).collect()
+            }
+        }
+    }
+
+    /// The plans it reads.
+    pub fn inputs(&self) -> &[Self] {
+        match self {
+            Self::Features { .. }
+            | Self::GateHits { .. }
+            | Self::Nearest { .. }
+            | Self::Infer(_)
+            | Self::ExplainInfer(_)
+            | Self::Leaf { .. } => &[],
+            Self::Filter { input, .. }
+            | Self::Project { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Limit { input, .. }
+            | Self::Distinct { input }
+            | Self::DescribeEdges { input, .. }
+            | Self::EntityCount { input }
+            | Self::RelationCount { input, .. } => std::slice::from_ref(input),
+            Self::Concatenate { inputs } => inputs,
+        }
+    }
+
+    /// The plans it reads, to be rewritten.
+    pub fn inputs_mut(&mut self) -> &mut [Self] {
+        match self {
+            Self::Features { .. }
+            | Self::GateHits { .. }
+            | Self::Nearest { .. }
+            | Self::Infer(_)
+            | Self::ExplainInfer(_)
+            | Self::Leaf { .. } => &mut [],
+            Self::Filter { input, .. }
+            | Self::Project { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Limit { input, .. }
+            | Self::Distinct { input }
+            | Self::DescribeEdges { input, .. }
+            | Self::EntityCount { input }
+            | Self::RelationCount { input, .. } => std::slice::from_mut(input),
+            Self::Concatenate { inputs } => inputs,
+        }
+    }
+
+    /// The operator that does this in the most direct way, without its inputs.
+    pub fn direct_operator(&self) -> Operator {
+        use crate::physical::plan::{FeatureScan, GateScan, Nearest};
+        match self.clone() {
+            Self::Features { layers, rows_max, columns } => {
+                Operator::FeatureScan(FeatureScan { layers, rows_max, columns })
+            }
+            Self::GateHits { query, layers, k, z_min, tokens_required, columns } => {
+                let scan = GateScan { query, layers, k, z_min, tokens_required, columns };
+                Operator::GateScan(scan)
+            }
+            Self::Nearest { entity, layer, k, columns } => {
+                Operator::Nearest(Nearest { entity, layer, k, columns })
+            }
+            Self::Filter { predicate, .. } => Operator::Filter { predicate },
+            Self::Project { expressions, .. } => Operator::Project { expressions },
+            Self::Sort { keys, .. } => Operator::Sort { keys },
+            Self::Limit { count, offset, .. } => Operator::Limit { count, offset },
+            Self::Distinct { .. } => Operator::Distinct,
+            Self::Concatenate { .. } => Operator::Concatenate,
+            Self::DescribeEdges { edges, .. } => Operator::DescribeEdges(edges),
+            Self::EntityCount { .. } => Operator::EntityCount,
+            Self::RelationCount { examples, .. } => Operator::RelationCount { examples },
+            Self::Infer(infer) => Operator::Infer(infer),
+            Self::ExplainInfer(explain) => Operator::ExplainInfer(explain),
+            Self::Leaf { operator, .. } => operator,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Features { .. } => "Features",
+            Self::GateHits { .. } => "GateHits",
+            _ => "",
+        }
+    }
+
+    fn write(&self, formatter: &mut Formatter<'_>, depth: usize) -> fmt::Result {
+        let operator = self.direct_operator();
+        let name = Some(self.name()).filter(|name| !name.is_empty()).unwrap_or(operator.name());
+        let columns = self.columns();
+        let detail = operator.detail(&columns);
+        let line = format!("{}{name} {detail}", "  ".repeat(depth));
+        writeln!(formatter, "{}", line.trim_end())?;
+        self.inputs().iter().try_for_each(|input| input.write(formatter, depth + 1))
+    }
+}
+
+impl Display for Plan {
+    /// One line a node, inputs indented.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        self.write(formatter, 0)
+    }
+}
+
+type NamedColumns<const N: usize> = [(&'static str, ColumnType); N];
+
+fn named<const N: usize>(columns: &NamedColumns<N>) -> Vec<Column> {
+    columns.iter().map(|(name, kind)| Column::new(*name, *kind)).collect()
+}
+
+/// The columns of DESCRIBE.
+pub const DESCRIBE_COLUMNS: NamedColumns<12> = [
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("gate_score", ColumnType::Real),
+    ("layer", ColumnType::Integer),
+    ("feature", ColumnType::Integer),
+    ("layer_min", ColumnType::Integer),
+    ("layer_max", ColumnType::Integer),
+    ("count", ColumnType::Integer),
+    ("also", ColumnType::List),
+    ("source", ColumnType::Text),
+    ("confidence", ColumnType::Real),
+];
+
+/// The columns of ENTITIES and SHOW ENTITIES.
+pub const ENTITY_COLUMNS: NamedColumns<3> =
+    [("entity", ColumnType::Text), ("count", ColumnType::Integer), ("max_logit", ColumnType::Real)];
+
+/// The columns of SHOW RELATIONS; `examples` (list) follows where asked for.
+pub const RELATION_COLUMNS: NamedColumns<4> = [
+    ("relation", ColumnType::Text),
+    ("count", ColumnType::Integer),
+    ("layer_min", ColumnType::Integer),
+    ("layer_max", ColumnType::Integer),
+];
+
+/// The columns of INFER; `ffn` (text) follows with COMPARE.
+pub const INFER_COLUMNS: NamedColumns<6> = [
+    ("rank", ColumnType::Integer),
+    ("token", ColumnType::Text),
+    ("token_id", ColumnType::Integer),
+    ("probability", ColumnType::Real),
+    ("logit", ColumnType::Real),
+    ("source", ColumnType::Text),
+];
+
+/// The columns of SHOW LAYERS. `gate_mean` and `gate_deviation` are the layer's gate score
+/// statistics, NULL without them.
+pub const LAYER_COLUMNS: NamedColumns<7> = [
+    ("layer", ColumnType::Integer),
+    ("band", ColumnType::Text),
+    ("features", ColumnType::Integer),
+    ("features_with_tokens", ColumnType::Integer),
+    ("top_target", ColumnType::Text),
+    ("gate_mean", ColumnType::Real),
+    ("gate_deviation", ColumnType::Real),
+];
+
+/// The columns of SHOW MODELS.
+pub const MODEL_COLUMNS: NamedColumns<6> = [
+    ("name", ColumnType::Text),
+    ("path", ColumnType::Text),
+    ("kind", ColumnType::Text),
+    ("level", ColumnType::Text),
+    ("layers", ColumnType::Integer),
+    ("size_bytes", ColumnType::Integer),
+];
+
+/// The columns of SHOW MOUNTS, USE and MOUNT.
+pub const MOUNT_COLUMNS: NamedColumns<8> = [
+    ("name", ColumnType::Text),
+    ("path", ColumnType::Text),
+    ("kind", ColumnType::Text),
+    ("level", ColumnType::Text),
+    ("layers", ColumnType::Integer),
+    ("features", ColumnType::Integer),
+    ("base_hash", ColumnType::Text),
+    ("in_use", ColumnType::Boolean),
+];
+
+/// The columns of EXTRACT.
+pub const EXTRACT_COLUMNS: NamedColumns<7> = [
+    ("name", ColumnType::Text),
+    ("path", ColumnType::Text),
+    ("level", ColumnType::Text),
+    ("layers", ColumnType::Integer),
+    ("features", ColumnType::Integer),
+    ("size_bytes", ColumnType::Integer),
+    ("base_hash", ColumnType::Text),
+];
+
+/// The columns of VERIFY VINDEX: a file and `ok`, `missing`, `wrong size` or `wrong checksum`.
+pub const VERIFY_COLUMNS: NamedColumns<3> =
+    [("file", ColumnType::Text), ("status", ColumnType::Text), ("bytes", ColumnType::Integer)];
+
+/// The columns of STATS.
+pub const STATISTICS_COLUMNS: NamedColumns<2> =
+    [("name", ColumnType::Text), ("value", ColumnType::Text)];
+
+/// The columns of SHOW of a setting.
+pub const SETTING_COLUMNS: NamedColumns<4> = [
+    ("name", ColumnType::Text),
+    ("value", ColumnType::Text),
+    ("default", ColumnType::Text),
+    ("help", ColumnType::Text),
+];
+
+impl Plan {
+    /// A leaf with one of the column lists above.
+    pub fn leaf<const N: usize>(operator: Operator, columns: &NamedColumns<N>) -> Self {
+        Self::Leaf { operator, columns: named(columns) }
+    }
+}

@@ -1,0 +1,322 @@
+//! Operators in words: the name and the detail that EXPLAIN shows.
+
+use std::fmt::{self, Display, Formatter, Write as _};
+
+use super::plan::{Explain, Extract, FfnPath, Operator, QueryVector, SortKey, Use};
+use crate::bind::expression::Expression;
+use crate::layers::Slot;
+use crate::syntax::print::quoted;
+use crate::value::Column;
+
+/// The most slots that a detail lists.
+const SLOTS_SHOWN_MAX: usize = 8;
+
+impl Operator {
+    /// The operator's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::FeatureScan(_) => "FeatureScan",
+            Self::SlotLookup(_) => "SlotLookup",
+            Self::GateScan(_) => "GateScan",
+            Self::GateSlots(_) => "GateSlots",
+            Self::Nearest(_) => "Nearest",
+            Self::Filter { .. } => "Filter",
+            Self::Project { .. } => "Project",
+            Self::Sort { .. } => "Sort",
+            Self::TopN { .. } => "TopN",
+            Self::Limit { .. } => "Limit",
+            Self::Distinct => "Distinct",
+            Self::Concatenate => "Concatenate",
+            Self::DescribeEdges(_) => "DescribeEdges",
+            Self::EntityCount => "EntityCount",
+            Self::RelationCount { .. } => "RelationCount",
+            Self::LayerStatistics { .. } => "LayerStatistics",
+            Self::ShowModels => "ShowModels",
+            Self::ShowMounts => "ShowMounts",
+            Self::Statistics { .. } => "Statistics",
+            Self::Infer(_) => "Infer",
+            Self::ExplainInfer(_) => "ExplainInfer",
+            Self::Use(_) => "Use",
+            Self::Mount { .. } => "Mount",
+            Self::Unmount { .. } => "Unmount",
+            Self::Extract(_) => "Extract",
+            Self::VerifyVindex { .. } => "VerifyVindex",
+            Self::Set(_) => "Set",
+            Self::Reset { .. } => "Reset",
+            Self::ShowSetting { .. } => "ShowSetting",
+            Self::Explain(_) => "Explain",
+        }
+    }
+
+    /// The operands in words. `columns` are those of the operator's rows.
+    pub fn detail(&self, columns: &[Column]) -> String {
+        let mut detail = Detail::default();
+        match self {
+            Self::FeatureScan(scan) => {
+                detail.add(format_args!("layers {}", scan.layers));
+                detail.add_optional("at most", scan.rows_max.as_ref());
+                detail.columns(columns);
+            }
+            Self::SlotLookup(lookup) => {
+                detail.add(Slots(&lookup.slots));
+                detail.columns(columns);
+            }
+            Self::GateScan(scan) => {
+                detail.add(&scan.query);
+                detail.add(format_args!("layers {}", scan.layers));
+                detail.add_optional("K", scan.k.as_ref());
+                detail.add_optional("z >=", scan.z_min.as_ref());
+                detail.columns(columns);
+            }
+            Self::GateSlots(scan) => {
+                detail.add(&scan.query);
+                detail.add(Slots(&scan.slots));
+                detail.add_optional("z >=", scan.z_min.as_ref());
+                detail.columns(columns);
+            }
+            Self::Nearest(nearest) => {
+                detail.add(format_args!("entity {}", Quoted(&nearest.entity)));
+                detail.add(format_args!("layer {}", nearest.layer));
+                detail.add_optional("K", nearest.k.as_ref());
+                detail.columns(columns);
+            }
+            Self::Filter { predicate } => detail.add(predicate),
+            Self::Project { expressions } => {
+                for (expression, column) in expressions.iter().zip(columns) {
+                    let expression = expression.to_string();
+                    if expression == column.name {
+                        detail.add(expression);
+                    } else {
+                        detail.add(format_args!("{expression} AS {}", column.name));
+                    }
+                }
+            }
+            Self::Sort { keys } => keys.iter().for_each(|key| detail.add(key)),
+            Self::TopN { keys, count, offset } => {
+                detail.add(count);
+                detail.add_optional("after", Some(offset).filter(|offset| **offset > 0));
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                detail.add(format_args!("by {}", keys.join(", ")));
+            }
+            Self::Limit { count, offset } => {
+                match count {
+                    Some(count) => detail.add(count),
+                    None => detail.add("all"),
+                }
+                detail.add_optional("after", Some(offset).filter(|offset| **offset > 0));
+            }
+            Self::DescribeEdges(edges) => {
+                detail.add(format_args!("entity {}", Quoted(&edges.entity)));
+                detail.add(edges.display.name());
+                detail.add_if(edges.relations_only, "relations only");
+                detail.add_optional("limit", edges.limit.as_ref());
+                detail.add_if(edges.stream, "stream");
+            }
+            Self::RelationCount { examples } => detail.add_if(*examples, "with examples"),
+            Self::LayerStatistics { layers } => detail.add(format_args!("layers {layers}")),
+            Self::Statistics { mount } => detail.add(Quoted(mount)),
+            Self::Infer(infer) => {
+                detail.add(format_args!("prompt {}", Quoted(&infer.prompt)));
+                detail.add(format_args!("top {}", infer.top));
+                detail.add(format_args!("ffn {}", infer.ffn));
+            }
+            Self::ExplainInfer(explain) => {
+                detail.add(format_args!("prompt {}", Quoted(&explain.prompt)));
+                detail.add(format_args!("layers {}", explain.layers));
+                detail.add(format_args!("top {}", explain.top));
+                detail.add(format_args!("ffn {}", explain.ffn));
+                detail.columns(columns);
+            }
+            Self::Use(target) => match target {
+                Use::Vindex(reference) => detail.add(Quoted(reference)),
+                Use::Model(path) => detail.add(format_args!("model {}", Quoted(path))),
+                Use::Current => detail.add("current"),
+            },
+            Self::Mount { path, name } => {
+                detail.add(Quoted(path));
+                detail.add_optional("as", name.as_ref());
+            }
+            Self::Unmount { name } => detail.add(name),
+            Self::Extract(extract) => extract_detail(&mut detail, extract),
+            Self::VerifyVindex { path } => detail.add(Quoted(path)),
+            Self::Set(change) => detail.add(format_args!("{} = {}", change.name(), change.value())),
+            Self::Reset { name } => detail.add(name),
+            Self::ShowSetting { name } => detail.add(name.unwrap_or("all")),
+            Self::Explain(Explain { analyze, rules, .. }) => {
+                detail.add_if(*analyze, "analyze");
+                detail.add_if(rules.is_some(), "rules");
+            }
+            Self::Distinct
+            | Self::Concatenate
+            | Self::EntityCount
+            | Self::ShowModels
+            | Self::ShowMounts => {}
+        }
+        detail.text
+    }
+}
+
+fn extract_detail(detail: &mut Detail, extract: &Extract) {
+    detail.add(format_args!("{} into {}", Quoted(&extract.source), Quoted(&extract.destination)));
+    detail.add(format_args!("level {}", extract.level.name()));
+    detail.add(format_args!("dtype {}", extract.dtype.to_string().to_lowercase()));
+    if let Some((first, last)) = extract.layers {
+        detail.add(format_args!("layers {first}-{last}"));
+    }
+    if let Some(components) = &extract.components {
+        let names: Vec<String> = components.iter().map(ToString::to_string).collect();
+        detail.add(format_args!("components {}", names.join(" ")));
+    }
+    detail.add_if(!extract.labels, "without labels");
+    detail.add_if(extract.overwrite, "overwrite");
+    detail.add_if(extract.resume, "resume");
+}
+
+/// Phrases with commas between them.
+#[derive(Default)]
+struct Detail {
+    text: String,
+}
+
+impl Detail {
+    fn add(&mut self, phrase: impl Display) {
+        let separator = if self.text.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{separator}{phrase}");
+    }
+
+    fn add_if(&mut self, condition: bool, phrase: &str) {
+        if condition {
+            self.add(phrase);
+        }
+    }
+
+    fn add_optional(&mut self, words: &str, operand: Option<&impl Display>) {
+        if let Some(operand) = operand {
+            self.add(format_args!("{words} {operand}"));
+        }
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let names = if names.is_empty() { "nothing".to_owned() } else { names.join(" ") };
+        self.add(format_args!("giving {names}"));
+    }
+}
+
+/// The longest text that a detail quotes, in characters.
+const QUOTED_CHARACTERS_MAX: usize = 60;
+
+struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(QUOTED_CHARACTERS_MAX) {
+            Some((at, _)) => {
+                quoted(formatter, &self.0[..at])?;
+                formatter.write_char('…')
+            }
+            None => quoted(formatter, self.0),
+        }
+    }
+}
+
+struct Slots<'a>(&'a [Slot]);
+
+impl Display for Slots<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        write!(formatter, "{} slot{plural}", self.0.len())?;
+        for slot in self.0.iter().take(SLOTS_SHOWN_MAX) {
+            write!(formatter, " {slot}")?;
+        }
+        if self.0.len() > SLOTS_SHOWN_MAX { formatter.write_str(" …") } else { Ok(()) }
+    }
+}
+
+impl Display for QueryVector {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entity(text) => write!(formatter, "entity {}", Quoted(text)),
+            Self::LastToken(text) => write!(formatter, "last token of {}", Quoted(text)),
+        }
+    }
+}
+
+impl Display for FfnPath {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense => formatter.write_str("dense"),
+            Self::Walk { k: None } => formatter.write_str("walk of all features"),
+            Self::Walk { k: Some(k) } => write!(formatter, "walk of {k} features"),
+        }
+    }
+}
+
+impl Display for SortKey {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let direction = if self.descending { " DESC" } else { "" };
+        write!(formatter, "{}{direction}", self.expression)
+    }
+}
+
+impl Display for Expression {
+    /// As it would be written, fully parenthesised below the top.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { name, .. } => formatter.write_str(name),
+            Self::Literal(value) => value.fmt(formatter),
+            Self::Not(operand) => write!(formatter, "NOT {}", Inner(operand)),
+            Self::And(operands) => chain(formatter, operands, " AND "),
+            Self::Or(operands) => chain(formatter, operands, " OR "),
+            Self::Comparison { operator, left, right } => {
+                write!(formatter, "{} {} {}", Inner(left), operator.symbol(), Inner(right))
+            }
+            Self::Like { value, pattern } => {
+                write!(formatter, "{} LIKE {}", Inner(value), Inner(pattern))
+            }
+            Self::InList { value, list } => {
+                write!(formatter, "{} IN (", Inner(value))?;
+                chain(formatter, list, ", ")?;
+                formatter.write_str(")")
+            }
+            Self::IsNull(operand) => write!(formatter, "{} IS NULL", Inner(operand)),
+            Self::Arithmetic { first, rest } => {
+                Inner(first).fmt(formatter)?;
+                rest.iter().try_for_each(|(operator, operand)| {
+                    write!(formatter, " {} {}", operator.symbol(), Inner(operand))
+                })
+            }
+            Self::Negate(operand) => write!(formatter, "-{}", Inner(operand)),
+            Self::Function { function, arguments } => {
+                write!(formatter, "{}(", function.name())?;
+                chain(formatter, arguments, ", ")?;
+                formatter.write_str(")")
+            }
+        }
+    }
+}
+
+fn chain(formatter: &mut Formatter<'_>, operands: &[Expression], word: &str) -> fmt::Result {
+    for (index, operand) in operands.iter().enumerate() {
+        if index > 0 {
+            formatter.write_str(word)?;
+        }
+        Inner(operand).fmt(formatter)?;
+    }
+    Ok(())
+}
+
+/// An operand within an expression, in parentheses unless it is a column, constant or function.
+struct Inner<'a>(&'a Expression);
+
+impl Display for Inner<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Expression::Column { .. } | Expression::Literal(_) | Expression::Function { .. } => {
+                self.0.fmt(formatter)
+            }
+            inner => write!(formatter, "({inner})"),
+        }
+    }
+}

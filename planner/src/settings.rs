@@ -1,0 +1,337 @@
+//! The session's settings: one table, read by SET, RESET, SHOW, completion and documentation.
+
+use std::fmt;
+
+use crate::nearest_name::nearest;
+use crate::syntax::ast::SettingLiteral;
+
+/// What a setting may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SettingKind {
+    /// `on` or `off`.
+    Switch,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A real within these bounds, both inclusive.
+    Real {
+        /// The least.
+        min: f64,
+        /// The greatest.
+        max: f64,
+    },
+    /// `all`, or a count of at least one.
+    CountOrAll,
+}
+
+impl fmt::Display for SettingKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Switch => formatter.write_str("on or off"),
+            Self::Word(words) => formatter.write_str(&words.join(", ")),
+            Self::Real { min, max } => write!(formatter, "a number from {min} to {max}"),
+            Self::CountOrAll => formatter.write_str("all, or a whole number from 1"),
+        }
+    }
+}
+
+/// The value of a setting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SettingValue {
+    /// Of a switch.
+    Switch(bool),
+    /// One of the words.
+    Word(&'static str),
+    /// A real.
+    Real(f64),
+    /// A count; `None` is `all`.
+    CountOrAll(Option<u64>),
+}
+
+impl fmt::Display for SettingValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Switch(on) => formatter.write_str(if *on { "on" } else { "off" }),
+            Self::Word(word) => formatter.write_str(word),
+            Self::Real(real) => write!(formatter, "{real}"),
+            Self::CountOrAll(None) => formatter.write_str("all"),
+            Self::CountOrAll(Some(count)) => write!(formatter, "{count}"),
+        }
+    }
+}
+
+/// One row of the table of settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may hold.
+    pub kind: SettingKind,
+    /// What it holds at first.
+    pub default: SettingValue,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "describe_z",
+        kind: SettingKind::Real { min: 0.0, max: 1000.0 },
+        default: SettingValue::Real(4.0),
+        help: "least z of a gate hit that DESCRIBE and SELECT … WHERE entity = … show",
+    },
+    Setting {
+        name: "enable_gate_slots",
+        kind: SettingKind::Switch,
+        default: SettingValue::Switch(true),
+        help: "whether plans may score single gates where that cannot change a rank",
+    },
+    Setting {
+        name: "enable_slot_lookup",
+        kind: SettingKind::Switch,
+        default: SettingValue::Switch(true),
+        help: "whether plans may look up single features instead of scanning layers",
+    },
+    Setting {
+        name: "ffn",
+        kind: SettingKind::Word(&["auto", "dense", "walk"]),
+        default: SettingValue::Word("auto"),
+        help: "how inference computes the feed-forward part; auto is dense",
+    },
+    Setting {
+        name: "on_error",
+        kind: SettingKind::Word(&["stop", "continue"]),
+        default: SettingValue::Word("stop"),
+        help: "whether a script stops at its first failing statement",
+    },
+    Setting {
+        name: "walk_k",
+        kind: SettingKind::CountOrAll,
+        default: SettingValue::CountOrAll(None),
+        help: "features a layer that the walk computes",
+    },
+];
+
+/// A checked change: the setting's index in [`SETTINGS`] and its new value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SettingChange {
+    index: usize,
+    value: SettingValue,
+}
+
+impl SettingChange {
+    /// The setting's name.
+    pub fn name(&self) -> &'static str {
+        SETTINGS[self.index].name
+    }
+
+    /// Its new value.
+    pub fn value(&self) -> SettingValue {
+        self.value
+    }
+}
+
+/// Why a setting was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingError {
+    /// There is no such setting.
+    #[error("there is no setting \"{name}\"")]
+    Unknown {
+        /// As written.
+        name: String,
+        /// What may have been meant.
+        nearest: Option<&'static str>,
+    },
+    /// The value does not fit.
+    #[error("{name} cannot be {found}: expected {expected}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// As written.
+        found: String,
+        /// What it may hold.
+        expected: String,
+    },
+}
+
+/// The settings of one session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    values: [SettingValue; SETTINGS.len()],
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { values: std::array::from_fn(|index| SETTINGS[index].default) }
+    }
+}
+
+impl Settings {
+    /// Checks a change without making it. Names are case-insensitive.
+    pub fn check(name: &str, literal: &SettingLiteral) -> Result<SettingChange, SettingError> {
+        let index = index_of(name)?;
+        let setting = &SETTINGS[index];
+        let value = convert(setting.kind, literal).ok_or_else(|| SettingError::Value {
+            name: setting.name,
+            found: match literal {
+                SettingLiteral::Word(word) => format!("\"{word}\""),
+                SettingLiteral::Integer(integer) => integer.to_string(),
+                SettingLiteral::Real(real) => real.to_string(),
+            },
+            expected: setting.kind.to_string(),
+        })?;
+        Ok(SettingChange { index, value })
+    }
+
+    /// The setting's own spelling of `name`.
+    pub fn name_of(name: &str) -> Result<&'static str, SettingError> {
+        Ok(SETTINGS[index_of(name)?].name)
+    }
+
+    /// Makes a checked change.
+    pub fn apply(&mut self, change: &SettingChange) {
+        self.values[change.index] = change.value;
+    }
+
+    /// Takes a setting back to its default.
+    pub fn reset(&mut self, name: &str) -> Result<(), SettingError> {
+        let index = index_of(name)?;
+        self.values[index] = SETTINGS[index].default;
+        Ok(())
+    }
+
+    /// The value of a setting.
+    pub fn get(&self, name: &str) -> Result<SettingValue, SettingError> {
+        Ok(self.values[index_of(name)?])
+    }
+
+    /// Every setting with its value, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static Setting, SettingValue)> + '_ {
+        SETTINGS.iter().zip(self.values.iter().copied())
+    }
+
+    /// `describe_z`: least z of a gate hit that is shown.
+    pub fn describe_z(&self) -> f64 {
+        match self.known("describe_z") {
+            SettingValue::Real(real) => real,
+            other => unreachable!("describe_z holds {other:?}"),
+        }
+    }
+
+    /// `on_error = continue`.
+    pub fn continue_on_error(&self) -> bool {
+        self.known("on_error") == SettingValue::Word("continue")
+    }
+
+    /// `ffn = walk`; `auto` and `dense` are dense.
+    pub fn ffn_is_walk(&self) -> bool {
+        self.known("ffn") == SettingValue::Word("walk")
+    }
+
+    /// `walk_k`: features a layer, `None` for all.
+    pub fn walk_k(&self) -> Option<u64> {
+        match self.known("walk_k") {
+            SettingValue::CountOrAll(count) => count,
+            other => unreachable!("walk_k holds {other:?}"),
+        }
+    }
+
+    /// `enable_slot_lookup`.
+    pub fn enable_slot_lookup(&self) -> bool {
+        self.known("enable_slot_lookup") == SettingValue::Switch(true)
+    }
+
+    /// `enable_gate_slots`.
+    pub fn enable_gate_slots(&self) -> bool {
+        self.known("enable_gate_slots") == SettingValue::Switch(true)
+    }
+
+    fn known(&self, name: &'static str) -> SettingValue {
+        self.get(name).unwrap_or_else(|error| unreachable!("{error}"))
+    }
+}
+
+fn index_of(name: &str) -> Result<usize, SettingError> {
+    SETTINGS.iter().position(|setting| setting.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.name));
+        SettingError::Unknown { name: name.to_owned(), nearest }
+    })
+}
+
+fn convert(kind: SettingKind, literal: &SettingLiteral) -> Option<SettingValue> {
+    match (kind, literal) {
+        (SettingKind::Switch, SettingLiteral::Word(word)) => {
+            let word = word.to_ascii_lowercase();
+            match word.as_str() {
+                "on" | "true" | "yes" => Some(SettingValue::Switch(true)),
+                "off" | "false" | "no" => Some(SettingValue::Switch(false)),
+                _ => None,
+            }
+        }
+        (SettingKind::Word(words), SettingLiteral::Word(word)) => words
+            .iter()
+            .find(|candidate| candidate.eq_ignore_ascii_case(word))
+            .map(|word| SettingValue::Word(word)),
+        (SettingKind::Real { min, max }, SettingLiteral::Real(real)) => {
+            (min..=max).contains(real).then_some(SettingValue::Real(*real))
+        }
+        (SettingKind::Real { min, max }, SettingLiteral::Integer(integer)) => {
+            let real = *integer as f64;
+            (min..=max).contains(&real).then_some(SettingValue::Real(real))
+        }
+        (SettingKind::CountOrAll, SettingLiteral::Integer(integer)) => u64::try_from(*integer)
+            .ok()
+            .filter(|count| *count > 0)
+            .map(|count| SettingValue::CountOrAll(Some(count))),
+        (SettingKind::CountOrAll, SettingLiteral::Word(word)) => {
+            word.eq_ignore_ascii_case("all").then_some(SettingValue::CountOrAll(None))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_starts_at_its_default_and_comes_back_to_it() {
+        let mut settings = Settings::default();
+        for setting in SETTINGS {
+            assert_eq!(settings.get(setting.name), Ok(setting.default), "{}", setting.name);
+        }
+        let change = Settings::check("WALK_K", &SettingLiteral::Integer(64)).unwrap();
+        settings.apply(&change);
+        assert_eq!(settings.walk_k(), Some(64));
+        settings.reset("walk_k").unwrap();
+        assert_eq!(settings.walk_k(), None);
+    }
+
+    #[test]
+    fn a_misspelt_setting_names_the_one_that_was_meant() {
+        let error = Settings::check("describ_z", &SettingLiteral::Integer(1)).unwrap_err();
+        let SettingError::Unknown { nearest, .. } = error else { panic!("{error}") };
+        assert_eq!(nearest, Some("describe_z"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_what_is_allowed() {
+        for (name, literal) in [
+            ("walk_k", SettingLiteral::Integer(0)),
+            ("walk_k", SettingLiteral::Integer(-1)),
+            ("describe_z", SettingLiteral::Real(f64::NAN)),
+            ("describe_z", SettingLiteral::Integer(-1)),
+            ("ffn", SettingLiteral::Word("sparse".into())),
+            ("enable_slot_lookup", SettingLiteral::Integer(1)),
+        ] {
+            let error = Settings::check(name, &literal).unwrap_err();
+            assert!(matches!(error, SettingError::Value { .. }), "{name} took {literal:?}");
+        }
+    }
+
+    #[test]
+    fn settings_are_listed_by_name() {
+        assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+    }
+}

@@ -1,0 +1,277 @@
+//! What parses and is not served yet: the one place that says so.
+//!
+//! A statement or clause leaves this table when its operator lands.
+
+use crate::syntax::ast::{
+    ExplainFeatures, Expression, ExpressionKind, Select, Show, Statement, Table, Text, TextOperand,
+    Use,
+};
+use crate::syntax::{Span, SpannedStatement};
+
+/// A statement or clause that is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is not supported yet")]
+pub struct Unsupported {
+    /// The statement or clause, as its words.
+    pub what: &'static str,
+    /// Where.
+    pub span: Span,
+    /// What can be done instead.
+    pub hint: Option<&'static str>,
+}
+
+impl Unsupported {
+    /// Five characters, after SQLSTATE.
+    pub const CODE: &'static str = "0A000";
+}
+
+const EDITS: &str = "this version reads and infers; edits come with transactions";
+const HISTORY: &str = "this version keeps no history yet";
+const QUERY: &str = "select from one of EDGES, FEATURES and ENTITIES, filter with WHERE";
+const PARAMETERS: &str = "write the value itself";
+
+/// Refuses what is not served, with its place.
+///
+/// # Errors
+/// The first statement or clause that is not served.
+pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
+    let refuse = |what, hint| Err(Unsupported { what, span: spanned.span, hint: Some(hint) });
+    match &spanned.statement {
+        Statement::Extract(_) => Ok(()),
+        Statement::Use(target) => match target {
+            Use::Vindex { branch: Some(branch), .. } => Err(Unsupported {
+                what: "USE … BRANCH",
+                span: branch.span,
+                hint: Some("USE \"name\" uses its main branch"),
+            }),
+            Use::Remote(url) => Err(Unsupported {
+                what: "USE REMOTE",
+                span: url.span,
+                hint: Some("connect the client itself: larql --host URL"),
+            }),
+            Use::Model { auto_extract: Some(flag), .. } => Err(Unsupported {
+                what: "AUTO_EXTRACT",
+                span: flag.span,
+                hint: Some("EXTRACT MODEL \"…\" INTO \"…\" WITH INFERENCE, then USE it"),
+            }),
+            Use::Vindex { .. } | Use::Model { .. } => Ok(()),
+        },
+        Statement::Walk(walk) => {
+            check_text(&walk.prompt)?;
+            if let Some(mode) = &walk.mode
+                && mode.value == crate::syntax::ast::WalkMode::Dense
+            {
+                let hint = Some("a dense pass is INFER; WALK takes MODE HYBRID or PURE");
+                return Err(Unsupported { what: "WALK … MODE DENSE", span: mode.span, hint });
+            }
+            match &walk.compare {
+                Some(flag) => Err(Unsupported {
+                    what: "WALK … COMPARE",
+                    span: flag.span,
+                    hint: Some("INFER … COMPARE compares the walk with the dense path"),
+                }),
+                None => Ok(()),
+            }
+        }
+        Statement::Infer(infer) => check_text(&infer.prompt),
+        Statement::Describe(describe) => check_text(&describe.entity),
+        Statement::ExplainFeatures(explain) => check_explain_features(explain),
+        Statement::Explain(explain) => match explain.statement.statement {
+            Statement::Explain(_) => Err(Unsupported {
+                what: "EXPLAIN of EXPLAIN",
+                span: explain.statement.span,
+                hint: Some("explain the statement itself"),
+            }),
+            _ => check(&explain.statement),
+        },
+        Statement::Select(select) => check_select(select, spanned.span),
+        Statement::Show(show) => check_show(show, spanned.span),
+        Statement::Mount { .. }
+        | Statement::Unmount(_)
+        | Statement::Stats(_)
+        | Statement::Set { .. }
+        | Statement::Reset(_)
+        | Statement::VerifyVindex(_) => Ok(()),
+
+        Statement::Insert(_) => refuse("INSERT", EDITS),
+        Statement::Delete { .. } => refuse("DELETE", EDITS),
+        Statement::Update { .. } => refuse("UPDATE", EDITS),
+        Statement::Merge { .. } => refuse("MERGE", EDITS),
+        Statement::Rebalance { .. } => refuse("REBALANCE", EDITS),
+        Statement::CompactMinor => refuse("COMPACT MINOR", EDITS),
+        Statement::CompactMajor { .. } => refuse("COMPACT MAJOR", EDITS),
+        Statement::Begin => refuse("BEGIN", EDITS),
+        Statement::BeginPatch(_) => refuse("BEGIN PATCH", EDITS),
+        Statement::Commit => refuse("COMMIT", EDITS),
+        Statement::Rollback(_) => refuse("ROLLBACK", EDITS),
+        Statement::Savepoint(_) => refuse("SAVEPOINT", EDITS),
+        Statement::SavePatch(_) => refuse("SAVE PATCH", EDITS),
+        Statement::ApplyPatch { .. } => refuse("APPLY PATCH", EDITS),
+        Statement::RemovePatch(_) => refuse("REMOVE PATCH", EDITS),
+        Statement::CreateAssertion { .. } => refuse("CREATE ASSERTION", EDITS),
+        Statement::DropAssertion(_) => refuse("DROP ASSERTION", EDITS),
+        Statement::CheckAssertions => refuse("CHECK ASSERTIONS", EDITS),
+        Statement::Compile(_) => refuse("COMPILE", EDITS),
+        Statement::Diff(_) => refuse("DIFF", "compare answers of two mounts instead"),
+        Statement::CreateBranch { .. } => refuse("CREATE BRANCH", HISTORY),
+        Statement::DropBranch(_) => refuse("DROP BRANCH", HISTORY),
+        Statement::AsOf { .. } => refuse("AS OF", HISTORY),
+        Statement::Blame { .. } => refuse("BLAME", HISTORY),
+        Statement::Trace(_) => refuse("TRACE", "EXPLAIN INFER \"…\" shows the features at work"),
+        Statement::TraceOpen(_) => {
+            refuse("TRACE OPEN", "EXPLAIN INFER \"…\" shows the features at work")
+        }
+        Statement::Generate(_) => refuse("GENERATE", "larql run MODEL PROMPT generates text"),
+        Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
+        Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),
+        Statement::Prepare { .. } => refuse("PREPARE", PARAMETERS),
+        Statement::Execute { .. } => refuse("EXECUTE", PARAMETERS),
+        Statement::Deallocate(_) => refuse("DEALLOCATE", PARAMETERS),
+        Statement::CreateTable { .. } => refuse("CREATE TABLE", QUERY),
+        Statement::DropTable(_) => refuse("DROP TABLE", QUERY),
+        Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
+        Statement::CreateIndex { .. } => refuse("CREATE INDEX", "plans use scans and slot lookups"),
+        Statement::DropIndex(_) => refuse("DROP INDEX", "plans use scans and slot lookups"),
+        Statement::Copy { .. } => refuse("COPY", "larql -F csv -c '…' writes rows to a file"),
+        Statement::Export { .. } => refuse("EXPORT", "larql -F csv -c '…' writes rows to a file"),
+        Statement::Kill(_) => refuse("KILL", "Ctrl-C cancels the running statement"),
+        Statement::Pipe(stages) => Err(Unsupported {
+            what: "a pipe between statements",
+            span: stages.get(1).map_or(spanned.span, |stage| stage.span),
+            hint: Some("separate the statements with `;`"),
+        }),
+    }
+}
+
+fn check_text(text: &Text) -> Result<(), Unsupported> {
+    match text.value {
+        TextOperand::Literal(_) => Ok(()),
+        TextOperand::Parameter(_) => {
+            Err(Unsupported { what: "a parameter", span: text.span, hint: Some(PARAMETERS) })
+        }
+    }
+}
+
+fn check_explain_features(explain: &ExplainFeatures) -> Result<(), Unsupported> {
+    check_text(&explain.prompt)?;
+    match (&explain.with_attention, explain.infer) {
+        (Some(flag), true) => Err(Unsupported {
+            what: "EXPLAIN INFER … WITH ATTENTION",
+            span: flag.span,
+            hint: Some("leave it out to see the features"),
+        }),
+        (Some(flag), false) => Err(Unsupported {
+            what: "EXPLAIN WALK … WITH ATTENTION",
+            span: flag.span,
+            hint: Some("a walk runs no attention; EXPLAIN INFER does"),
+        }),
+        (None, _) => Ok(()),
+    }
+}
+
+fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
+    let refuse = |what, hint| Err(Unsupported { what, span, hint: Some(hint) });
+    match show {
+        Show::Relations { display: Some(display), .. }
+            if display.value == crate::syntax::ast::Display::Raw =>
+        {
+            Err(Unsupported {
+                what: "SHOW RELATIONS RAW",
+                span: display.span,
+                hint: Some(
+                    "without labels there is no relation to count; SELECT target FROM EDGES",
+                ),
+            })
+        }
+        Show::Features { filter, .. } => filter.as_ref().map_or(Ok(()), check_expression),
+        Show::Relations { .. }
+        | Show::Layers(_)
+        | Show::Entities { .. }
+        | Show::Models
+        | Show::Mounts
+        | Show::Setting(_) => Ok(()),
+        Show::Patches => refuse("SHOW PATCHES", EDITS),
+        Show::CompactStatus => refuse("SHOW COMPACT STATUS", EDITS),
+        Show::Assertions => refuse("SHOW ASSERTIONS", EDITS),
+        Show::Branches => refuse("SHOW BRANCHES", HISTORY),
+        Show::Indexes => refuse("SHOW INDEXES", "plans use scans and slot lookups"),
+        Show::Sessions => refuse("SHOW SESSIONS", "larql admin status counts them"),
+    }
+}
+
+fn check_select(select: &Select, span: Span) -> Result<(), Unsupported> {
+    let refuse = |what, span, hint| Err(Unsupported { what, span, hint: Some(hint) });
+    match select.from.as_ref().map(|source| &source.table) {
+        Some(Table::Named { .. }) => {}
+        Some(Table::Select(inner)) => return refuse("a sub-query", inner.span, QUERY),
+        None => return refuse("SELECT without FROM", span, QUERY),
+    }
+    if let Some(join) = select.joins.first() {
+        return refuse("JOIN", join.on.span, QUERY);
+    }
+    if let Some(key) = select.group_by.first() {
+        return refuse("GROUP BY", key.span, QUERY);
+    }
+    if let Some(flag) = &select.approximate {
+        return refuse("APPROX", flag.span, "leave it out: every scan is exact");
+    }
+    if let Some(nearest) = &select.nearest {
+        check_text(&nearest.value.entity)?;
+    }
+    for item in &select.items {
+        if let crate::syntax::ast::SelectItem::Expression { expression, .. } = item {
+            check_expression(expression)?;
+        }
+    }
+    select.filter.as_ref().map_or(Ok(()), check_expression)?;
+    select.order_by.iter().try_for_each(|key| check_expression(&key.expression))
+}
+
+const AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
+
+/// Refuses parameters and aggregates wherever they stand in an expression.
+fn check_expression(expression: &Expression) -> Result<(), Unsupported> {
+    let refuse = |what, hint| Err(Unsupported { what, span: expression.span, hint: Some(hint) });
+    match &expression.value {
+        ExpressionKind::Parameter(_) => refuse("a parameter", PARAMETERS),
+        ExpressionKind::Null
+        | ExpressionKind::Boolean(_)
+        | ExpressionKind::Integer(_)
+        | ExpressionKind::Real(_)
+        | ExpressionKind::Text(_)
+        | ExpressionKind::Column { .. } => Ok(()),
+        ExpressionKind::Not(operand) | ExpressionKind::Negate(operand) => check_expression(operand),
+        ExpressionKind::And(operands) | ExpressionKind::Or(operands) => {
+            operands.iter().try_for_each(check_expression)
+        }
+        ExpressionKind::Comparison { left, right, .. } => {
+            check_expression(left)?;
+            check_expression(right)
+        }
+        ExpressionKind::Like { value, pattern, .. } => {
+            check_expression(value)?;
+            check_expression(pattern)
+        }
+        ExpressionKind::InList { value, list, .. } => {
+            check_expression(value)?;
+            list.iter().try_for_each(check_expression)
+        }
+        ExpressionKind::Between { value, low, high, .. } => {
+            [value, low, high].into_iter().try_for_each(|operand| check_expression(operand))
+        }
+        ExpressionKind::IsNull { value, .. } => check_expression(value),
+        ExpressionKind::Arithmetic { first, rest } => {
+            check_expression(first)?;
+            rest.iter().try_for_each(|(_, operand)| check_expression(operand))
+        }
+        ExpressionKind::Function { name, distinct, arguments } => {
+            let is_aggregate = AGGREGATES.iter().any(|known| known.eq_ignore_ascii_case(name));
+            match arguments {
+                Some(arguments) if !is_aggregate && !distinct => {
+                    arguments.iter().try_for_each(check_expression)
+                }
+                _ => refuse("an aggregate", "SHOW ENTITIES and SHOW RELATIONS count"),
+            }
+        }
+    }
+}
