@@ -24,8 +24,8 @@ const SHORTLIST: usize = 48;
 /// Returns for each row of `vectors` the `k` tokens with the largest `unembedding row · vector`.
 ///
 /// Best first, of equal scores (as `f32`) the lowest token first; NaN is never returned, and a
-/// vocabulary smaller than `k` gives fewer. The first call's answer for gate rows against a scaled
-/// embedding with `k = 1` is each feature's strongest input token.
+/// vocabulary smaller than `k` gives fewer. Gate rows against the embedding, with `k` of 1, give each
+/// feature's strongest input token (a positive scale of the embedding changes the scores alone).
 ///
 /// # Shapes
 /// `unembedding`: `[V, H]`; `vectors`: `[F, H]`; result: `[F]` lists; panics if `H` differs.

@@ -22,25 +22,24 @@ macro_rules! accumulate {
     ($name:ident, $bytes:literal, $load:ident) => {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn $name(rows: &[(&[u8], f32)], out: &mut [f32]) {
-            let (fours, rest) = rows.as_chunks::<4>();
+            let (eights, rest) = rows.as_chunks::<8>();
             let whole = out.len() / 8 * 8;
-            for four in fours {
-                assert!(four.iter().all(|(row, _)| row.len() == out.len() * $bytes));
-                let weights = four.map(|(_, weight)| _mm256_set1_ps(weight));
+            for eight in eights {
+                assert!(eight.iter().all(|(row, _)| row.len() == out.len() * $bytes));
+                let weights = eight.map(|(_, weight)| _mm256_set1_ps(weight));
                 for first in (0..whole).step_by(8) {
-                    // SAFETY: `first + 8` is at most the length of `out` and of the four rows.
+                    // SAFETY: `first + 8` is at most the length of `out` and of the eight rows.
                     unsafe {
                         let sum = out.as_mut_ptr().add(first);
-                        let load = |row: usize| four[row].0.as_ptr().add(first * $bytes);
+                        let load = |row: usize| eight[row].0.as_ptr().add(first * $bytes);
                         let mut lanes = _mm256_loadu_ps(sum);
-                        lanes = _mm256_fmadd_ps(weights[0], $load(load(0)), lanes);
-                        lanes = _mm256_fmadd_ps(weights[1], $load(load(1)), lanes);
-                        lanes = _mm256_fmadd_ps(weights[2], $load(load(2)), lanes);
-                        lanes = _mm256_fmadd_ps(weights[3], $load(load(3)), lanes);
+                        for row in 0..8 {
+                            lanes = _mm256_fmadd_ps(weights[row], $load(load(row)), lanes);
+                        }
                         _mm256_storeu_ps(sum, lanes);
                     }
                 }
-                let ends = four.map(|(row, weight)| (&row[whole * $bytes..], weight));
+                let ends = eight.map(|(row, weight)| (&row[whole * $bytes..], weight));
                 scalar::$name(&ends, &mut out[whole..]);
             }
             for (row, weight) in rest {

@@ -88,7 +88,7 @@ impl KvCache {
     /// Makes room for `count` more positions, or says that memory does not suffice.
     ///
     /// Buffers grow by half, so that a long generation copies each row a few times only, and
-    /// never beyond `positions_max`; their content is undefined until `append`.
+    /// never beyond `positions_max`.
     pub(super) fn reserve(
         &mut self,
         count: usize,
