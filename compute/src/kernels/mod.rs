@@ -3,7 +3,7 @@
 //! A kernel takes slices and returns numbers; it does not know who calls it or why. Where an
 //! operation has variants, `scalar` defines it, `variants()` lists all that this processor can
 //! run (read by dispatch and by the tests), and `LARQL_ISA` limits the choice. The large products
-//! ([`matvec`], [`matvec_transposed`], [`matmul`], [`gate_scan`]) cut themselves into tiles for a
+//! ([`matvec()`], [`matvec_transposed()`], [`matmul()`], [`gate_scan()`]) cut themselves into tiles for a
 //! pool; their results do not depend on the number of its threads.
 
 pub mod accumulate;
