@@ -85,12 +85,8 @@ const fn hash(word: &[u8]) -> usize {
     let last = (word[length - 1] | 0x20) as usize;
     let middle = (word[length / 2] | 0x20) as usize;
     let second = (word[if length > 1 { 1 } else { 0 }] | 0x20) as usize;
-    (first.wrapping_mul(31)
-        ^ last.wrapping_mul(127)
-        ^ middle.wrapping_mul(523)
-        ^ second * 7
-        ^ length * 67)
-        % SLOTS
+    let mixed = (first * 31) ^ (last * 127) ^ (middle * 523) ^ (second * 7) ^ (length * 67);
+    mixed % SLOTS
 }
 
 impl Keyword {

@@ -3,7 +3,7 @@
 use nom::Parser;
 use nom::branch::alt;
 use nom::combinator::{map, opt, value};
-use nom::multi::{many0_count, separated_list1};
+use nom::multi::{many0, separated_list1};
 use nom::sequence::preceded;
 
 use super::cursor::{
@@ -52,7 +52,7 @@ pub(super) fn extract(input: Cursor<'_>) -> Parsed<'_, Statement> {
         (Keyword::F32, ExtractDtype::F32),
         (Keyword::Source, ExtractDtype::Source),
     ]);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::Components), components), |components| {
             extract.components = Some(components);
         }),
@@ -96,7 +96,7 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
         (Keyword::Fail, CompileConflict::Fail),
     ]);
     let on_conflict = keywords([Keyword::On, Keyword::Conflict]);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::Format), format), |format| compile.format = Some(format)),
         map(preceded(on_conflict, conflict), |conflict| compile.conflict = Some(conflict)),
         map(keyword(Keyword::Overwrite), |_| compile.overwrite = true),
@@ -111,7 +111,7 @@ pub(super) fn diff(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (input, right) = reference(input)?;
     let mut diff = Diff { left, right, layer: None, relation: None, limit: None, into_patch: None };
     let relation = alt((keyword(Keyword::Relation), keyword(Keyword::Relations)));
-    let (input, _) = many0_count(alt((
+    let (input, _) = many0(alt((
         map(preceded(keyword(Keyword::Layer), layer), |layer| diff.layer = Some(layer)),
         map(preceded(relation, string), |relation| diff.relation = Some(relation)),
         map(count(Keyword::Limit), |limit| diff.limit = limit),

@@ -3,7 +3,7 @@
 use nom::Parser;
 use nom::branch::alt;
 use nom::combinator::{map, opt, value};
-use nom::multi::{many0_count, separated_list1};
+use nom::multi::{many0, separated_list1};
 use nom::sequence::{delimited, preceded};
 
 use super::as_of;
@@ -81,7 +81,7 @@ pub(super) fn insert(input: Cursor<'_>) -> Parsed<'_, Statement> {
         (Keyword::Memit, InsertMode::Memit),
     ]);
     let mode = preceded((keyword(Keyword::Mode), optional_equals), mode);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(alt((at_layer, at_layers)), |range| insert.layers = Some(range)),
         map(preceded(keyword(Keyword::Confidence), number), |c| insert.confidence = Some(c)),
         map(preceded(keyword(Keyword::Alpha), number), |alpha| insert.alpha = Some(alpha)),
@@ -129,7 +129,7 @@ pub(super) fn merge(input: Cursor<'_>) -> Parsed<'_, Statement> {
 
 pub(super) fn rebalance(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (mut until_converged, mut rounds_max, mut floor, mut ceiling) = (false, None, None, None);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(keywords([Keyword::Until, Keyword::Converged]), |()| until_converged = true),
         map(positive(Keyword::Max), |rounds| rounds_max = rounds),
         map(preceded((keyword(Keyword::Floor), optional_equals), number), |p| floor = Some(p)),

@@ -3,7 +3,7 @@
 use nom::Parser;
 use nom::branch::alt;
 use nom::combinator::{map, opt, value};
-use nom::multi::{many0, many0_count, separated_list1};
+use nom::multi::{many0, separated_list1};
 use nom::sequence::preceded;
 
 use super::cursor::{
@@ -141,7 +141,7 @@ pub(super) fn describe(input: Cursor<'_>) -> Parsed<'_, Statement> {
         stream: false,
         limit: None,
     };
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(layer_choice, |choice| describe.layers = Some(choice)),
         map(relations_only, |()| describe.relations_only = true),
         map(display, |display| describe.display = Some(display)),
@@ -207,7 +207,7 @@ pub(super) fn walk(input: Cursor<'_>) -> Parsed<'_, Statement> {
         let (after, found) = mode(rest)?;
         Ok((after, Spanned::new(found, rest.span())))
     };
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(positive(Keyword::Top), |top| walk.top = top),
         map(layers, |layers| walk.layers = layers),
         map(mode, |mode| walk.mode = Some(mode)),
@@ -220,7 +220,7 @@ pub(super) fn walk(input: Cursor<'_>) -> Parsed<'_, Statement> {
 pub(super) fn infer(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (input, prompt) = text(input)?;
     let mut infer = Infer { prompt, top: None, compare: None };
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(positive(Keyword::Top), |top| infer.top = top),
         map(flag(Keyword::Compare), |compare| infer.compare = compare),
     )))
@@ -287,7 +287,7 @@ fn explain_features(input: Cursor<'_>, infer: bool) -> Parsed<'_, Statement> {
     };
     let with_attention = preceded(keyword(Keyword::With), flag(Keyword::Attention));
     let scope = alt((value(None, keywords([Keyword::All, Keyword::Layers])), map(band, Some)));
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(layers_range, |range| explain.layers = Some(range)),
         map(keyword(Keyword::Verbose), |_| explain.verbose = true),
         map(positive(Keyword::Top), |top| explain.top = top),
@@ -315,7 +315,7 @@ pub(super) fn trace(input: Cursor<'_>) -> Parsed<'_, Statement> {
     };
     let which = one_of([(Keyword::All, true), (Keyword::Last, false)]);
     let positions = preceded(keyword(Keyword::Positions), opt(which));
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::For), text), |target| trace.target = Some(target)),
         map(keyword(Keyword::Decompose), |_| trace.decompose = true),
         map(layers_range, |range| trace.layers = Some(range)),
@@ -339,7 +339,7 @@ pub(super) fn generate(input: Cursor<'_>) -> Parsed<'_, Statement> {
         stop: Vec::new(),
     };
     let temperature = preceded(keyword(Keyword::Temperature), number);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(positive(Keyword::Max), |tokens| generate.tokens_max = tokens),
         map(temperature, |temperature| generate.temperature = Some(temperature)),
         map(positive(Keyword::TopK), |k| generate.top_k = k),

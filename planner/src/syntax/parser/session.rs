@@ -3,7 +3,7 @@
 use nom::Parser;
 use nom::branch::alt;
 use nom::combinator::{map, opt, value};
-use nom::multi::many0_count;
+use nom::multi::many0;
 use nom::sequence::preceded;
 
 use super::cursor::{
@@ -54,7 +54,7 @@ pub(super) fn show(input: Cursor<'_>) -> Parsed<'_, Statement> {
 
 fn show_relations(input: Cursor<'_>) -> Parsed<'_, Show> {
     let (mut at, mut with_examples, mut shown) = (None, false, None);
-    let (rest, _) = many0_count(alt((
+    let (rest, _) = many0(alt((
         map(at_layer, |layer| at = Some(layer)),
         map(keywords([Keyword::With, Keyword::Examples]), |()| with_examples = true),
         map(spanned_display, |display| shown = Some(display)),
