@@ -1,1 +1,25 @@
-//! Placeholder until the first module lands.
+//! The larqld daemon: the one crate that sees storage, compute, planner and the wire.
+//!
+//! The life of a statement: `server` takes a frame, `session` decides that its script may run, `exec`
+//! parses, plans and runs it over an open model (`mounts`), and the answer goes back the same way.
+//! `engine` holds what sessions share; `pipeline` holds the long jobs; `failure` is how errors look
+//! to users.
+
+pub mod bench;
+pub mod bundled;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod exec;
+pub mod failure;
+mod failures_of_crates;
+pub mod generate;
+pub mod inference;
+mod machine;
+pub mod mounts;
+pub mod paths;
+pub mod pipeline;
+pub mod reference;
+pub mod server;
+pub mod session;
+pub mod text;

@@ -1,1 +1,114 @@
-fn main() {}
+//! Project tasks, run as `cargo xtask TASK`: what a person or CI does with the whole repository.
+//!
+//! `demo` and `test` are the README's two commands; `tidy` keeps the shape of the tree; `bench`
+//! measures. Anything that is not Rust or a C compiler is used where it is found and reported by
+//! name where it is not.
+
+mod bench;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the larqld repository")]
+enum Task {
+    /// Build what is needed and run `larql demo`: a tour on the bundled model
+    Demo {
+        /// Stay in the shell after the tour
+        #[arg(long)]
+        shell: bool,
+        /// Build with optimisations first
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every test there is
+    Test {
+        /// Only tests whose name contains this
+        filter: Vec<String>,
+    },
+    /// Check the shape of the tree: dependency direction, names, safety notes
+    Tidy,
+    /// Measure this machine: mount, DESCRIBE, gate scan, parser, decode, extraction
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Demo { shell, release } => demo(shell, release),
+        Task::Test { filter } => test(&filter),
+        Task::Tidy => tidy::run(&root()),
+        Task::Bench(arguments) => bench::run(&root(), &arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
+
+/// The `cargo` that runs us.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let shown = format!("{command:?}");
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Where cargo puts what it builds in that profile.
+fn built(release: bool) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join(if release { "release" } else { "debug" })
+}
+
+/// Builds the daemon and the shell and returns the folder they are in.
+fn build(release: bool) -> anyhow::Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--locked", "-p", "larqld", "-p", "larql-client", "--bins"]);
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    Ok(built(release))
+}
+
+fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
+    let binaries = build(release)?;
+    let mut command = Command::new(binaries.join("larql"));
+    command.arg("demo").arg(if shell { "--shell" } else { "--tour" });
+    run(&mut command)
+}
+
+fn test(filter: &[String]) -> anyhow::Result<()> {
+    // Whole-system tests start the real programs, so these are built first.
+    build(false)?;
+    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    if nextest {
+        run(cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]).args(filter))?;
+    } else {
+        println!("cargo-nextest is not installed: tests run by cargo test");
+        run(cargo().args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"]).args(filter))?;
+    }
+    if filter.is_empty() {
+        run(cargo().args(["test", "--workspace", "--locked", "--doc"]))?;
+    }
+    Ok(())
+}

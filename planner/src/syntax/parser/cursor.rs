@@ -237,6 +237,9 @@ impl ParseError<Cursor<'_>> for Refusal {
 }
 
 /// What a parser gives.
+///
+/// A clause stores its operand from within `map`; repeat such parsers with `many0`, which produces
+/// values, and not with `many0_count`, which does not call `map` at all.
 pub(super) type Parsed<'s, T> = IResult<Cursor<'s>, T, Refusal>;
 
 /// An error that no alternative can mend.

@@ -102,15 +102,17 @@ pub(super) fn set(input: Cursor<'_>) -> Parsed<'_, Statement> {
 }
 
 fn setting_literal(input: Cursor<'_>) -> Parsed<'_, SettingLiteral> {
-    let digits =
-        input.after(usize::from(matches!(input.symbol_at(0), Some(Symbol::Minus | Symbol::Plus))));
+    let negative = input.symbol_at(0) == Some(Symbol::Minus);
+    let signed = negative || input.symbol_at(0) == Some(Symbol::Plus);
+    let digits = input.after(usize::from(signed));
     let integer = digits
         .first()
         .filter(|lexeme| lexeme.kind == LexemeKind::Integer)
-        .and_then(|lexeme| lexeme.text.parse::<i64>().ok());
+        .and_then(|lexeme| lexeme.text.parse::<u64>().ok())
+        .and_then(|size| {
+            if negative { 0i64.checked_sub_unsigned(size) } else { i64::try_from(size).ok() }
+        });
     if let Some(integer) = integer {
-        let negative = input.symbol_at(0) == Some(Symbol::Minus);
-        let integer = if negative { -integer } else { integer };
         return Ok((digits.after(1), SettingLiteral::Integer(integer)));
     }
     alt((

@@ -1,0 +1,376 @@
+//! The engine: everything that sessions share, and the context that each of them has.
+//!
+//! It owns the files, the catalog, the mounts and the compute pool. It decides nothing about
+//! statements; `exec` runs them against it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use larql_compute::cpu::Pool;
+use larql_planner::catalog::{Catalog as PlannerCatalog, CostConstants, Mount, Settings};
+use larql_storage::catalog::{Catalog, MountKind, MountRecord};
+use larql_storage::file::Files;
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::failure::{Failure, code};
+use crate::machine;
+use crate::mounts::{Kind, Model, Mounted};
+use crate::paths;
+use crate::session::Role;
+
+/// A mount as it is remembered: open, or not to be had at the moment.
+#[derive(Debug, Clone)]
+pub enum MountEntry {
+    /// Ready to answer.
+    Open(Arc<Mounted>),
+    /// Remembered, and not readable now.
+    Unavailable {
+        /// Where it was.
+        path: PathBuf,
+        /// Why it cannot be read.
+        failure: Failure,
+    },
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Engine {
+    files: Arc<dyn Files>,
+    catalog: Mutex<Catalog>,
+    mounts: ArcSwap<BTreeMap<String, MountEntry>>,
+    /// Models opened by path, for as long as somebody uses them.
+    opened: Mutex<HashMap<PathBuf, Weak<Model>>>,
+    pool: Pool,
+    costs: CostConstants,
+    data_dir: PathBuf,
+    roots: Vec<PathBuf>,
+    started: Instant,
+    sessions: AtomicU64,
+    statements: AtomicU64,
+}
+
+impl Engine {
+    /// Opens the catalog in the data directory and everything it remembers as mounted.
+    ///
+    /// A mount that cannot be opened is remembered as unavailable, with a warning: one model that is
+    /// gone must not keep the daemon from serving the others.
+    ///
+    /// # Errors
+    /// When the catalog cannot be opened.
+    pub fn open(config: &Config, files: Arc<dyn Files>) -> Result<Arc<Self>, Failure> {
+        let catalog = Catalog::open(&config.data_dir.join("catalog"))?;
+        let pool = Pool::new(config.threads);
+        let costs = machine::costs(&catalog, &pool);
+        let engine = Arc::new(Self {
+            files,
+            catalog: Mutex::new(catalog),
+            mounts: ArcSwap::default(),
+            opened: Mutex::default(),
+            pool,
+            costs,
+            data_dir: config.data_dir.clone(),
+            roots: config.roots.clone(),
+            started: Instant::now(),
+            sessions: AtomicU64::new(0),
+            statements: AtomicU64::new(0),
+        });
+        // A record that is damaged is no reason to forget the others.
+        let (records, problems) = engine.catalog.lock().mounts_and_problems()?;
+        for problem in problems {
+            tracing::error!("{problem}: {}", problem.hint());
+        }
+        for record in records {
+            let entry = match engine.model(&record.path) {
+                Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
+                Err(failure) => {
+                    tracing::warn!(mount = record.name, "not available: {}", failure.message);
+                    MountEntry::Unavailable { path: record.path, failure }
+                }
+            };
+            engine.publish(&record.name, Some(entry));
+        }
+        for path in &config.mounts {
+            let name = paths::stem(path);
+            if !engine.mounts.load().contains_key(&name) {
+                engine.mount(path, &name)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The context of a new session.
+    pub fn open_session(self: &Arc<Self>, id: u64, caller: &str, role: Role, owner: bool) -> SessionContext {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        SessionContext {
+            shared: Arc::new(SessionShared {
+                engine: self.clone(),
+                id,
+                caller: caller.to_owned(),
+                role,
+                owner,
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    /// The compute pool.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// When the daemon started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Sessions open now.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Statements answered since the start.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answered statement.
+    pub fn count_statement(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All mounts as of now.
+    pub fn mounts(&self) -> Arc<BTreeMap<String, MountEntry>> {
+        self.mounts.load_full()
+    }
+
+    /// The mount of that name.
+    ///
+    /// # Errors
+    /// `UNDEFINED_OBJECT` if there is none, or why it is unavailable.
+    pub fn mounted(&self, name: &str) -> Result<Arc<Mounted>, Failure> {
+        match self.mounts.load().get(name) {
+            Some(MountEntry::Open(mounted)) => Ok(mounted.clone()),
+            Some(MountEntry::Unavailable { failure, .. }) => Err(failure.clone()),
+            None => Err(Failure::new(code::UNDEFINED_OBJECT, format!("nothing is mounted as \"{name}\""))
+                .hint("SHOW MOUNTS lists what is; MOUNT \"path\" AS name adds")),
+        }
+    }
+
+    /// Opens the model in a directory, or shares it with those who have it open.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn model(&self, path: &Path) -> Result<Arc<Model>, Failure> {
+        let path = self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
+        if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
+            && model.check().is_ok()
+        {
+            return Ok(model);
+        }
+        let model = Arc::new(Model::open(&self.files, &path)?);
+        let mut opened = self.opened.lock();
+        opened.retain(|_, model| model.strong_count() > 0);
+        opened.insert(path, Arc::downgrade(&model));
+        Ok(model)
+    }
+
+    /// Mounts a directory under a name, durably.
+    ///
+    /// # Errors
+    /// `EXISTS` when the name stands for another directory; as [`Model::open`]; when the catalog
+    /// cannot be written.
+    pub fn mount(&self, path: &Path, name: &str) -> Result<Arc<Mounted>, Failure> {
+        let model = self.model(path)?;
+        let catalog = self.catalog.lock();
+        if let Some(MountEntry::Open(there)) = self.mounts.load().get(name)
+            && there.model.path() != model.path()
+        {
+            let message = format!("\"{name}\" is mounted already, from {}", there.model.path().display());
+            return Err(Failure::new(code::EXISTS, message).hint("choose another name: MOUNT \"path\" AS name"));
+        }
+        catalog.put_mount(&MountRecord {
+            name: name.to_owned(),
+            path: model.path().to_owned(),
+            kind: match model.kind() {
+                Kind::Vindex => MountKind::Vindex,
+                Kind::Checkpoint => MountKind::Checkpoint,
+            },
+            base_hash: model.base_hash().to_owned(),
+        })?;
+        let mounted = Arc::new(Mounted { name: name.to_owned(), model });
+        self.publish(name, Some(MountEntry::Open(mounted.clone())));
+        Ok(mounted)
+    }
+
+    /// Forgets a mount, durably. Statements that run on it keep it until they end.
+    ///
+    /// # Errors
+    /// `UNDEFINED_OBJECT` when there is no such mount; when the catalog cannot be written.
+    pub fn unmount(&self, name: &str) -> Result<(), Failure> {
+        let catalog = self.catalog.lock();
+        if !self.mounts.load().contains_key(name) {
+            let message = format!("nothing is mounted as \"{name}\"");
+            return Err(Failure::new(code::UNDEFINED_OBJECT, message).hint("SHOW MOUNTS lists what is"));
+        }
+        catalog.remove_mount(name)?;
+        self.publish(name, None);
+        Ok(())
+    }
+
+    /// What a MODEL argument names: a mount, or a directory. The result may have no durable mount.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn find_model(&self, reference: &str, base: Option<&Path>, owner: bool) -> Result<Arc<Mounted>, Failure> {
+        if !paths::looks_like_path(reference)
+            && let Ok(mounted) = self.mounted(reference)
+        {
+            return Ok(mounted);
+        }
+        let path = self.resolve(reference, base, owner)?;
+        if !path.exists() && !paths::looks_like_path(reference) {
+            return self.mounted(reference);
+        }
+        let name = paths::stem(&path);
+        Ok(Arc::new(Mounted { name, model: self.model(&path)? }))
+    }
+
+    /// A path of a statement, made absolute and checked against what the session may name.
+    ///
+    /// # Errors
+    /// As [`paths::resolve`].
+    pub fn resolve(&self, text: &str, base: Option<&Path>, owner: bool) -> Result<PathBuf, Failure> {
+        paths::resolve(text, base, if owner { None } else { Some(&self.roots) })
+    }
+
+    fn publish(&self, name: &str, entry: Option<MountEntry>) {
+        self.mounts.rcu(|mounts| {
+            let mut mounts = BTreeMap::clone(mounts);
+            match &entry {
+                Some(entry) => mounts.insert(name.to_owned(), entry.clone()),
+                None => mounts.remove(name),
+            };
+            mounts
+        });
+    }
+}
+
+#[derive(Debug)]
+struct SessionShared {
+    engine: Arc<Engine>,
+    id: u64,
+    caller: String,
+    role: Role,
+    owner: bool,
+    state: Mutex<SessionState>,
+}
+
+impl Drop for SessionShared {
+    fn drop(&mut self) {
+        self.engine.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a session remembers between statements.
+#[derive(Debug, Default)]
+pub struct SessionState {
+    /// The mount in use.
+    pub current: Option<Arc<Mounted>>,
+    /// The session's settings.
+    pub settings: Settings,
+}
+
+/// One session's way to the engine; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SessionContext {
+    shared: Arc<SessionShared>,
+}
+
+impl SessionContext {
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.shared.engine
+    }
+
+    /// The session's number.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Who the caller is, for logs.
+    pub fn caller(&self) -> &str {
+        &self.shared.caller
+    }
+
+    /// What the session may do.
+    pub fn role(&self) -> Role {
+        self.shared.role
+    }
+
+    /// Whether the caller is the daemon's own user.
+    pub fn owner(&self) -> bool {
+        self.shared.owner
+    }
+
+    /// What the session remembers. Held for moments only, never while something runs.
+    pub fn state(&self) -> parking_lot::MutexGuard<'_, SessionState> {
+        self.shared.state.lock()
+    }
+
+    /// The catalog as the planner sees it in this moment.
+    pub fn snapshot(&self) -> CatalogSnapshot {
+        let state = self.state();
+        CatalogSnapshot {
+            current: state.current.clone(),
+            settings: state.settings.clone(),
+            mounts: self.engine().mounts(),
+            costs: self.engine().costs,
+        }
+    }
+}
+
+/// What the planner plans against: one moment of the catalog and of the session.
+#[derive(Debug)]
+pub struct CatalogSnapshot {
+    /// The mount in use.
+    pub current: Option<Arc<Mounted>>,
+    settings: Settings,
+    mounts: Arc<BTreeMap<String, MountEntry>>,
+    costs: CostConstants,
+}
+
+impl PlannerCatalog for CatalogSnapshot {
+    fn current(&self) -> Option<Arc<dyn Mount>> {
+        self.current.clone().map(|mounted| mounted as Arc<dyn Mount>)
+    }
+
+    fn mount(&self, name: &str) -> Option<Arc<dyn Mount>> {
+        match self.mounts.get(name) {
+            Some(MountEntry::Open(mounted)) => Some(mounted.clone()),
+            _ => None,
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn costs(&self) -> &CostConstants {
+        &self.costs
+    }
+}

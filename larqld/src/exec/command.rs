@@ -1,0 +1,102 @@
+//! Statements that change what the session or the daemon has: USE, MOUNT, UNMOUNT, SET, RESET.
+
+use std::sync::Arc;
+
+use larql_planner::physical::plan::{Operator as Physical, Use};
+
+use super::mount_row::mount_row;
+use super::{Operator, Row, Work};
+use crate::failure::{Failure, code};
+use crate::mounts::{Kind, Mounted};
+use crate::paths;
+use crate::session::Role;
+
+/// Does one thing once and tells what it did.
+pub(super) struct Command {
+    operator: Option<Physical>,
+}
+
+impl Command {
+    pub(super) fn new(operator: Physical) -> Self {
+        Self { operator: Some(operator) }
+    }
+}
+
+impl Operator for Command {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        match self.operator.take() {
+            Some(Physical::Use(wanted)) => return use_mount(work, &wanted).map(|row| Some(vec![row])),
+            Some(Physical::Mount { path, name }) => return mount(work, &path, name).map(|row| Some(vec![row])),
+            Some(Physical::Unmount { name }) => {
+                work.engine().unmount(&name)?;
+                work.notice(format!("unmounted {name}"), "")?;
+            }
+            Some(Physical::Set(change)) => work.context.state().settings.apply(&change),
+            Some(Physical::Reset { name }) => {
+                let reset = work.context.state().settings.reset(name);
+                reset.map_err(|error| Failure::new(code::UNDEFINED_OBJECT, error.to_string()))?;
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+}
+
+fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<Row, Failure> {
+    let mounted = match wanted {
+        Use::Vindex(reference) => find(work, reference, Kind::Vindex)?,
+        Use::Model(reference) => find(work, reference, Kind::Checkpoint)?,
+        Use::Current => work.mounted.clone().ok_or_else(|| {
+            Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"")
+        })?,
+    };
+    mounted.model.check()?;
+    work.context.state().current = Some(mounted.clone());
+    let row = mount_row(work, &mounted);
+    work.mounted = Some(mounted);
+    Ok(row)
+}
+
+fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {
+    let engine = work.engine();
+    let by_name = if paths::looks_like_path(reference) { None } else { Some(engine.mounted(reference)) };
+    let mounted = match by_name {
+        Some(Ok(mounted)) => mounted,
+        // A mount that is remembered and cannot be read says so, rather than "no such file".
+        Some(Err(failure)) if failure.code != code::UNDEFINED_OBJECT => return Err(failure),
+        unknown => {
+            let path = work.resolve(reference)?;
+            if !path.exists() && let Some(Err(failure)) = unknown {
+                return Err(failure);
+            }
+            // Opening a directory that nobody mounted is an administrator's act.
+            if work.context.role() < Role::Admin {
+                let message = "opening a directory needs the role admin; USE a mounted name";
+                return Err(Failure::new(code::FORBIDDEN, message).hint("SHOW MOUNTS lists the names"));
+            }
+            Arc::new(Mounted { name: paths::stem(&path), model: engine.model(&path)? })
+        }
+    };
+    match (kind, mounted.model.kind()) {
+        (Kind::Checkpoint, Kind::Vindex) => Err(Failure::new(
+            code::INVALID_PARAMETER,
+            format!("{reference:?} is a vindex, not a checkpoint"),
+        )
+        .hint(format!("USE {reference:?}"))),
+        (Kind::Vindex, Kind::Checkpoint) if engine.mounted(&mounted.name).is_err() => Err(Failure::new(
+            code::INVALID_PARAMETER,
+            format!("{reference:?} is a checkpoint, not a vindex"),
+        )
+        .hint(format!("USE MODEL {reference:?} runs it as it is; EXTRACT makes a vindex of it"))),
+        _ => Ok(mounted),
+    }
+}
+
+fn mount(work: &mut Work<'_>, path: &str, name: Option<String>) -> Result<Row, Failure> {
+    let path = work.resolve(path)?;
+    let name = name.unwrap_or_else(|| paths::stem(&path));
+    let mounted = work.engine().mount(&path, &name)?;
+    let row = mount_row(work, &mounted);
+    work.mounted = Some(mounted);
+    Ok(row)
+}

@@ -1,0 +1,52 @@
+//! EXPLAIN: a plan as rows; with ANALYZE, what running it took.
+
+use larql_planner::explain::{Measured, Measurements, rows};
+use larql_planner::physical::plan::{self, Node};
+
+use super::rows::Ready;
+use super::{Operator, Row, Work, build};
+use crate::failure::Failure;
+
+/// Shows a plan; runs it first when asked to.
+pub(super) struct Explain {
+    explain: plan::Explain,
+    plan: Node,
+    ready: Option<Ready>,
+}
+
+impl Explain {
+    pub(super) fn new(explain: plan::Explain, plan: Node) -> Self {
+        Self { explain, plan, ready: None }
+    }
+
+    fn run(&self, work: &mut Work<'_>) -> Result<Ready, Failure> {
+        let measured = if self.explain.analyze { Some(self.measure(work)?) } else { None };
+        Ok(Ready::new(rows(&self.explain, &self.plan, measured.as_ref())))
+    }
+
+    /// Runs the plan, throws its rows away and returns what each node did by itself.
+    fn measure(&self, work: &mut Work<'_>) -> Result<Measurements, Failure> {
+        let mut root = build(&self.plan)?;
+        while root.next(work)?.is_some() {
+            work.cancel.check()?;
+        }
+        let elapsed = |node: &Node| work.meters()[node.id as usize].elapsed;
+        let mut measured = Measurements::new();
+        self.plan.visit(&mut |node, _| {
+            let meter = work.meters()[node.id as usize];
+            let below = node.children.iter().map(elapsed).sum();
+            let ms = meter.elapsed.saturating_sub(below).as_secs_f64() * 1e3;
+            measured.insert(node.id, Measured { rows: meter.rows, bytes: meter.bytes, ms });
+        });
+        Ok(measured)
+    }
+}
+
+impl Operator for Explain {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if self.ready.is_none() {
+            self.ready = Some(self.run(work)?);
+        }
+        Ok(self.ready.as_mut().and_then(Ready::batch))
+    }
+}

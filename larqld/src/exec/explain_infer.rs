@@ -1,0 +1,105 @@
+//! EXPLAIN INFER: the features that act at the last token of a prompt.
+//!
+//! A hook keeps what entered each layer's feed-forward network at the last position, and the
+//! activations that came of it; the gate scores of that input rank the features.
+
+use std::collections::BTreeMap;
+
+use larql_compute::kernels::top_k::top_k_by_magnitude;
+use larql_compute::model::{Hook, Precision};
+use larql_planner::layers::LayerSet;
+use larql_planner::physical::plan;
+
+use super::feature_row::{FeatureRows, Hit};
+use super::gate_scan::layer_scores;
+use super::{Operator, Row, Work};
+use crate::failure::Failure;
+use crate::inference::{self, Run};
+
+/// Runs the prompt, then gives one layer a batch.
+pub(super) struct ExplainInfer {
+    explain: plan::ExplainInfer,
+    /// Layers yet to be given, with what was captured of them.
+    captured: Option<std::collections::btree_map::IntoIter<u32, Captured>>,
+}
+
+#[derive(Debug, Default)]
+struct Captured {
+    input: Vec<f32>,
+    activations: Vec<f32>,
+}
+
+/// Keeps the last position of some layers.
+struct CaptureFfn<'a> {
+    layers: &'a LayerSet,
+    last: usize,
+    captured: BTreeMap<u32, Captured>,
+}
+
+impl Hook for CaptureFfn<'_> {
+    fn begin(&mut self, position_first: usize, count: usize) {
+        self.last = position_first + count - 1;
+    }
+
+    fn ffn_in(&mut self, layer: usize, input: &mut [f32]) {
+        let layer = layer as u32;
+        if self.layers.contains(layer) {
+            self.captured.entry(layer).or_default().input = input.to_vec();
+        }
+    }
+
+    fn activations(&mut self, layer: usize, position: usize, activations: &mut [f32]) {
+        let layer = layer as u32;
+        if position == self.last && self.layers.contains(layer) {
+            self.captured.entry(layer).or_default().activations = activations.to_vec();
+        }
+    }
+}
+
+impl ExplainInfer {
+    pub(super) fn new(explain: plan::ExplainInfer) -> Self {
+        Self { explain, captured: None }
+    }
+
+    fn capture(&self, work: &mut Work<'_>) -> Result<BTreeMap<u32, Captured>, Failure> {
+        let model = work.model()?;
+        let tokens = inference::prompt_tokens(&model, &self.explain.prompt)?;
+        let ffn = inference::ffn(self.explain.ffn);
+        let mut hook = CaptureFfn { layers: &self.explain.layers, last: 0, captured: BTreeMap::new() };
+        let mut run = Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
+        run.prefill(&tokens, Some(&mut hook), work.cancel)?;
+        work.touch(run.bytes_touched());
+        let hidden = model.architecture().hidden_size;
+        for captured in hook.captured.values_mut() {
+            captured.input.drain(..captured.input.len().saturating_sub(hidden));
+        }
+        Ok(hook.captured)
+    }
+}
+
+impl Operator for ExplainInfer {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if self.captured.is_none() {
+            self.captured = Some(self.capture(work)?.into_iter());
+        }
+        let model = work.model()?;
+        let most = usize::try_from(self.explain.top).unwrap_or(usize::MAX);
+        let Some(layers) = &mut self.captured else { return Ok(None) };
+        for (layer, captured) in layers.by_ref() {
+            work.cancel.check()?;
+            let scores = layer_scores(work, &model, layer, &captured.input)?;
+            let mut rows = FeatureRows::new(&model, &self.explain.columns, None)?;
+            let mut batch = Vec::new();
+            for (feature, score) in top_k_by_magnitude(&scores, most.min(scores.len())) {
+                let activation = captured.activations.get(feature).copied().or(Some(0.0));
+                let hit = Hit { score: Some(score), activation };
+                batch.extend(rows.row(layer, feature as u32, hit, false));
+            }
+            rows.finish(work);
+            if !batch.is_empty() {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+}

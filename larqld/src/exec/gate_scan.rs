@@ -1,0 +1,196 @@
+//! Feature sources with a query: gate scores of whole layers, or of slots.
+
+use std::sync::Arc;
+
+use larql_compute::kernels::gate_scan::gate_scan;
+use larql_compute::kernels::top_k::top_k_by_magnitude;
+use larql_compute::model::{Role, Weights as _};
+use larql_planner::layers::{LayerSet, Slot};
+use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
+
+use super::feature_row::{FeatureRows, Hit, z};
+use super::{Operator, Row, Work};
+use crate::failure::{Failure, code};
+use crate::mounts::Model;
+
+/// The vector that a query stands for.
+///
+/// # Errors
+/// `EMPTY_TEXT` where the text has no token in the vocabulary.
+pub(super) fn query_vector(model: &Model, query: &QueryVector) -> Result<Vec<f32>, Failure> {
+    let tokenizer = model.tokenizer()?;
+    let (text, ids) = match query {
+        QueryVector::Entity(text) => (text, tokenizer.encode(text, false)?),
+        QueryVector::LastToken(text) => {
+            let ids = tokenizer.encode(text, true)?;
+            (text, ids.last().copied().into_iter().collect())
+        }
+    };
+    let embeddings = model
+        .matrix(Role::Embedding, None)
+        .ok_or_else(|| Failure::new(code::MISSING_COMPONENT, "the mount has no embeddings"))?
+        .view;
+    let scale = model.architecture().embed_scale;
+    let mut sum = vec![0.0_f64; embeddings.columns()];
+    let mut row = vec![0.0_f32; embeddings.columns()];
+    let mut found = 0_u32;
+    for id in ids.into_iter().map(|id| id as usize).filter(|&id| id < embeddings.rows()) {
+        embeddings.row_f32(id, &mut row);
+        for (sum, &value) in sum.iter_mut().zip(&row) {
+            *sum += f64::from(scale * value);
+        }
+        found += 1;
+    }
+    if found == 0 {
+        return Err(Failure::new(code::EMPTY_TEXT, format!("{text:?} has no token in the vocabulary")));
+    }
+    Ok(sum.into_iter().map(|sum| (sum / f64::from(found)) as f32).collect())
+}
+
+/// The entity that rows of this query have; a prompt is none.
+fn entity(query: &QueryVector) -> Option<Arc<str>> {
+    match query {
+        QueryVector::Entity(text) => Some(text.clone()),
+        QueryVector::LastToken(_) => None,
+    }
+}
+
+/// The gate scores of one layer.
+pub(super) fn layer_scores(
+    work: &mut Work<'_>,
+    model: &Model,
+    layer: u32,
+    vector: &[f32],
+) -> Result<Vec<f32>, Failure> {
+    let Some(gates) = model.matrix(Role::Gate, Some(layer as usize)) else { return Ok(Vec::new()) };
+    work.touch(gates.view.bytes().len() as u64);
+    Ok(gate_scan(work.engine().pool(), &gates.view, vector, work.cancel)?)
+}
+
+/// Whether a hit passes DESCRIBE's relative threshold.
+fn passes(model: &Model, layer: u32, score: f32, z_min: Option<f64>) -> bool {
+    z_min.is_none_or(|z_min| score > 0.0 && z(model, layer, score).is_some_and(|z| z >= z_min))
+}
+
+/// Scores whole layers, one layer a batch.
+pub(super) struct GateScan {
+    query: QueryVector,
+    layers: std::vec::IntoIter<u32>,
+    k: Option<u64>,
+    z_min: Option<f64>,
+    tokens_required: bool,
+    /// Whether K counts only features with output tokens, as NEAREST wants.
+    k_of_rows: bool,
+    columns: Vec<FeatureColumn>,
+    vector: Option<Vec<f32>>,
+}
+
+impl GateScan {
+    pub(super) fn new(scan: plan::GateScan) -> Self {
+        Self {
+            query: scan.query,
+            layers: scan.layers.iter().collect::<Vec<_>>().into_iter(),
+            k: scan.k,
+            z_min: scan.z_min,
+            tokens_required: scan.tokens_required,
+            k_of_rows: false,
+            columns: scan.columns,
+            vector: None,
+        }
+    }
+
+    /// `NEAREST TO … AT LAYER …`: the first rows of one layer.
+    pub(super) fn nearest(nearest: plan::Nearest) -> Self {
+        Self {
+            query: QueryVector::Entity(nearest.entity),
+            layers: LayerSet::one(nearest.layer).iter().collect::<Vec<_>>().into_iter(),
+            k: nearest.k,
+            z_min: None,
+            tokens_required: true,
+            k_of_rows: true,
+            columns: nearest.columns,
+            vector: None,
+        }
+    }
+}
+
+impl Operator for GateScan {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        let model = work.model()?;
+        if self.vector.is_none() {
+            self.vector = Some(query_vector(&model, &self.query)?);
+        }
+        let vector = self.vector.clone().unwrap_or_default();
+        for layer in self.layers.by_ref() {
+            work.cancel.check()?;
+            let scores = layer_scores(work, &model, layer, &vector)?;
+            let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
+            let considered = if self.k_of_rows { scores.len() } else { most.min(scores.len()) };
+            let mut rows = FeatureRows::new(&model, &self.columns, entity(&self.query))?;
+            let mut batch = Vec::new();
+            for (feature, score) in top_k_by_magnitude(&scores, considered) {
+                if batch.len() >= most {
+                    break;
+                }
+                if passes(&model, layer, score, self.z_min) {
+                    let hit = Hit { score: Some(score), activation: None };
+                    batch.extend(rows.row(layer, feature as u32, hit, self.tokens_required));
+                }
+            }
+            rows.finish(work);
+            if !batch.is_empty() {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Scores named slots only.
+pub(super) struct GateSlots {
+    slots: plan::GateSlots,
+    done: bool,
+}
+
+impl GateSlots {
+    pub(super) fn new(slots: plan::GateSlots) -> Self {
+        Self { slots, done: false }
+    }
+}
+
+impl Operator for GateSlots {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(None);
+        }
+        let model = work.model()?;
+        let vector = query_vector(&model, &self.slots.query)?;
+        let mut hits: Vec<(Slot, f32)> = Vec::new();
+        for &slot in &self.slots.slots {
+            work.cancel.check()?;
+            let Some(gates) = model.matrix(Role::Gate, Some(slot.layer as usize)) else { continue };
+            let feature = slot.feature as usize;
+            if feature >= gates.view.rows() {
+                continue;
+            }
+            // The same kernel as the scan, over one row, so that both give the same bits.
+            let row = gates.view.rows_range(feature..feature + 1);
+            work.touch(row.bytes().len() as u64);
+            let score = gate_scan(work.engine().pool(), &row, &vector, work.cancel)?[0];
+            if passes(&model, slot.layer, score, self.slots.z_min) {
+                hits.push((slot, score));
+            }
+        }
+        hits.sort_by(|(a, a_score), (b, b_score)| {
+            a.layer.cmp(&b.layer).then(b_score.abs().total_cmp(&a_score.abs())).then(a.feature.cmp(&b.feature))
+        });
+        let mut rows = FeatureRows::new(&model, &self.slots.columns, entity(&self.slots.query))?;
+        let mut batch = Vec::new();
+        for (slot, score) in hits {
+            let hit = Hit { score: Some(score), activation: None };
+            batch.extend(rows.row(slot.layer, slot.feature as u32, hit, self.slots.tokens_required));
+        }
+        rows.finish(work);
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+}

@@ -1,0 +1,54 @@
+//! INFER: the next token of a prompt.
+
+use larql_compute::model::Precision;
+use larql_compute::sample::softmax_top_k;
+use larql_planner::physical::plan::{self, FfnPath};
+use larql_planner::value::Value;
+
+use super::{Operator, Row, Work};
+use crate::failure::Failure;
+use crate::inference::{self, Run};
+
+/// Runs the prompt once and gives the most probable tokens.
+pub(super) struct Infer {
+    infer: Option<plan::Infer>,
+}
+
+impl Infer {
+    pub(super) fn new(infer: plan::Infer) -> Self {
+        Self { infer: Some(infer) }
+    }
+}
+
+impl Operator for Infer {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        let Some(infer) = self.infer.take() else { return Ok(None) };
+        let model = work.model()?;
+        let tokens = inference::prompt_tokens(&model, &infer.prompt)?;
+        let ffn = inference::ffn(infer.ffn);
+        let mut run = Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
+        run.prefill(&tokens, None, work.cancel)?;
+        work.touch(run.bytes_touched());
+        let tokenizer = model.tokenizer()?;
+        let most = usize::try_from(infer.top).unwrap_or(usize::MAX);
+        let rows = softmax_top_k(run.logits(), most).into_iter().zip(1..).map(|((id, logit, probability), rank)| {
+            let mut row = vec![
+                Value::Integer(rank),
+                Value::Text(tokenizer.word(id)),
+                Value::Integer(id.into()),
+                Value::Score(probability),
+                Value::Score(logit),
+                Value::text("model"),
+            ];
+            if infer.compare {
+                row.push(Value::text(match infer.ffn {
+                    FfnPath::Dense => "dense",
+                    FfnPath::Walk { .. } => "walk",
+                }));
+            }
+            row
+        });
+        let rows: Vec<Row> = rows.collect();
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}

@@ -1,0 +1,201 @@
+//! Running plans: one file a physical operator, rows out in batches.
+//!
+//! [`run_script`] is the spine: text to statements (planner), each statement to a plan (planner), the
+//! plan to operators (here), their batches to the client as they come. An operator pulls from its
+//! children and answers `None` when it has no more. [`Work`] is what operators share: the mount that
+//! the statement began with, the cancel token, and the meters that EXPLAIN ANALYZE and the summary
+//! read.
+//!
+//! Promises: a statement answers from the model that it was planned on, from its first row to its
+//! last; the first batch leaves before the second is computed; a cancel is seen between batches and
+//! inside every kernel; a panic in an operator fails its statement and nothing else.
+//!
+//! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
+
+mod command;
+mod describe;
+mod entity_count;
+mod explain;
+mod explain_infer;
+mod extract;
+mod feature_row;
+mod feature_scan;
+mod gate_scan;
+mod infer;
+mod layer_statistics;
+mod mount_row;
+mod output;
+mod relation_count;
+mod rows;
+mod show;
+mod statistics;
+mod verify;
+mod work;
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use larql_compute::cpu::Cancel;
+use larql_planner::physical::plan::{Node, Operator as Physical};
+use larql_planner::syntax::parse_script;
+
+pub use output::{Output, OutputSink, Row, SinkClosed, Summary};
+pub use work::{Meter, Work};
+
+use crate::engine::SessionContext;
+use crate::failure::{Failure, code};
+use crate::session::{Role, Script};
+
+/// Rows that one batch holds at most.
+pub const BATCH_ROWS: usize = 256;
+
+/// A running operator.
+pub trait Operator {
+    /// The next rows, never an empty batch; `None` when there are no more.
+    ///
+    /// # Errors
+    /// Whatever ends the statement.
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure>;
+}
+
+/// Runs a script and sends its answer to `sink`. Never panics.
+pub fn run_script(context: &SessionContext, script: &Script, cancel: &Cancel, sink: &dyn OutputSink) {
+    let (mut answered, mut failed) = (0, false);
+    match parse_script(&script.text) {
+        Err(error) => {
+            failed = true;
+            let _ = sink.send(Output::Failure { statement: 0, failure: error.into() });
+        }
+        Ok(_) if script.parameters > 0 => {
+            failed = true;
+            let failure = Failure::new(code::NOT_SUPPORTED, "parameters are not supported yet")
+                .hint("write the values into the statement");
+            let _ = sink.send(Output::Failure { statement: 0, failure });
+        }
+        Ok(statements) => {
+            for (index, statement) in statements.iter().enumerate() {
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                let run = AssertUnwindSafe(|| run_statement(context, script, index, statement, cancel, sink));
+                let result = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                    Err(Failure::new(code::INTERNAL, "the statement met a defect of larqld; the daemon goes on")
+                        .hint("please report the statement and the daemon's log"))
+                });
+                answered += 1;
+                context.engine().count_statement();
+                if let Err(failure) = result {
+                    failed = true;
+                    let stop = failure.code == code::CANCELLED || !context.state().settings.continue_on_error();
+                    tracing::debug!(session = context.id(), code = failure.code, "statement failed");
+                    if sink.send(Output::Failure { statement: index, failure }).is_err() || stop {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    let _ = sink.send(Output::Finished { statements: answered, failed });
+}
+
+fn run_statement(
+    context: &SessionContext,
+    script: &Script,
+    index: u32,
+    statement: &larql_planner::syntax::SpannedStatement,
+    cancel: &Cancel,
+    sink: &dyn OutputSink,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    cancel.check()?;
+    let snapshot = context.snapshot();
+    let planned = larql_planner::plan(statement, &snapshot)?;
+    authorise(context.role(), planned.required_role, planned.tag)?;
+    if let Some(mounted) = &snapshot.current {
+        mounted.model.check()?;
+    }
+    let schema = Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
+    sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
+    let mut work = Work::new(context, snapshot.current, script, cancel, sink, &planned.physical);
+    let mut root = build(&planned.physical)?;
+    let mut rows = 0;
+    while let Some(batch) = root.next(&mut work)? {
+        debug_assert!(!batch.is_empty(), "an operator gave an empty batch");
+        cancel.check()?;
+        rows += batch.len() as u64;
+        if let Some(mounted) = &work.mounted {
+            mounted.model.check()?;
+        }
+        sink.send(Output::Rows(batch)).map_err(|SinkClosed| Failure::cancelled())?;
+    }
+    let summary = work.summary(rows, began.elapsed());
+    sink.send(Output::Summary(summary)).map_err(|SinkClosed| Failure::cancelled())
+}
+
+/// The one place where a statement meets the session's role.
+fn authorise(role: Role, required: larql_planner::Role, tag: &str) -> Result<(), Failure> {
+    let required = match required {
+        larql_planner::Role::Reader => Role::Reader,
+        larql_planner::Role::Infer => Role::Infer,
+        larql_planner::Role::Editor => Role::Editor,
+        larql_planner::Role::Admin => Role::Admin,
+    };
+    if role >= required {
+        return Ok(());
+    }
+    let message = format!("{tag} needs the role {}, this session has {}", required.as_str(), role.as_str());
+    Err(Failure::new(code::FORBIDDEN, message).hint("connect over the unix socket, or show a token of that role"))
+}
+
+/// The operators of a plan, each metered under its node's id.
+pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
+    let mut children = node.children.iter();
+    let mut child = || match children.next() {
+        Some(child) => build(child),
+        None => Err(Failure::new(code::INTERNAL, format!("node {} lacks an input", node.id))),
+    };
+    let operator: Box<dyn Operator> = match &node.operator {
+        Physical::FeatureScan(scan) => Box::new(feature_scan::FeatureScan::new(scan.clone())),
+        Physical::SlotLookup(lookup) => Box::new(feature_scan::SlotLookup::new(lookup.clone())),
+        Physical::GateScan(scan) => Box::new(gate_scan::GateScan::new(scan.clone())),
+        Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
+        Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
+        Physical::Filter { predicate } => Box::new(rows::Filter::new(child()?, predicate.clone())),
+        Physical::Project { expressions } => Box::new(rows::Project::new(child()?, expressions.clone())),
+        Physical::Sort { keys } => Box::new(rows::Sort::new(child()?, keys.clone())),
+        Physical::TopN { keys, count, offset } => {
+            Box::new(rows::TopN::new(child()?, keys.clone(), *count, *offset))
+        }
+        Physical::Limit { count, offset } => Box::new(rows::Limit::new(child()?, *count, *offset)),
+        Physical::Distinct => Box::new(rows::Distinct::new(child()?)),
+        Physical::Concatenate => {
+            Box::new(rows::Concatenate::new(node.children.iter().map(build).collect::<Result<_, _>>()?))
+        }
+        Physical::DescribeEdges(describe) => Box::new(describe::DescribeEdges::new(child()?, describe.clone())),
+        Physical::EntityCount => Box::new(entity_count::EntityCount::new(child()?)),
+        Physical::RelationCount { examples } => Box::new(relation_count::RelationCount::new(child()?, *examples)),
+        Physical::LayerStatistics { layers } => {
+            Box::new(layer_statistics::LayerStatistics::new(layers.clone()))
+        }
+        Physical::ShowModels => Box::new(show::ShowModels::default()),
+        Physical::ShowMounts => Box::new(show::ShowMounts::default()),
+        Physical::Statistics { mount } => Box::new(statistics::Statistics::new(mount.clone())),
+        Physical::Infer(infer) => Box::new(infer::Infer::new(infer.clone())),
+        Physical::ExplainInfer(explain) => Box::new(explain_infer::ExplainInfer::new(explain.clone())),
+        Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
+        Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),
+        Physical::Use(_)
+        | Physical::Mount { .. }
+        | Physical::Unmount { .. }
+        | Physical::Set(_)
+        | Physical::Reset { .. } => Box::new(command::Command::new(node.operator.clone())),
+        Physical::ShowSetting { name } => Box::new(show::ShowSetting::new(*name)),
+        Physical::Explain(explain) => {
+            let plan = node.children.first().cloned();
+            let plan = plan.ok_or_else(|| Failure::new(code::INTERNAL, "EXPLAIN of nothing"))?;
+            Box::new(explain::Explain::new(explain.clone(), plan))
+        }
+        other => {
+            return Err(Failure::new(code::INTERNAL, format!("no operator runs {other:?}")));
+        }
+    };
+    Ok(Box::new(work::Metered::new(node.id, operator)))
+}

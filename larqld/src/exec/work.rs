@@ -1,0 +1,160 @@
+//! What the operators of one statement share, and what each of them did.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use larql_compute::cpu::Cancel;
+use larql_planner::physical::plan::Node;
+
+use super::{Operator, Output, OutputSink, Row, Summary};
+use crate::engine::{Engine, SessionContext};
+use crate::failure::{Failure, code};
+use crate::mounts::{Model, Mounted};
+use crate::session::Script;
+
+/// What one operator did, its inputs included in the time and left out of the bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Meter {
+    /// Rows given.
+    pub rows: u64,
+    /// Bytes of weights and indexes read by the operator itself.
+    pub bytes: u64,
+    /// Time in the operator and below it.
+    pub elapsed: Duration,
+}
+
+/// What the operators of one statement share.
+pub struct Work<'a> {
+    /// The session.
+    pub context: &'a SessionContext,
+    /// The mount that the statement was planned on; USE and EXTRACT replace it for the summary.
+    pub mounted: Option<Arc<Mounted>>,
+    /// Says when to stop.
+    pub cancel: &'a Cancel,
+    sink: &'a dyn OutputSink,
+    working_directory: Option<PathBuf>,
+    /// By node id.
+    meters: Vec<Meter>,
+    /// The node whose operator runs now.
+    running: usize,
+}
+
+impl<'a> Work<'a> {
+    /// The work of a statement with that plan.
+    pub fn new(
+        context: &'a SessionContext,
+        mounted: Option<Arc<Mounted>>,
+        script: &Script,
+        cancel: &'a Cancel,
+        sink: &'a dyn OutputSink,
+        plan: &Node,
+    ) -> Self {
+        let mut nodes = 0;
+        plan.visit(&mut |node, _| nodes = nodes.max(node.id as usize + 1));
+        Self {
+            context,
+            mounted,
+            cancel,
+            sink,
+            working_directory: script.working_directory.clone(),
+            meters: vec![Meter::default(); nodes],
+            running: 0,
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &'a Arc<Engine> {
+        self.context.engine()
+    }
+
+    /// The model that the statement reads.
+    ///
+    /// # Errors
+    /// `NO_MOUNT_IN_USE`; the planner normally says so before anything runs.
+    pub fn model(&self) -> Result<Arc<Model>, Failure> {
+        let none = || Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"");
+        self.mounted.as_ref().map(|mounted| mounted.model.clone()).ok_or_else(none)
+    }
+
+    /// Counts bytes of weights or indexes that the running operator read.
+    pub fn touch(&mut self, bytes: u64) {
+        self.meters[self.running].bytes += bytes;
+    }
+
+    /// What each node did so far, by node id.
+    pub fn meters(&self) -> &[Meter] {
+        &self.meters
+    }
+
+    /// Tells the user something that is not an error.
+    ///
+    /// # Errors
+    /// As a cancel, when the client is gone.
+    pub fn notice(&self, message: impl Into<String>, hint: impl Into<String>) -> Result<(), Failure> {
+        let notice = Output::Notice { message: message.into(), hint: hint.into() };
+        self.sink.send(notice).map_err(|_| Failure::cancelled())
+    }
+
+    /// Tells how far a long job is.
+    ///
+    /// # Errors
+    /// As a cancel, when the client is gone.
+    pub fn progress(&self, stage: &'static str, done: u64, total: u64, unit: &'static str) -> Result<(), Failure> {
+        self.sink.send(Output::Progress { stage, done, total, unit }).map_err(|_| Failure::cancelled())
+    }
+
+    /// A path of the statement, absolute and allowed.
+    ///
+    /// # Errors
+    /// As [`Engine::resolve`].
+    pub fn resolve(&self, text: &str) -> Result<PathBuf, Failure> {
+        self.engine().resolve(text, self.working_directory(), self.context.owner())
+    }
+
+    /// The client's directory.
+    pub fn working_directory(&self) -> Option<&Path> {
+        self.working_directory.as_deref()
+    }
+
+    /// The statement's summary.
+    pub fn summary(&self, rows: u64, elapsed: Duration) -> Summary {
+        let mounted = self.mounted.as_ref();
+        Summary {
+            rows,
+            bytes_touched: self.meters.iter().map(|meter| meter.bytes).sum(),
+            elapsed,
+            base_hash: mounted.map(|mounted| mounted.model.base_hash().to_owned()).unwrap_or_default(),
+            branch: mounted.map(|_| "main".to_owned()).unwrap_or_default(),
+            lsn: 0,
+            mount: mounted.map(|mounted| mounted.name.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Runs an operator under its node's meter.
+pub(super) struct Metered {
+    node: usize,
+    inner: Box<dyn Operator>,
+}
+
+impl Metered {
+    pub(super) fn new(node: u32, inner: Box<dyn Operator>) -> Self {
+        Self { node: node as usize, inner }
+    }
+}
+
+impl Operator for Metered {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        let began = Instant::now();
+        let outer = std::mem::replace(&mut work.running, self.node);
+        let result = self.inner.next(work);
+        work.running = outer;
+        let meter = &mut work.meters[self.node];
+        meter.elapsed += began.elapsed();
+        if let Ok(Some(rows)) = &result {
+            meter.rows += rows.len() as u64;
+        }
+        result
+    }
+}

@@ -1,0 +1,151 @@
+//! Errors of the other crates as failures: one cause, one code.
+
+use std::io;
+
+use larql_compute::cpu::{Cancelled, Reason};
+use larql_compute::model::{ArchitectureError, DecodeError};
+use larql_compute::sample::SampleError;
+use larql_planner::PlanError;
+use larql_planner::syntax::{Span, SyntaxError};
+use larql_storage::catalog::CatalogError;
+use larql_storage::checkpoint::CheckpointError;
+use larql_storage::vindex::{VindexError, VindexWriteError};
+
+use crate::failure::{CODES, Failure, code};
+use crate::text::TextError;
+
+/// The daemon's own constant for a code of the planner.
+fn known(found: &'static str) -> &'static str {
+    CODES.iter().map(|(code, _)| *code).find(|&code| code == found).unwrap_or(code::INTERNAL)
+}
+
+fn at(failure: Failure, span: Option<Span>) -> Failure {
+    match span {
+        Some(span) => failure.at(span.start as usize..span.end as usize),
+        None => failure,
+    }
+}
+
+/// The code of a failed read or write.
+fn io_code(error: &io::Error) -> &'static str {
+    Failure::io("", error).code
+}
+
+impl From<SyntaxError> for Failure {
+    fn from(error: SyntaxError) -> Self {
+        let failure = Self::new(known(error.code), error.message).hint(error.hint.unwrap_or_default());
+        at(failure, Some(error.span))
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        let failure = Self::new(known(error.code()), error.to_string()).hint(error.hint().unwrap_or_default());
+        at(failure, error.span())
+    }
+}
+
+impl From<Cancelled> for Failure {
+    fn from(cancelled: Cancelled) -> Self {
+        match cancelled.reason {
+            Reason::Cancel => Self::cancelled(),
+            Reason::Deadline => Self::new(code::CANCELLED, "the deadline passed")
+                .hint("allow more time, or narrow the statement"),
+        }
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        let code = match &error {
+            DecodeError::Cancelled(cancelled) => return (*cancelled).into(),
+            DecodeError::MissingTensor { .. } => code::MISSING_COMPONENT,
+            DecodeError::Shape { .. } => code::UNSUPPORTED_FORMAT,
+            DecodeError::EmptyPrompt => code::EMPTY_TEXT,
+            DecodeError::TokenOutOfRange { .. } => code::INVALID_PARAMETER,
+            DecodeError::ContextFull { .. } | DecodeError::Memory { .. } => code::LIMIT,
+            _ => code::INTERNAL,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SampleError> for Failure {
+    fn from(error: SampleError) -> Self {
+        let code = match error {
+            SampleError::NoNumber { .. } => code::DAMAGED,
+            _ => code::INVALID_PARAMETER,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ArchitectureError> for Failure {
+    fn from(error: ArchitectureError) -> Self {
+        Self::new(code::UNSUPPORTED_FORMAT, format!("config.json: {error}"))
+    }
+}
+
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Self {
+        let code = match error {
+            TextError::Unreadable(_) => code::UNSUPPORTED_FORMAT,
+            TextError::Refused(_) | TextError::Failed => code::INVALID_PARAMETER,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        let code = match &error {
+            CheckpointError::NoSuchPath { .. } | CheckpointError::MissingFile { .. } => code::NO_SUCH_FILE,
+            CheckpointError::NoWeights { .. } | CheckpointError::NoIndex { .. } => code::UNSUPPORTED_FORMAT,
+            CheckpointError::Io { source, .. } => io_code(source),
+            _ => code::DAMAGED,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<VindexError> for Failure {
+    fn from(error: VindexError) -> Self {
+        let code = match &error {
+            VindexError::NoSuchDirectory { .. } => code::NO_SUCH_FILE,
+            VindexError::NotAVindex { .. } | VindexError::UnsupportedVersion { .. } => code::UNSUPPORTED_FORMAT,
+            VindexError::Io { source, .. } => io_code(source),
+            _ => code::DAMAGED,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<VindexWriteError> for Failure {
+    fn from(error: VindexWriteError) -> Self {
+        let code = match &error {
+            VindexWriteError::DestinationExists { .. } | VindexWriteError::DestinationIsNotAVindex { .. } => {
+                code::EXISTS
+            }
+            VindexWriteError::Busy { .. } => code::BUSY,
+            VindexWriteError::FingerprintMismatch { .. } => code::INVALID_PARAMETER,
+            VindexWriteError::Staging { .. } => code::DAMAGED,
+            VindexWriteError::Io { source, .. } => io_code(source),
+            VindexWriteError::Poisoned => code::IO,
+            _ => code::INTERNAL,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<CatalogError> for Failure {
+    fn from(error: CatalogError) -> Self {
+        let code = match &error {
+            CatalogError::Locked { .. } => code::BUSY,
+            CatalogError::Damaged { .. } | CatalogError::DamagedRecord { .. } => code::DAMAGED,
+            CatalogError::TooLarge { .. } => code::LIMIT,
+            CatalogError::Io { source, .. } => io_code(source),
+            _ => code::IO,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}

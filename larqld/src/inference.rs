@@ -1,0 +1,111 @@
+//! Running a model on tokens: what INFER, generation, reference output and benchmarks share.
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Precision, WalkFfn};
+use larql_planner::physical::plan::FfnPath;
+
+use crate::failure::{Failure, code};
+use crate::mounts::Model;
+
+/// The feed-forward network of a path.
+pub fn ffn(path: FfnPath) -> Box<dyn Ffn> {
+    match path {
+        FfnPath::Dense => Box::new(DenseFfn),
+        FfnPath::Walk { k } => {
+            Box::new(WalkFfn { k: k.map(|k| usize::try_from(k).unwrap_or(usize::MAX)) })
+        }
+    }
+}
+
+/// The token ids of a prompt, checked to fit the model's context.
+///
+/// # Errors
+/// `EMPTY_TEXT` for a prompt without tokens, `LIMIT` for one that is too long.
+pub fn prompt_tokens(model: &Model, prompt: &str) -> Result<Vec<u32>, Failure> {
+    let tokens = model.tokenizer()?.encode(prompt, true)?;
+    check_tokens(model, &tokens, 0)?;
+    Ok(tokens)
+}
+
+/// Checks that `tokens` and `more` after them fit the model.
+///
+/// # Errors
+/// As [`prompt_tokens`]; `INVALID_PARAMETER` for an id that is not in the vocabulary.
+pub fn check_tokens(model: &Model, tokens: &[u32], more: usize) -> Result<(), Failure> {
+    let architecture = model.architecture();
+    if tokens.is_empty() {
+        return Err(Failure::new(code::EMPTY_TEXT, "the prompt has no token").hint("write some text"));
+    }
+    let needed = tokens.len().saturating_add(more);
+    if needed > architecture.context_max {
+        let message = format!("{needed} tokens do not fit the model's context of {}", architecture.context_max);
+        return Err(Failure::new(code::LIMIT, message).hint("shorten the prompt"));
+    }
+    if let Some(id) = tokens.iter().find(|&&id| id as usize >= architecture.vocabulary_size) {
+        let message = format!("token {id} is not in the vocabulary of {}", architecture.vocabulary_size);
+        return Err(Failure::new(code::INVALID_PARAMETER, message));
+    }
+    Ok(())
+}
+
+/// A model at work on one sequence of tokens.
+pub struct Run<'a> {
+    decoder: Decoder<'a>,
+    cache: KvCache,
+}
+
+impl<'a> Run<'a> {
+    /// Prepares `model` for `positions` tokens.
+    ///
+    /// # Errors
+    /// `MISSING_COMPONENT` where the vindex lacks what inference needs.
+    pub fn new(
+        model: &'a Model,
+        pool: &'a Pool,
+        ffn: &'a dyn Ffn,
+        precision: Precision,
+        positions: usize,
+    ) -> Result<Self, Failure> {
+        model.require_inference()?;
+        let options = DecoderOptions { precision, ffn };
+        let decoder = Decoder::new(model.architecture(), model, pool, options)?;
+        let cache = KvCache::new(model.architecture(), positions);
+        Ok(Self { decoder, cache })
+    }
+
+    /// Reads tokens and leaves the logits of the last one.
+    ///
+    /// # Errors
+    /// When cancelled, or when they do not fit.
+    pub fn prefill(&mut self, tokens: &[u32], hook: Option<&mut dyn Hook>, cancel: &Cancel) -> Result<(), Failure> {
+        Ok(self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?)
+    }
+
+    /// Reads one token and leaves its logits.
+    ///
+    /// # Errors
+    /// As [`Run::prefill`].
+    pub fn decode(&mut self, token: u32, cancel: &Cancel) -> Result<(), Failure> {
+        Ok(self.decoder.decode(token, &mut self.cache, None, cancel)?)
+    }
+
+    /// The logits of the last token.
+    pub fn logits(&self) -> &[f32] {
+        self.decoder.logits()
+    }
+
+    /// Tokens read so far.
+    pub fn position(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Bytes of weights read so far.
+    pub fn bytes_touched(&self) -> u64 {
+        self.decoder.bytes_touched()
+    }
+
+    /// Forgets all tokens after the first `positions`.
+    pub fn truncate(&mut self, positions: usize) {
+        self.cache.truncate(positions);
+    }
+}

@@ -1,0 +1,16 @@
+//! Open models: a vindex or a checkpoint with its architecture, tokenizer and labels, ready to read.
+//!
+//! [`Model`] joins what storage holds (bytes, shapes, tags) with what compute knows (roles, dtypes,
+//! families); [`Mounted`] is a model under a name, and what the planner sees. Models are immutable
+//! and shared: a statement keeps the `Arc` it began with, so an unmount never pulls weights from
+//! under a reader.
+//!
+//! Elsewhere: which mounts are remembered (`storage::catalog`), who uses which (`engine`).
+
+mod base_hash;
+mod mounted;
+mod model;
+
+pub use base_hash::{BaseHasher, checkpoint_base_hash};
+pub use model::{Kind, Model, Source};
+pub use mounted::Mounted;

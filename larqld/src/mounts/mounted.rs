@@ -1,0 +1,94 @@
+//! A model under a name: what the planner sees of it.
+
+use std::sync::Arc;
+
+use larql_planner::catalog::{Bands, Component, Mount, MountKind};
+
+use super::{Kind, Model};
+
+/// A model under a name.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The name.
+    pub name: String,
+    /// The model.
+    pub model: Arc<Model>,
+}
+
+impl Mount for Mounted {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> MountKind {
+        match self.model.kind() {
+            Kind::Vindex => MountKind::Vindex,
+            Kind::Checkpoint => MountKind::Checkpoint,
+        }
+    }
+
+    fn layers(&self) -> u32 {
+        self.model.layers()
+    }
+
+    fn features(&self, layer: u32) -> u64 {
+        self.model.features(layer)
+    }
+
+    fn hidden_size(&self) -> u64 {
+        self.model.architecture().hidden_size as u64
+    }
+
+    fn vocabulary_size(&self) -> u64 {
+        self.model.architecture().vocabulary_size as u64
+    }
+
+    fn bands(&self) -> Option<Bands> {
+        self.model.bands()
+    }
+
+    fn has(&self, component: Component) -> bool {
+        self.model.has(component)
+    }
+
+    fn level(&self) -> &str {
+        self.model.level()
+    }
+
+    fn gate_bytes(&self, layer: u32) -> u64 {
+        self.model.tensor_bytes(larql_compute::model::Role::Gate, Some(layer))
+    }
+
+    fn down_meta_record_bytes(&self) -> u64 {
+        self.model.down_meta().map_or(0, |meta| meta.record_bytes() as u64)
+    }
+
+    fn ffn_bytes(&self, layer: u32) -> u64 {
+        use larql_compute::model::Role::{Down, Gate, Up};
+        [Gate, Up, Down].into_iter().map(|role| self.model.tensor_bytes(role, Some(layer))).sum()
+    }
+
+    fn attention_bytes(&self, layer: u32) -> u64 {
+        use larql_compute::model::Role::{Key, Output, Query, Value};
+        [Query, Key, Value, Output].into_iter().map(|role| self.model.tensor_bytes(role, Some(layer))).sum()
+    }
+
+    fn unembedding_bytes(&self) -> u64 {
+        use larql_compute::model::Role::{Embedding, Unembedding};
+        match self.model.tensor_bytes(Unembedding, None) {
+            0 => self.model.tensor_bytes(Embedding, None),
+            bytes => bytes,
+        }
+    }
+
+    fn source_hint(&self) -> String {
+        self.model.source_hint()
+    }
+
+    fn destination_hint(&self) -> String {
+        match self.model.kind() {
+            Kind::Vindex => self.model.path().display().to_string(),
+            Kind::Checkpoint => format!("{}.vindex", self.name),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The jobs that join storage and compute: resumable, cancellable, with their progress told as they go.
+//!
+//! Elsewhere: the statements that start them (`exec`), what the bytes mean (`compute`), how they
+//! become durable (`storage::vindex::VindexWriter`).
+
+pub mod extract;
