@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use larql_planner::syntax::lexer::{LEXEMES_MAX, SCRIPT_BYTES_MAX};
-use larql_planner::syntax::parser::{NESTING_MAX, STATEMENTS_MAX};
+use larql_planner::syntax::parser::{NESTING_MAX, STATEMENT_LEVELS, STATEMENTS_MAX};
 use larql_planner::syntax::{SyntaxError, parse_script, parse_statement};
 
 /// Far more than a refusal takes, far less than work in proportion to the harm would.
@@ -65,13 +65,16 @@ fn nesting_bombs_are_refused_on_a_small_stack() {
 #[test]
 fn the_deepest_allowed_nesting_parses_prints_and_drops_on_a_small_stack() {
     on_a_small_stack(|| {
-        let depth = usize::from(NESTING_MAX);
-        let open = "(1 + ".repeat(depth);
-        let text = format!("SELECT {open}1{} FROM EDGES", ")".repeat(depth));
+        let depth = usize::from(NESTING_MAX) - 1;
+        let text = format!("SELECT {}1{} FROM EDGES", "1 - (".repeat(depth), ")".repeat(depth));
         let statement = parse_statement(&text).expect("within the limit");
-        // The innermost parentheses of a right operand are needed, so they are all printed.
+        // The innermost parentheses hold a number alone, so they are not printed.
         assert_eq!(statement.to_string().matches('(').count(), depth - 1);
-        let text = format!("SELECT * FROM EDGES WHERE {}layer = 1", "NOT ".repeat(depth));
+        let text = format!("SELECT * FROM EDGES WHERE {}layer = 1", "NOT ".repeat(depth - 1));
+        assert!(parse_statement(&text).is_ok());
+        let depth = usize::from(NESTING_MAX / STATEMENT_LEVELS);
+        let text = format!("{}EDGES{}", "SELECT * FROM (".repeat(depth), ")".repeat(depth));
+        let text = text.replacen("EDGES", "SELECT * FROM EDGES", 1);
         assert!(parse_statement(&text).is_ok());
     });
 }
@@ -175,6 +178,7 @@ fn a_misspelt_word_is_answered_with_the_word_that_was_meant() {
         ("SELECT * FROM EDGES WERE layer = 1", "WHERE"),
         ("SELECT * FROM EDGES ODER BY layer", "ORDER"),
         ("EXTRACT MODEL 'a' INTO 'b' WITH INFERNCE", "INFERENCE"),
+        ("SELECT * FROM EDGES WHERE layer = 1 ADN feature = 2", "AND"),
         ("DELETE FROM EGDES WHERE layer = 1", "EDGES"),
     ] {
         let error = refused(text);

@@ -19,8 +19,12 @@ use crate::syntax::keyword::Keyword;
 use crate::syntax::lexer::{Lexeme, LexemeKind, Symbol, unescape};
 use crate::syntax::span::{Span, Spanned};
 
-/// The deepest nesting of parentheses, NOT, minus signs and statements within statements.
+/// The deepest nesting of parentheses, NOT and minus signs, and of the expressions they make. A
+/// statement within a statement counts [`STATEMENT_LEVELS`].
 pub const NESTING_MAX: u16 = 128;
+
+/// How many levels a statement within a statement counts.
+pub const STATEMENT_LEVELS: u16 = 8;
 
 /// The most alternatives that one message lists.
 const LISTED_MAX: usize = 8;
@@ -247,17 +251,38 @@ pub(super) fn fatal<'s, T>(error: SyntaxError) -> Parsed<'s, T> {
     Err(nom::Err::Failure(Refusal(Some(Box::new(error)))))
 }
 
-/// One level deeper: parentheses, NOT, minus signs, statements within statements.
+/// One level deeper: parentheses, NOT, minus signs.
 pub(super) fn nested<'s, T>(
     input: Cursor<'s>,
     parser: impl FnOnce(Cursor<'s>) -> Parsed<'s, T>,
 ) -> Parsed<'s, T> {
-    if input.depth == NESTING_MAX {
-        let message = format!("the statement nests deeper than {NESTING_MAX} levels");
-        return fatal(SyntaxError::new(LIMIT_EXCEEDED, message, input.span()));
+    deeper(input, 1, parser)
+}
+
+/// A statement within a statement, which takes the stack of [`STATEMENT_LEVELS`].
+pub(super) fn nested_statement<'s, T>(
+    input: Cursor<'s>,
+    parser: impl FnOnce(Cursor<'s>) -> Parsed<'s, T>,
+) -> Parsed<'s, T> {
+    deeper(input, STATEMENT_LEVELS, parser)
+}
+
+fn deeper<'s, T>(
+    input: Cursor<'s>,
+    levels: u16,
+    parser: impl FnOnce(Cursor<'s>) -> Parsed<'s, T>,
+) -> Parsed<'s, T> {
+    if input.depth + levels > NESTING_MAX {
+        return too_deep(input);
     }
-    let (rest, value) = parser(Cursor { depth: input.depth + 1, ..input })?;
+    let (rest, value) = parser(Cursor { depth: input.depth + levels, ..input })?;
     Ok((Cursor { depth: input.depth, ..rest }, value))
+}
+
+/// The refusal of a statement that nests too deeply here.
+pub(super) fn too_deep<'s, T>(input: Cursor<'s>) -> Parsed<'s, T> {
+    let message = format!("the statement nests deeper than {NESTING_MAX} levels");
+    fatal(SyntaxError::new(LIMIT_EXCEEDED, message, input.span()))
 }
 
 /// This keyword.

@@ -1,13 +1,16 @@
-//! Expressions, from the loosest binding to the tightest: OR, AND, NOT, one predicate (comparison,
+//! Expressions, by climbing the precedence of operators: OR, AND, NOT, one predicate (comparison,
 //! LIKE, IN, BETWEEN, IS NULL; they do not chain), `+ -`, `* /`, sign, operand.
 //!
-//! Written as plain functions, one a level, so that a nesting bomb meets small frames.
+//! A nesting bomb meets few frames a level and small ones: results are boxed, and what does not
+//! recurse stands in functions of its own. The height of the tree is bounded too, because printing,
+//! binding and dropping it recurse.
 
 use nom::Parser;
 use nom::multi::separated_list1;
 
 use super::cursor::{
-    Cursor, Expected, Parsed, Thing, fatal, keyword, nested, parameter, real, string, symbol,
+    Cursor, Expected, NESTING_MAX, Parsed, Thing, fatal, keyword, name, nested, one_of, parameter,
+    real, string, symbol, too_deep,
 };
 use crate::syntax::ast::{ArithmeticOperator, ComparisonOperator, Expression, ExpressionKind};
 use crate::syntax::error::{OUT_OF_RANGE, SyntaxError};
@@ -17,8 +20,8 @@ use crate::syntax::span::Spanned;
 
 /// A whole expression.
 pub(super) fn expression(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    let (rest, operands) = chain(input, Keyword::Or, conjunction)?;
-    Ok((rest, joined(input, rest, operands, ExpressionKind::Or)))
+    let (rest, tree) = climb(input, Binding::Or)?;
+    Ok((rest, *tree.root))
 }
 
 /// Expressions with commas between them.
@@ -26,90 +29,204 @@ pub(super) fn expressions(input: Cursor<'_>) -> Parsed<'_, Vec<Expression>> {
     separated_list1(symbol(Symbol::Comma), expression).parse(input)
 }
 
-fn conjunction(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    let (rest, operands) = chain(input, Keyword::And, negation)?;
-    Ok((rest, joined(input, rest, operands, ExpressionKind::And)))
+/// An expression and the number of nodes on its longest branch.
+struct Tree {
+    root: Box<Expression>,
+    height: u16,
 }
 
-/// One or more operands with a word between them.
-fn chain<'s>(
-    input: Cursor<'s>,
-    word: Keyword,
-    operand: fn(Cursor<'s>) -> Parsed<'s, Expression>,
-) -> Parsed<'s, (Expression, Vec<Expression>)> {
-    let (mut rest, first) = operand(input)?;
-    let mut others = Vec::new();
-    while let Ok((after, _)) = keyword(word)(rest) {
-        let (next, operand) = operand(after)?;
-        others.push(operand);
-        rest = next;
+/// How tightly an operator binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Binding {
+    Or,
+    And,
+    Not,
+    Predicate,
+    Sum,
+    Product,
+    Operand,
+}
+
+impl Binding {
+    fn tighter(self) -> Self {
+        match self {
+            Self::Or => Self::And,
+            Self::And => Self::Not,
+            Self::Not => Self::Predicate,
+            Self::Predicate => Self::Sum,
+            Self::Sum => Self::Product,
+            Self::Product | Self::Operand => Self::Operand,
+        }
     }
-    Ok((rest, (first, others)))
 }
 
-fn joined<'s>(
+/// Makes a node over operands of at most this height.
+fn node<'s>(
     input: Cursor<'s>,
     rest: Cursor<'s>,
-    (first, mut others): (Expression, Vec<Expression>),
-    join: fn(Vec<Expression>) -> ExpressionKind,
-) -> Expression {
-    if others.is_empty() {
-        return first;
+    kind: ExpressionKind,
+    operands_height: u16,
+) -> Parsed<'s, Tree> {
+    let height = operands_height + 1;
+    if height > NESTING_MAX {
+        return too_deep(input);
     }
-    others.insert(0, first);
-    Spanned::new(join(others), input.span_until(rest))
+    let root = Box::new(Spanned::new(kind, input.span_until(rest)));
+    Ok((rest, Tree { root, height }))
 }
 
-fn negation(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    if input.keyword_at(0) != Some(Keyword::Not) {
-        return predicate(input);
+/// An expression whose operators bind at least as tightly as `loosest`.
+fn climb<'s>(input: Cursor<'s>, loosest: Binding) -> Parsed<'s, Tree> {
+    let (mut rest, mut tree) = first_operand(input, loosest)?;
+    // What has been joined is an operand of looser operators only; a predicate of none but logic.
+    let mut tightest = Binding::Product;
+    while let Some(binding) = next_operator(rest) {
+        if binding < loosest || binding > tightest {
+            break;
+        }
+        (rest, tree) = match binding {
+            Binding::Predicate => predicate(input, rest, tree)?,
+            _ => chain(input, rest, tree, binding)?,
+        };
+        tightest = match binding {
+            Binding::Predicate => Binding::And,
+            other => other,
+        };
     }
-    let (rest, operand) = nested(input.after(1), negation)?;
-    let span = input.span_until(rest);
-    Ok((rest, Spanned::new(ExpressionKind::Not(Box::new(operand)), span)))
+    if let Some(LexemeKind::Word) = rest.first().map(|lexeme| lexeme.kind) {
+        // Leaves a note, for the message and the hint.
+        let _ = one_of([(Keyword::And, ()), (Keyword::Or, ())])(rest);
+    }
+    Ok((rest, tree))
 }
 
-fn predicate(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    let (rest, left) = sum(input)?;
+fn first_operand<'s>(input: Cursor<'s>, loosest: Binding) -> Parsed<'s, Tree> {
+    if input.keyword_at(0) == Some(Keyword::Not) && loosest <= Binding::Not {
+        let (rest, operand) = nested(input.after(1), |input| climb(input, Binding::Not))?;
+        return node(input, rest, ExpressionKind::Not(operand.root), operand.height);
+    }
+    signed(input)
+}
+
+/// How tightly the operator binds that comes next, if one does.
+fn next_operator(input: Cursor<'_>) -> Option<Binding> {
+    match input.first()?.kind {
+        LexemeKind::Symbol(symbol) => match symbol {
+            Symbol::Plus | Symbol::Minus => Some(Binding::Sum),
+            Symbol::Star | Symbol::Slash => Some(Binding::Product),
+            _ => comparison_operator(input).map(|_| Binding::Predicate),
+        },
+        LexemeKind::Keyword(word) => match word {
+            Keyword::Or => Some(Binding::Or),
+            Keyword::And => Some(Binding::And),
+            Keyword::Like | Keyword::In | Keyword::Between | Keyword::Is => {
+                Some(Binding::Predicate)
+            }
+            Keyword::Not => matches!(
+                input.second_keyword(),
+                Some(Keyword::Like | Keyword::In | Keyword::Between)
+            )
+            .then_some(Binding::Predicate),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `first op a op b …` for operators of one binding; flat.
+fn chain<'s>(
+    input: Cursor<'s>,
+    mut rest: Cursor<'s>,
+    first: Tree,
+    binding: Binding,
+) -> Parsed<'s, Tree> {
+    let mut height = first.height;
+    let mut others = Vec::new();
+    while next_operator(rest) == Some(binding) {
+        let operator = rest;
+        let (after, operand) = climb(rest.after(1), binding.tighter())?;
+        height = height.max(operand.height);
+        others.push((operator, *operand.root));
+        rest = after;
+    }
+    let logic = |first: Tree, others: Vec<(Cursor<'s>, Expression)>| {
+        let others = others.into_iter().map(|(_, operand)| operand);
+        std::iter::once(*first.root).chain(others).collect()
+    };
+    let kind = match binding {
+        Binding::Or => ExpressionKind::Or(logic(first, others)),
+        Binding::And => ExpressionKind::And(logic(first, others)),
+        _ => {
+            let others = others
+                .into_iter()
+                .filter_map(|(at, operand)| Some((arithmetic_operator(at)?, operand)))
+                .collect();
+            ExpressionKind::Arithmetic { first: first.root, rest: others }
+        }
+    };
+    node(input, rest, kind, height)
+}
+
+/// `left` is followed by a comparison, LIKE, IN, BETWEEN or IS.
+fn predicate<'s>(input: Cursor<'s>, rest: Cursor<'s>, left: Tree) -> Parsed<'s, Tree> {
     if let Some(operator) = comparison_operator(rest) {
-        let (rest, right) = sum(rest.after(1))?;
-        let (left, right) = (Box::new(left), Box::new(right));
-        let kind = ExpressionKind::Comparison { operator, left, right };
-        return Ok((rest, Spanned::new(kind, input.span_until(rest))));
+        let (rest, right) = climb(rest.after(1), Binding::Sum)?;
+        let height = left.height.max(right.height);
+        let kind = ExpressionKind::Comparison { operator, left: left.root, right: right.root };
+        return node(input, rest, kind, height);
     }
-    let negated = rest.keyword_at(0) == Some(Keyword::Not)
-        && matches!(rest.second_keyword(), Some(Keyword::Like | Keyword::In | Keyword::Between));
+    let negated = rest.keyword_at(0) == Some(Keyword::Not);
     let word = rest.after(usize::from(negated));
     match word.keyword_at(0) {
         Some(Keyword::Like) => {
-            let (rest, pattern) = sum(word.after(1))?;
-            let (value, pattern) = (Box::new(left), Box::new(pattern));
-            let kind = ExpressionKind::Like { value, pattern, negated };
-            Ok((rest, Spanned::new(kind, input.span_until(rest))))
+            let (rest, pattern) = climb(word.after(1), Binding::Sum)?;
+            let height = left.height.max(pattern.height);
+            let kind = ExpressionKind::Like { value: left.root, pattern: pattern.root, negated };
+            node(input, rest, kind, height)
         }
-        Some(Keyword::In) => {
-            let (rest, _) = symbol(Symbol::Open)(word.after(1))?;
-            let (rest, list) = nested(rest, expressions)?;
-            let (rest, _) = symbol(Symbol::Close)(rest)?;
-            let kind = ExpressionKind::InList { value: Box::new(left), list, negated };
-            Ok((rest, Spanned::new(kind, input.span_until(rest))))
-        }
-        Some(Keyword::Between) => {
-            let (rest, low) = sum(word.after(1))?;
-            let (rest, _) = keyword(Keyword::And)(rest)?;
-            let (rest, high) = sum(rest)?;
-            let (value, low, high) = (Box::new(left), Box::new(low), Box::new(high));
-            let kind = ExpressionKind::Between { value, low, high, negated };
-            Ok((rest, Spanned::new(kind, input.span_until(rest))))
-        }
-        Some(Keyword::Is) => {
+        Some(Keyword::In) => in_list(input, word.after(1), left, negated),
+        Some(Keyword::Between) => between(input, word.after(1), left, negated),
+        _ => {
             let negated = word.second_keyword() == Some(Keyword::Not);
             let (rest, _) = keyword(Keyword::Null)(word.after(1 + usize::from(negated)))?;
-            let kind = ExpressionKind::IsNull { value: Box::new(left), negated };
-            Ok((rest, Spanned::new(kind, input.span_until(rest))))
+            let kind = ExpressionKind::IsNull { value: left.root, negated };
+            node(input, rest, kind, left.height)
         }
-        _ => Ok((rest, left)),
     }
+}
+
+fn in_list<'s>(input: Cursor<'s>, rest: Cursor<'s>, left: Tree, negated: bool) -> Parsed<'s, Tree> {
+    let (rest, _) = symbol(Symbol::Open)(rest)?;
+    let (rest, (list, height)) = nested(rest, list)?;
+    let kind = ExpressionKind::InList { value: left.root, list, negated };
+    node(input, rest, kind, left.height.max(height))
+}
+
+/// `a, b, …)` with the height of the highest.
+fn list(mut input: Cursor<'_>) -> Parsed<'_, (Vec<Expression>, u16)> {
+    let mut operands = Vec::new();
+    let mut height = 0;
+    loop {
+        let (rest, operand) = climb(input, Binding::Or)?;
+        height = height.max(operand.height);
+        operands.push(*operand.root);
+        match symbol(Symbol::Comma)(rest) {
+            Ok((rest, _)) => input = rest,
+            Err(_) => {
+                let (rest, _) = symbol(Symbol::Close)(rest)?;
+                return Ok((rest, (operands, height)));
+            }
+        }
+    }
+}
+
+fn between<'s>(input: Cursor<'s>, rest: Cursor<'s>, left: Tree, negated: bool) -> Parsed<'s, Tree> {
+    let (rest, low) = climb(rest, Binding::Sum)?;
+    let (rest, _) = keyword(Keyword::And)(rest)?;
+    let (rest, high) = climb(rest, Binding::Sum)?;
+    let height = left.height.max(low.height).max(high.height);
+    let (value, low, high) = (left.root, low.root, high.root);
+    node(input, rest, ExpressionKind::Between { value, low, high, negated }, height)
 }
 
 fn comparison_operator(input: Cursor<'_>) -> Option<ComparisonOperator> {
@@ -124,151 +241,129 @@ fn comparison_operator(input: Cursor<'_>) -> Option<ComparisonOperator> {
     })
 }
 
-fn sum(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    arithmetic(input, true, product)
-}
-
-fn product(input: Cursor<'_>) -> Parsed<'_, Expression> {
-    arithmetic(input, false, signed)
-}
-
-fn arithmetic<'s>(
-    input: Cursor<'s>,
-    additive: bool,
-    operand: fn(Cursor<'s>) -> Parsed<'s, Expression>,
-) -> Parsed<'s, Expression> {
-    let (mut rest, first) = operand(input)?;
-    let mut others = Vec::new();
-    while let Some(operator) = arithmetic_operator(rest, additive) {
-        let (next, operand) = operand(rest.after(1))?;
-        others.push((operator, operand));
-        rest = next;
-    }
-    if others.is_empty() {
-        return Ok((rest, first));
-    }
-    let kind = ExpressionKind::Arithmetic { first: Box::new(first), rest: others };
-    Ok((rest, Spanned::new(kind, input.span_until(rest))))
-}
-
-fn arithmetic_operator(input: Cursor<'_>, additive: bool) -> Option<ArithmeticOperator> {
-    let operator = match input.symbol_at(0)? {
+fn arithmetic_operator(input: Cursor<'_>) -> Option<ArithmeticOperator> {
+    Some(match input.symbol_at(0)? {
         Symbol::Plus => ArithmeticOperator::Add,
         Symbol::Minus => ArithmeticOperator::Subtract,
         Symbol::Star => ArithmeticOperator::Multiply,
         Symbol::Slash => ArithmeticOperator::Divide,
         _ => return None,
-    };
-    (operator.is_additive() == additive).then_some(operator)
+    })
 }
 
 /// A minus sign before digits is part of the number; before anything else it changes the sign.
-fn signed(input: Cursor<'_>) -> Parsed<'_, Expression> {
+fn signed(input: Cursor<'_>) -> Parsed<'_, Tree> {
     match input.symbol_at(0) {
+        Some(Symbol::Minus) if is_numeral(input.after(1)) => numeral(input, input.after(1), true),
         Some(Symbol::Minus) => {
-            let rest = input.after(1);
-            if let Some(LexemeKind::Integer | LexemeKind::Real) = rest.first().map(|one| one.kind) {
-                return numeral(input, rest, true);
-            }
-            let (rest, operand) = nested(rest, signed)?;
-            let span = input.span_until(rest);
-            Ok((rest, Spanned::new(ExpressionKind::Negate(Box::new(operand)), span)))
+            let (rest, operand) = nested(input.after(1), signed)?;
+            node(input, rest, ExpressionKind::Negate(operand.root), operand.height)
         }
         Some(Symbol::Plus) => nested(input.after(1), signed),
-        _ => operand(input),
+        Some(Symbol::Open) => {
+            let (rest, inner) = nested(input.after(1), |input| climb(input, Binding::Or))?;
+            let (rest, _) = symbol(Symbol::Close)(rest)?;
+            Ok((rest, inner))
+        }
+        _ if input.symbol_at(1) == Some(Symbol::Open) && is_word(input) => call(input),
+        _ => leaf(input),
     }
 }
 
-fn numeral<'s>(input: Cursor<'s>, digits: Cursor<'s>, negative: bool) -> Parsed<'s, Expression> {
+fn is_numeral(input: Cursor<'_>) -> bool {
+    matches!(input.first().map(|lexeme| lexeme.kind), Some(LexemeKind::Integer | LexemeKind::Real))
+}
+
+/// Whether a name comes next: any word but those that keep their meaning inside expressions.
+fn is_word(input: Cursor<'_>) -> bool {
+    match input.first().map(|lexeme| lexeme.kind) {
+        Some(LexemeKind::Word) => true,
+        Some(LexemeKind::Keyword(word)) => {
+            !matches!(word, Keyword::Not | Keyword::Null | Keyword::True | Keyword::False)
+        }
+        _ => false,
+    }
+}
+
+fn numeral<'s>(input: Cursor<'s>, digits: Cursor<'s>, negative: bool) -> Parsed<'s, Tree> {
     let Some(lexeme) = digits.first() else {
         return digits.refuse(Expected::Thing(Thing::Number));
     };
     let rest = digits.after(1);
-    let span = input.span_until(rest);
-    let kind = if lexeme.kind == LexemeKind::Real {
+    if lexeme.kind == LexemeKind::Real {
         let value = real(&lexeme)?;
-        ExpressionKind::Real(if negative { -value } else { value })
-    } else {
-        let value = lexeme.text.parse::<u64>().ok().and_then(|value| {
-            if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
-        });
-        let Some(value) = value else {
+        let value = if negative { -value } else { value };
+        return node(input, rest, ExpressionKind::Real(value), 0);
+    }
+    let value = lexeme.text.parse::<u64>().ok().and_then(|value| {
+        if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
+    });
+    match value {
+        Some(value) => node(input, rest, ExpressionKind::Integer(value), 0),
+        None => {
             let message = "the whole number does not fit in 64 bits";
-            return fatal(
-                SyntaxError::new(OUT_OF_RANGE, message, span)
-                    .with_hint("write it with a fraction or an exponent"),
-            );
-        };
-        ExpressionKind::Integer(value)
-    };
-    Ok((rest, Spanned::new(kind, span)))
+            let error = SyntaxError::new(OUT_OF_RANGE, message, input.span_until(rest));
+            fatal(error.with_hint("write it with a fraction or an exponent"))
+        }
+    }
 }
 
-fn operand(input: Cursor<'_>) -> Parsed<'_, Expression> {
+/// A literal, a parameter or a column.
+fn leaf(input: Cursor<'_>) -> Parsed<'_, Tree> {
     let Some(lexeme) = input.first() else {
         return input.refuse(Expected::Thing(Thing::Expression));
     };
-    match lexeme.kind {
-        LexemeKind::Integer | LexemeKind::Real => numeral(input, input, false),
+    let mut rest = input.after(1);
+    let kind = match lexeme.kind {
+        LexemeKind::Integer | LexemeKind::Real => return numeral(input, input, false),
         LexemeKind::String { .. } => {
-            let (rest, text) = string(input)?;
-            Ok((rest, Spanned::new(ExpressionKind::Text(text.value), text.span)))
+            let (_, text) = string(input)?;
+            ExpressionKind::Text(text.value)
         }
         LexemeKind::Parameter => {
-            let (rest, found) = parameter(input)?;
-            Ok((rest, Spanned::new(ExpressionKind::Parameter(found.value), found.span)))
+            let (_, found) = parameter(input)?;
+            ExpressionKind::Parameter(found.value)
         }
-        LexemeKind::Symbol(Symbol::Open) => {
-            let (rest, inner) = nested(input.after(1), expression)?;
-            let (rest, _) = symbol(Symbol::Close)(rest)?;
-            Ok((rest, inner))
+        LexemeKind::Keyword(Keyword::Null) => ExpressionKind::Null,
+        LexemeKind::Keyword(Keyword::True) => ExpressionKind::Boolean(true),
+        LexemeKind::Keyword(Keyword::False) => ExpressionKind::Boolean(false),
+        _ if is_word(input) => {
+            let mut column = lexeme.text.to_owned();
+            let mut qualifier = None;
+            if let Ok((after, _)) = symbol(Symbol::Dot)(rest) {
+                let (after, found) = name(after)?;
+                qualifier = Some(std::mem::replace(&mut column, found.value));
+                rest = after;
+            }
+            ExpressionKind::Column { qualifier, name: column }
         }
-        LexemeKind::Keyword(Keyword::Null) => literal(input, ExpressionKind::Null),
-        LexemeKind::Keyword(Keyword::True) => literal(input, ExpressionKind::Boolean(true)),
-        LexemeKind::Keyword(Keyword::False) => literal(input, ExpressionKind::Boolean(false)),
-        LexemeKind::Word | LexemeKind::Keyword(_) => column_or_function(input, lexeme.text),
-        _ => input.refuse(Expected::Thing(Thing::Expression)),
-    }
-}
-
-fn literal(input: Cursor<'_>, kind: ExpressionKind) -> Parsed<'_, Expression> {
-    Ok((input.after(1), Spanned::new(kind, input.span())))
-}
-
-fn column_or_function<'s>(input: Cursor<'s>, word: &str) -> Parsed<'s, Expression> {
-    match input.symbol_at(1) {
-        Some(Symbol::Open) => call(input, word),
-        Some(Symbol::Dot) => {
-            let (rest, name) = super::cursor::name(input.after(2))?;
-            let qualifier = Some(word.to_owned());
-            let kind = ExpressionKind::Column { qualifier, name: name.value };
-            Ok((rest, Spanned::new(kind, input.span_until(rest))))
-        }
-        _ => {
-            let kind = ExpressionKind::Column { qualifier: None, name: word.to_owned() };
-            Ok((input.after(1), Spanned::new(kind, input.span())))
-        }
-    }
-}
-
-fn call<'s>(input: Cursor<'s>, word: &str) -> Parsed<'s, Expression> {
-    let inside = input.after(2);
-    let name = word.to_owned();
-    let (rest, (distinct, arguments)) = if inside.symbol_at(0) == Some(Symbol::Star) {
-        (inside.after(1), (false, None))
-    } else if inside.symbol_at(0) == Some(Symbol::Close) {
-        (inside, (false, Some(Vec::new())))
-    } else {
-        // `distinct` may also be a column: it is one where an operand cannot follow it.
-        let distinct = inside.keyword_at(0) == Some(Keyword::Distinct)
-            && !matches!(
-                inside.after(1).first().map(|lexeme| lexeme.kind),
-                Some(LexemeKind::Symbol(symbol)) if !matches!(symbol, Symbol::Open | Symbol::Minus)
-            );
-        let (rest, arguments) = nested(inside.after(usize::from(distinct)), expressions)?;
-        (rest, (distinct, Some(arguments)))
+        _ => return input.refuse(Expected::Thing(Thing::Expression)),
     };
-    let (rest, _) = symbol(Symbol::Close)(rest)?;
-    let kind = ExpressionKind::Function { name, distinct, arguments };
-    Ok((rest, Spanned::new(kind, input.span_until(rest))))
+    node(input, rest, kind, 0)
+}
+
+/// `name(…)`.
+fn call(input: Cursor<'_>) -> Parsed<'_, Tree> {
+    let (_, name) = name(input)?;
+    let (name, inside) = (name.value, input.after(2));
+    if inside.symbol_at(0) == Some(Symbol::Star) {
+        let (rest, _) = symbol(Symbol::Close)(inside.after(1))?;
+        let kind = ExpressionKind::Function { name, distinct: false, arguments: None };
+        return node(input, rest, kind, 0);
+    }
+    if let Ok((rest, _)) = symbol(Symbol::Close)(inside) {
+        let arguments = Some(Vec::new());
+        let kind = ExpressionKind::Function { name, distinct: false, arguments };
+        return node(input, rest, kind, 0);
+    }
+    // `distinct` may also be a column: it is one where an operand cannot follow it.
+    let follows = inside.after(1).first().map(|lexeme| lexeme.kind);
+    let distinct = inside.keyword_at(0) == Some(Keyword::Distinct)
+        && !matches!(
+            follows,
+            Some(LexemeKind::Symbol(symbol)) if !matches!(symbol, Symbol::Open | Symbol::Minus)
+        );
+    let (rest, (arguments, height)) = nested(inside.after(usize::from(distinct)), list)?;
+    let kind = ExpressionKind::Function { name, distinct, arguments: Some(arguments) };
+    node(input, rest, kind, height)
 }

@@ -15,13 +15,15 @@ use super::error::{LIMIT_EXCEEDED, SYNTAX_ERROR, SyntaxError};
 use super::keyword::Keyword;
 use super::lexer::{LexemeKind, Lexer, Symbol};
 use super::span::Span;
-use cursor::{Cursor, Expected, Notes, Parsed, Thing, count, keyword, nested, string, symbol};
+use cursor::{
+    Cursor, Expected, Notes, Parsed, Thing, count, keyword, nested_statement, string, symbol,
+};
 use nom::Parser;
 use nom::branch::alt;
 use nom::combinator::{map, opt};
 use nom::sequence::preceded;
 
-pub use cursor::NESTING_MAX;
+pub use cursor::{NESTING_MAX, STATEMENT_LEVELS};
 
 /// The most statements of one script.
 pub const STATEMENTS_MAX: usize = 1 << 16;
@@ -227,7 +229,7 @@ fn statement(input: Cursor<'_>, piped: bool) -> Parsed<'_, Statement> {
         Keyword::Describe => query::describe(rest),
         Keyword::Walk => query::walk(rest),
         Keyword::Infer => query::infer(rest),
-        Keyword::Explain => nested(rest, query::explain),
+        Keyword::Explain => nested_statement(rest, query::explain),
         Keyword::Trace => query::trace(rest),
         Keyword::Generate => query::generate(rest),
         Keyword::Blame => query::blame(rest),
@@ -240,7 +242,7 @@ fn statement(input: Cursor<'_>, piped: bool) -> Parsed<'_, Statement> {
         Keyword::Unmount => lifecycle::unmount(rest),
         Keyword::Label => lifecycle::label(rest),
         Keyword::Verify => lifecycle::verify(rest),
-        Keyword::Copy => nested(rest, lifecycle::copy),
+        Keyword::Copy => nested_statement(rest, lifecycle::copy),
         Keyword::Export => lifecycle::export(rest),
 
         Keyword::Insert => mutation::insert(rest),
@@ -264,7 +266,7 @@ fn statement(input: Cursor<'_>, piped: bool) -> Parsed<'_, Statement> {
         Keyword::Stats => session::stats(rest),
         Keyword::Set => session::set(rest),
         Keyword::Reset => session::reset(rest),
-        Keyword::Prepare => nested(rest, session::prepare),
+        Keyword::Prepare => nested_statement(rest, session::prepare),
         Keyword::Execute => session::execute(rest),
         Keyword::Deallocate => session::deallocate(rest),
         Keyword::Analyze => Ok((rest, Statement::Analyze)),

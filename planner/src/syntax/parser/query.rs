@@ -7,8 +7,8 @@ use nom::multi::{many0, separated_list1};
 use nom::sequence::preceded;
 
 use super::cursor::{
-    Cursor, Parsed, count, flag, keyword, keywords, layer, name, nested, number, one_of, positive,
-    range, string, symbol, text,
+    Cursor, Parsed, count, flag, keyword, keywords, layer, name, nested_statement, number, one_of,
+    positive, range, string, symbol, text,
 };
 use super::expression::{expression, expressions};
 use super::{is_as_of, pipeline};
@@ -95,7 +95,7 @@ fn alias(input: Cursor<'_>) -> Parsed<'_, Option<crate::syntax::ast::Name>> {
 fn source(input: Cursor<'_>) -> Parsed<'_, Source> {
     let (rest, table) = if input.symbol_at(0) == Some(Symbol::Open) {
         let (rest, _) = keyword(Keyword::Select)(input.after(1))?;
-        let (rest, inner) = nested(rest, |rest| select(rest, false))?;
+        let (rest, inner) = nested_statement(rest, |rest| select(rest, false))?;
         let (rest, _) = symbol(Symbol::Close)(rest)?;
         (rest, Table::Select(Spanned::new(Box::new(inner), input.span_until(rest))))
     } else {
