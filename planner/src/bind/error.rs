@@ -20,12 +20,12 @@ pub enum BindError {
         span: Span,
     },
     /// The mount lacks what the statement reads.
-    #[error("{mount} has no {missing}: it is at level {level}", missing = component.words())]
+    #[error("{mount} has no {missing}: it is {state}", missing = component.words())]
     MissingComponent {
         /// The mount's name.
         mount: String,
-        /// Its level, in words.
-        level: String,
+        /// What it is, in words.
+        state: String,
         /// What is missing.
         component: Component,
         /// The EXTRACT that adds it.

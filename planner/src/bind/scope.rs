@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::BindError;
-use super::expression::{Expression, Function};
+use super::expression::{ArithmeticOperator, ComparisonOperator, Expression, Function};
 use crate::nearest_name::nearest;
 use crate::syntax::Span;
 use crate::syntax::ast::{self, ExpressionKind};
@@ -81,64 +81,26 @@ impl Scope {
             ExpressionKind::Column { qualifier, name } => {
                 Ok(self.read(self.column(qualifier.as_deref(), name, span)?))
             }
-            ExpressionKind::Not(operand) => {
-                let bound = self.expression(operand)?;
-                expect_boolean(&bound, operand.span, "NOT")?;
-                Ok(Expression::Not(Box::new(bound)))
-            }
+            ExpressionKind::Not(operand) => self.not(operand),
             ExpressionKind::And(operands) => Ok(Expression::And(self.booleans(operands, "AND")?)),
             ExpressionKind::Or(operands) => Ok(Expression::Or(self.booleans(operands, "OR")?)),
             ExpressionKind::Comparison { operator, left, right } => {
-                let (bound_left, bound_right) = (self.expression(left)?, self.expression(right)?);
-                comparable(&bound_left, &bound_right, operator.symbol(), span)?;
-                let (left, right) = (Box::new(bound_left), Box::new(bound_right));
-                Ok(Expression::Comparison { operator: *operator, left, right })
+                self.comparison(*operator, left, right, operator.symbol(), span)
             }
             ExpressionKind::Like { value, pattern, negated } => {
-                let (bound_value, bound_pattern) =
-                    (self.expression(value)?, self.expression(pattern)?);
-                expect(&bound_value, ColumnType::Text, value.span, "LIKE")?;
-                expect(&bound_pattern, ColumnType::Text, pattern.span, "LIKE")?;
-                let (value, pattern) = (Box::new(bound_value), Box::new(bound_pattern));
-                Ok(negate_if(*negated, Expression::Like { value, pattern }))
+                Ok(negate_if(*negated, self.like(value, pattern)?))
             }
             ExpressionKind::InList { value, list, negated } => {
-                let bound_value = self.expression(value)?;
-                let mut bound_list = Vec::with_capacity(list.len());
-                for candidate in list {
-                    let bound = self.expression(candidate)?;
-                    comparable(&bound_value, &bound, "IN", candidate.span)?;
-                    bound_list.push(bound);
-                }
-                let value = Box::new(bound_value);
-                Ok(negate_if(*negated, Expression::InList { value, list: bound_list }))
+                Ok(negate_if(*negated, self.in_list(value, list)?))
             }
             ExpressionKind::Between { value, low, high, negated } => {
-                let bound_value = self.expression(value)?;
-                let mut bound = Vec::with_capacity(2);
-                for (limit, operator) in [
-                    (low, ast::ComparisonOperator::GreaterOrEqual),
-                    (high, ast::ComparisonOperator::LessOrEqual),
-                ] {
-                    let right = self.expression(limit)?;
-                    comparable(&bound_value, &right, "BETWEEN", limit.span)?;
-                    let (left, right) = (Box::new(bound_value.clone()), Box::new(right));
-                    bound.push(Expression::Comparison { operator, left, right });
-                }
-                Ok(negate_if(*negated, Expression::And(bound)))
+                Ok(negate_if(*negated, self.between(value, low, high)?))
             }
             ExpressionKind::IsNull { value, negated } => {
                 let bound = Box::new(self.expression(value)?);
                 Ok(negate_if(*negated, Expression::IsNull(bound)))
             }
-            ExpressionKind::Arithmetic { first, rest } => {
-                let bound_first = self.number(first)?;
-                let mut bound_rest = Vec::with_capacity(rest.len());
-                for (operator, operand) in rest {
-                    bound_rest.push((*operator, self.number(operand)?));
-                }
-                Ok(Expression::Arithmetic { first: Box::new(bound_first), rest: bound_rest })
-            }
+            ExpressionKind::Arithmetic { first, rest } => self.arithmetic(first, rest),
             ExpressionKind::Negate(operand) => {
                 Ok(Expression::Negate(Box::new(self.number(operand)?)))
             }
@@ -146,6 +108,80 @@ impl Scope {
                 self.function(name, arguments.as_deref().unwrap_or_default(), span)
             }
         }
+    }
+
+    fn not(&self, operand: &ast::Expression) -> Result<Expression, BindError> {
+        let bound = self.expression(operand)?;
+        expect_boolean(&bound, operand.span, "NOT")?;
+        Ok(Expression::Not(Box::new(bound)))
+    }
+
+    fn comparison(
+        &self,
+        operator: ComparisonOperator,
+        left: &ast::Expression,
+        right: &ast::Expression,
+        word: &str,
+        span: Span,
+    ) -> Result<Expression, BindError> {
+        let (left, right) = (self.expression(left)?, self.expression(right)?);
+        comparable(&left, &right, word, span)?;
+        let (left, right) = (Box::new(left), Box::new(right));
+        Ok(Expression::Comparison { operator, left, right })
+    }
+
+    fn like(
+        &self,
+        value: &ast::Expression,
+        pattern: &ast::Expression,
+    ) -> Result<Expression, BindError> {
+        let (bound_value, bound_pattern) = (self.expression(value)?, self.expression(pattern)?);
+        expect(&bound_value, ColumnType::Text, value.span, "LIKE")?;
+        expect(&bound_pattern, ColumnType::Text, pattern.span, "LIKE")?;
+        let (value, pattern) = (Box::new(bound_value), Box::new(bound_pattern));
+        Ok(Expression::Like { value, pattern })
+    }
+
+    fn in_list(
+        &self,
+        value: &ast::Expression,
+        candidates: &[ast::Expression],
+    ) -> Result<Expression, BindError> {
+        let value = self.expression(value)?;
+        let mut list = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let bound = self.expression(candidate)?;
+            comparable(&value, &bound, "IN", candidate.span)?;
+            list.push(bound);
+        }
+        Ok(Expression::InList { value: Box::new(value), list })
+    }
+
+    fn between(
+        &self,
+        value: &ast::Expression,
+        low: &ast::Expression,
+        high: &ast::Expression,
+    ) -> Result<Expression, BindError> {
+        let at_least = ComparisonOperator::GreaterOrEqual;
+        let at_most = ComparisonOperator::LessOrEqual;
+        Ok(Expression::And(vec![
+            self.comparison(at_least, value, low, "BETWEEN", low.span)?,
+            self.comparison(at_most, value, high, "BETWEEN", high.span)?,
+        ]))
+    }
+
+    fn arithmetic(
+        &self,
+        first: &ast::Expression,
+        operands: &[(ArithmeticOperator, ast::Expression)],
+    ) -> Result<Expression, BindError> {
+        let first = Box::new(self.number(first)?);
+        let mut rest = Vec::with_capacity(operands.len());
+        for (operator, operand) in operands {
+            rest.push((*operator, self.number(operand)?));
+        }
+        Ok(Expression::Arithmetic { first, rest })
     }
 
     fn booleans(

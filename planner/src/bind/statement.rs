@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::BindError;
 use super::expression::Expression;
 use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
-use crate::catalog::{Catalog, Component, INFERENCE_COMPONENTS, Mount, Settings};
+use crate::catalog::{Catalog, Component, INFERENCE_COMPONENTS, Mount, MountKind, Settings};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
@@ -190,7 +190,10 @@ impl<'a> Reader<'a> {
         }));
         Err(BindError::MissingComponent {
             mount: self.mount.name().to_owned(),
-            level: self.mount.level().to_owned(),
+            state: match self.mount.kind() {
+                MountKind::Vindex => format!("at level {}", self.mount.level()),
+                MountKind::Checkpoint => "a checkpoint, used without extraction".to_owned(),
+            },
             component: *component,
             extract: format!("{extract}{}", component.extract_options()),
         })

@@ -114,9 +114,11 @@ pub enum Operator {
     Concatenate,
     /// Groups gate hits by target into edges.
     DescribeEdges(DescribeEdges),
-    /// Distinct targets that are content tokens starting with an upper-case letter.
+    /// Distinct targets that are content tokens starting with an upper-case or title-case letter of
+    /// any script; rows by count descending, then by target.
     EntityCount,
-    /// Counts features by relation; the unlabelled ones as one row with a NULL relation, last.
+    /// Counts features by relation; rows by count descending, then by relation; the unlabelled
+    /// features as one row with a NULL relation, last.
     RelationCount {
         /// Add up to [`RELATION_EXAMPLES`] targets, those with the highest logit.
         examples: bool,
