@@ -4,24 +4,32 @@
 //! bandwidth in the same run, so that a figure can be read as a share of what the machine gives.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Isa, Pool};
 use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::model::{DenseFfn, Precision, Role, Weights as _};
 use larql_compute::sample::greedy;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::engine::Engine;
+use crate::exec::{Output, OutputSink, SinkClosed, run_script};
 use crate::failure::{Failure, code};
 use crate::inference::{self, Run};
 use crate::machine;
-use crate::mounts::Model;
+use crate::mounts::{Model, Mounted};
+use crate::session::{Role, Script};
+use crate::text::is_content;
+
+/// How many words `describe` asks about in a run.
+const WORDS: usize = 64;
 
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// `decode`, `prefill` or `gate-scan`.
+    /// `decode`, `prefill`, `gate-scan` or `describe`.
     pub kind: String,
     /// Tokens decoded, or of the prompt; 0 for the default.
     pub tokens: u32,
@@ -38,12 +46,13 @@ pub struct Request {
 /// # Errors
 /// `INVALID_PARAMETER` for another kind or sizes that do not fit the model; as the model's own runs.
 pub fn bench(
-    engine: &Engine,
-    model: &Model,
+    engine: &Arc<Engine>,
+    mounted: &Arc<Mounted>,
     request: &Request,
     cancel: &Cancel,
     progress: &mut dyn FnMut(String),
 ) -> Result<serde_json::Value, Failure> {
+    let model = &*mounted.model;
     let own;
     let pool = if request.threads == 0 {
         engine.pool()

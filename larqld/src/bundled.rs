@@ -22,8 +22,11 @@ const ATLAS: &[(&str, &[u8])] = &[
 /// `UNDEFINED_OBJECT` for another name; when a file cannot be written.
 pub fn unpack(name: &str, directory: &Path) -> Result<PathBuf, Failure> {
     if name != "atlas" {
-        return Err(Failure::new(code::UNDEFINED_OBJECT, format!("no model named {name:?} is bundled"))
-            .hint("the bundled model is named atlas"));
+        return Err(Failure::new(
+            code::UNDEFINED_OBJECT,
+            format!("no model named {name:?} is bundled"),
+        )
+        .hint("the bundled model is named atlas"));
     }
     let target = directory.join(name);
     std::fs::create_dir_all(&target).map_err(|error| Failure::io(target.display(), &error))?;
@@ -54,7 +57,9 @@ mod tests {
     fn unpacking_twice_leaves_the_files_as_they_are() {
         let directory = tempfile::tempdir().unwrap();
         let path = unpack("atlas", directory.path()).unwrap();
-        let written = |path: &Path| std::fs::metadata(path.join("model.safetensors")).unwrap().modified().unwrap();
+        let written = |path: &Path| {
+            std::fs::metadata(path.join("model.safetensors")).unwrap().modified().unwrap()
+        };
         let first = written(&path);
         assert_eq!(unpack("atlas", directory.path()).unwrap(), path);
         assert_eq!(written(&path), first);

@@ -138,7 +138,10 @@ impl Config {
             None => default_data_dir(),
         };
         let path = arguments.config.clone().or_else(|| {
-            default_dir.as_ref().map(|directory| directory.join("larqld.toml")).filter(|path| path.is_file())
+            default_dir
+                .as_ref()
+                .map(|directory| directory.join("larqld.toml"))
+                .filter(|path| path.is_file())
         });
         let file = match path {
             Some(path) => read_file(&path)?,
@@ -154,7 +157,8 @@ impl Config {
             .or(file.data_dir)
             .or_else(default_data_dir)
             .context("no data directory: set --data-dir, LARQL_HOME or HOME")?;
-        let listen = if arguments.listen.is_empty() { file.listen } else { arguments.listen.clone() };
+        let listen =
+            if arguments.listen.is_empty() { file.listen } else { arguments.listen.clone() };
         let mounts = if arguments.mount.is_empty() { file.mount } else { arguments.mount.clone() };
         let roots = if arguments.roots.is_empty() { file.roots } else { arguments.roots.clone() };
         let threads = arguments.threads.or(file.threads).unwrap_or(0);
@@ -169,7 +173,8 @@ impl Config {
         if drain > 86_400 {
             bail!("drain_seconds = {drain}: at most a day");
         }
-        let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
         Ok(Self {
             data_dir: absolute(&data_dir)?,
             listen: listen.iter().map(|text| loopback(text)).collect::<anyhow::Result<_>>()?,
@@ -191,14 +196,17 @@ impl Config {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a larqld configuration", path.display()))
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("{} is not a larqld configuration", path.display()))
 }
 
 /// `$LARQL_HOME`, else `/var/lib/larqld` for root without a home of its own, else
 /// `$XDG_DATA_HOME/larql`, else `~/.local/share/larql`.
 fn default_data_dir() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("LARQL_HOME")
         .or_else(|| variable("XDG_DATA_HOME").map(|directory| directory.join("larql")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/share/larql")))
@@ -213,7 +221,8 @@ fn loopback(text: &str) -> anyhow::Result<SocketAddr> {
         .ok()
         .or_else(|| text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, GRPC_PORT)))
         .or_else(|| {
-            let port = text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")).unwrap_or(text);
+            let port =
+                text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")).unwrap_or(text);
             port.parse().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
         })
         .or_else(|| (text == "localhost").then(|| SocketAddr::from(([127, 0, 0, 1], GRPC_PORT))));
@@ -227,16 +236,17 @@ fn loopback(text: &str) -> anyhow::Result<SocketAddr> {
 }
 
 fn token(token: FileToken) -> anyhow::Result<Token> {
-    let role = Role::from_name(&token.role)
-        .with_context(|| format!("tokens: {:?} is not a role (reader, infer, editor, admin)", token.role))?;
+    let role = Role::from_name(&token.role).with_context(|| {
+        format!("tokens: {:?} is not a role (reader, infer, editor, admin)", token.role)
+    })?;
     let digits = token.sha256.as_bytes();
     let mut sha256 = [0; 32];
     let valid = digits.len() == 64 && digits.is_ascii();
     for (index, byte) in sha256.iter_mut().enumerate() {
         let pair = valid.then(|| &token.sha256[2 * index..2 * index + 2]);
-        *byte = pair
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            .with_context(|| format!("tokens: sha256 of {:?} is not 64 hexadecimal digits", token.name))?;
+        *byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).with_context(|| {
+            format!("tokens: sha256 of {:?} is not 64 hexadecimal digits", token.name)
+        })?;
     }
     Ok(Token { name: token.name, role, sha256 })
 }

@@ -26,7 +26,8 @@ pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "larqld starts");
     let files: Arc<dyn Files> = DiskFiles::shared();
     let engine = Engine::open(&config, files).map_err(|failure| {
-        let hint = if failure.hint.is_empty() { String::new() } else { format!(" ({})", failure.hint) };
+        let hint =
+            if failure.hint.is_empty() { String::new() } else { format!(" ({})", failure.hint) };
         anyhow::anyhow!("{}{hint}", failure.message)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,7 +45,8 @@ pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("log = {:?}", config.log))?;
+    let filter =
+        EnvFilter::try_new(&config.log).with_context(|| format!("log = {:?}", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(false).init(),
@@ -64,7 +66,8 @@ fn take_data_dir(directory: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot create {}", run.display()))?;
     for name in ["catalog", "vindexes", "models", "patches", "log"] {
         let path = directory.join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
     }
     let path = run.join("larqld.lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);

@@ -86,7 +86,9 @@ impl Engine {
         }
         for record in records {
             let entry = match engine.model(&record.path) {
-                Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
+                Ok(model) => {
+                    MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model }))
+                }
                 Err(failure) => {
                     tracing::warn!(mount = record.name, "not available: {}", failure.message);
                     MountEntry::Unavailable { path: record.path, failure }
@@ -104,7 +106,13 @@ impl Engine {
     }
 
     /// The context of a new session.
-    pub fn open_session(self: &Arc<Self>, id: u64, caller: &str, role: Role, owner: bool) -> SessionContext {
+    pub fn open_session(
+        self: &Arc<Self>,
+        id: u64,
+        caller: &str,
+        role: Role,
+        owner: bool,
+    ) -> SessionContext {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         SessionContext {
             shared: Arc::new(SessionShared {
@@ -166,8 +174,11 @@ impl Engine {
         match self.mounts.load().get(name) {
             Some(MountEntry::Open(mounted)) => Ok(mounted.clone()),
             Some(MountEntry::Unavailable { failure, .. }) => Err(failure.clone()),
-            None => Err(Failure::new(code::UNDEFINED_OBJECT, format!("nothing is mounted as \"{name}\""))
-                .hint("SHOW MOUNTS lists what is; MOUNT \"path\" AS name adds")),
+            None => Err(Failure::new(
+                code::UNDEFINED_OBJECT,
+                format!("nothing is mounted as \"{name}\""),
+            )
+            .hint("SHOW MOUNTS lists what is; MOUNT \"path\" AS name adds")),
         }
     }
 
@@ -176,7 +187,8 @@ impl Engine {
     /// # Errors
     /// As [`Model::open`].
     pub fn model(&self, path: &Path) -> Result<Arc<Model>, Failure> {
-        let path = self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
+        let path =
+            self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
         if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
             && model.check().is_ok()
         {
@@ -200,8 +212,10 @@ impl Engine {
         if let Some(MountEntry::Open(there)) = self.mounts.load().get(name)
             && there.model.path() != model.path()
         {
-            let message = format!("\"{name}\" is mounted already, from {}", there.model.path().display());
-            return Err(Failure::new(code::EXISTS, message).hint("choose another name: MOUNT \"path\" AS name"));
+            let message =
+                format!("\"{name}\" is mounted already, from {}", there.model.path().display());
+            return Err(Failure::new(code::EXISTS, message)
+                .hint("choose another name: MOUNT \"path\" AS name"));
         }
         catalog.put_mount(&MountRecord {
             name: name.to_owned(),
@@ -225,7 +239,9 @@ impl Engine {
         let catalog = self.catalog.lock();
         if !self.mounts.load().contains_key(name) {
             let message = format!("nothing is mounted as \"{name}\"");
-            return Err(Failure::new(code::UNDEFINED_OBJECT, message).hint("SHOW MOUNTS lists what is"));
+            return Err(
+                Failure::new(code::UNDEFINED_OBJECT, message).hint("SHOW MOUNTS lists what is")
+            );
         }
         catalog.remove_mount(name)?;
         self.publish(name, None);
@@ -236,7 +252,12 @@ impl Engine {
     ///
     /// # Errors
     /// When it is neither.
-    pub fn find_model(&self, reference: &str, base: Option<&Path>, owner: bool) -> Result<Arc<Mounted>, Failure> {
+    pub fn find_model(
+        &self,
+        reference: &str,
+        base: Option<&Path>,
+        owner: bool,
+    ) -> Result<Arc<Mounted>, Failure> {
         if !paths::looks_like_path(reference)
             && let Ok(mounted) = self.mounted(reference)
         {
@@ -254,7 +275,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`paths::resolve`].
-    pub fn resolve(&self, text: &str, base: Option<&Path>, owner: bool) -> Result<PathBuf, Failure> {
+    pub fn resolve(
+        &self,
+        text: &str,
+        base: Option<&Path>,
+        owner: bool,
+    ) -> Result<PathBuf, Failure> {
         paths::resolve(text, base, if owner { None } else { Some(&self.roots) })
     }
 

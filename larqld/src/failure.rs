@@ -17,7 +17,11 @@ pub const CODES: &[(&str, &str)] = &[
     (code::SYNTAX, "the statement does not parse"),
     (code::FORBIDDEN, "the session's role does not allow the statement"),
     (code::UNDEFINED_COLUMN, "no such column"),
+    (code::UNDEFINED_TABLE, "no such table"),
+    (code::UNDEFINED_FUNCTION, "no such function, or not with so many arguments"),
     (code::UNDEFINED_OBJECT, "no such mount, setting or model"),
+    (code::UNDEFINED_TABLE, "no such table"),
+    (code::UNDEFINED_FUNCTION, "no such function, or not with that many arguments"),
     (code::WRONG_TYPE, "the operands of an operator do not fit together"),
     (code::EXISTS, "the thing to be made exists already"),
     (code::EMPTY_TEXT, "the text has no token in the model's vocabulary"),
@@ -31,7 +35,10 @@ pub const CODES: &[(&str, &str)] = &[
     (code::IO, "reading or writing failed"),
     (code::NO_SUCH_FILE, "no such file or directory"),
     (code::DAMAGED, "stored data is damaged"),
-    (code::UNSUPPORTED_FORMAT, "the file's version, family or format is not one that this build reads"),
+    (
+        code::UNSUPPORTED_FORMAT,
+        "the file's version, family or format is not one that this build reads",
+    ),
     (code::INTERNAL, "a defect of larqld"),
 ];
 
@@ -47,7 +54,11 @@ pub mod code {
     pub const SYNTAX: &str = "42601";
     pub const FORBIDDEN: &str = "42501";
     pub const UNDEFINED_COLUMN: &str = "42703";
+    pub const UNDEFINED_TABLE: &str = "42P01";
+    pub const UNDEFINED_FUNCTION: &str = "42883";
     pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const UNDEFINED_TABLE: &str = "42P01";
+    pub const UNDEFINED_FUNCTION: &str = "42883";
     pub const WRONG_TYPE: &str = "42804";
     pub const EXISTS: &str = "42P07";
     pub const EMPTY_TEXT: &str = "22024";

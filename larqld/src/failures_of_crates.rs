@@ -33,14 +33,16 @@ fn io_code(error: &io::Error) -> &'static str {
 
 impl From<SyntaxError> for Failure {
     fn from(error: SyntaxError) -> Self {
-        let failure = Self::new(known(error.code), error.message).hint(error.hint.unwrap_or_default());
+        let failure =
+            Self::new(known(error.code), error.message).hint(error.hint.unwrap_or_default());
         at(failure, Some(error.span))
     }
 }
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
-        let failure = Self::new(known(error.code()), error.to_string()).hint(error.hint().unwrap_or_default());
+        let failure = Self::new(known(error.code()), error.to_string())
+            .hint(error.hint().unwrap_or_default());
         at(failure, error.span())
     }
 }
@@ -99,8 +101,12 @@ impl From<TextError> for Failure {
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         let code = match &error {
-            CheckpointError::NoSuchPath { .. } | CheckpointError::MissingFile { .. } => code::NO_SUCH_FILE,
-            CheckpointError::NoWeights { .. } | CheckpointError::NoIndex { .. } => code::UNSUPPORTED_FORMAT,
+            CheckpointError::NoSuchPath { .. } | CheckpointError::MissingFile { .. } => {
+                code::NO_SUCH_FILE
+            }
+            CheckpointError::NoWeights { .. } | CheckpointError::NoIndex { .. } => {
+                code::UNSUPPORTED_FORMAT
+            }
             CheckpointError::Io { source, .. } => io_code(source),
             _ => code::DAMAGED,
         };
@@ -112,7 +118,9 @@ impl From<VindexError> for Failure {
     fn from(error: VindexError) -> Self {
         let code = match &error {
             VindexError::NoSuchDirectory { .. } => code::NO_SUCH_FILE,
-            VindexError::NotAVindex { .. } | VindexError::UnsupportedVersion { .. } => code::UNSUPPORTED_FORMAT,
+            VindexError::NotAVindex { .. } | VindexError::UnsupportedVersion { .. } => {
+                code::UNSUPPORTED_FORMAT
+            }
             VindexError::Io { source, .. } => io_code(source),
             _ => code::DAMAGED,
         };
@@ -123,9 +131,8 @@ impl From<VindexError> for Failure {
 impl From<VindexWriteError> for Failure {
     fn from(error: VindexWriteError) -> Self {
         let code = match &error {
-            VindexWriteError::DestinationExists { .. } | VindexWriteError::DestinationIsNotAVindex { .. } => {
-                code::EXISTS
-            }
+            VindexWriteError::DestinationExists { .. }
+            | VindexWriteError::DestinationIsNotAVindex { .. } => code::EXISTS,
             VindexWriteError::Busy { .. } => code::BUSY,
             VindexWriteError::FingerprintMismatch { .. } => code::INVALID_PARAMETER,
             VindexWriteError::Staging { .. } => code::DAMAGED,

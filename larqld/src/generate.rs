@@ -96,7 +96,8 @@ pub fn generate(
         Prompt::Chat(messages) => {
             let rendered = model.chat_template()?.render(messages, true);
             let rendered = rendered.map_err(|error| {
-                Failure::new(code::INVALID_PARAMETER, error.to_string()).hint("the template comes with the model")
+                Failure::new(code::INVALID_PARAMETER, error.to_string())
+                    .hint("the template comes with the model")
             })?;
             // The template writes the model's markers itself.
             let tokens = tokenizer.encode(&rendered, false)?;
@@ -171,7 +172,9 @@ fn check(request: &Request) -> Result<(), Failure> {
 fn end_tokens(model: &Model) -> Result<Vec<u32>, Failure> {
     let mut ends = model.architecture().eos_tokens.clone();
     let parse = |bytes: Option<Vec<u8>>| {
-        bytes.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()).unwrap_or_default()
+        bytes
+            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+            .unwrap_or_default()
     };
     let generation = parse(model.side_file("generation_config.json")?);
     let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -211,7 +214,11 @@ impl<'a> StopFilter<'a> {
         }
         let safe = (0..=self.held.len())
             .filter(|&at| self.held.is_char_boundary(at))
-            .find(|&at| self.stops.iter().any(|stop| stop.starts_with(&self.held[at..]) && at < self.held.len()))
+            .find(|&at| {
+                self.stops
+                    .iter()
+                    .any(|stop| stop.starts_with(&self.held[at..]) && at < self.held.len())
+            })
             .unwrap_or(self.held.len());
         let rest = self.held.split_off(safe);
         (std::mem::replace(&mut self.held, rest), false)

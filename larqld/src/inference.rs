@@ -1,7 +1,9 @@
 //! Running a model on tokens: what INFER, generation, reference output and benchmarks share.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Precision, WalkFfn};
+use larql_compute::model::{
+    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Precision, WalkFfn,
+};
 use larql_planner::physical::plan::FfnPath;
 
 use crate::failure::{Failure, code};
@@ -34,15 +36,21 @@ pub fn prompt_tokens(model: &Model, prompt: &str) -> Result<Vec<u32>, Failure> {
 pub fn check_tokens(model: &Model, tokens: &[u32], more: usize) -> Result<(), Failure> {
     let architecture = model.architecture();
     if tokens.is_empty() {
-        return Err(Failure::new(code::EMPTY_TEXT, "the prompt has no token").hint("write some text"));
+        return Err(
+            Failure::new(code::EMPTY_TEXT, "the prompt has no token").hint("write some text")
+        );
     }
     let needed = tokens.len().saturating_add(more);
     if needed > architecture.context_max {
-        let message = format!("{needed} tokens do not fit the model's context of {}", architecture.context_max);
+        let message = format!(
+            "{needed} tokens do not fit the model's context of {}",
+            architecture.context_max
+        );
         return Err(Failure::new(code::LIMIT, message).hint("shorten the prompt"));
     }
     if let Some(id) = tokens.iter().find(|&&id| id as usize >= architecture.vocabulary_size) {
-        let message = format!("token {id} is not in the vocabulary of {}", architecture.vocabulary_size);
+        let message =
+            format!("token {id} is not in the vocabulary of {}", architecture.vocabulary_size);
         return Err(Failure::new(code::INVALID_PARAMETER, message));
     }
     Ok(())
@@ -77,7 +85,12 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When cancelled, or when they do not fit.
-    pub fn prefill(&mut self, tokens: &[u32], hook: Option<&mut dyn Hook>, cancel: &Cancel) -> Result<(), Failure> {
+    pub fn prefill(
+        &mut self,
+        tokens: &[u32],
+        hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), Failure> {
         Ok(self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?)
     }
 

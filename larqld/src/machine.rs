@@ -16,7 +16,8 @@ const KEY: &str = "machine/1";
 pub fn costs(catalog: &Catalog, pool: &Pool) -> CostConstants {
     let mut costs = CostConstants::default();
     let kept = catalog.get_setting(KEY).ok().flatten();
-    let bandwidth = kept.as_deref().and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)));
+    let bandwidth =
+        kept.as_deref().and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)));
     let bandwidth = bandwidth.filter(|bandwidth| bandwidth.is_finite() && *bandwidth > 0.0);
     costs.bandwidth_bytes_per_s = bandwidth.unwrap_or_else(|| {
         let measured = streaming_bytes_per_second(pool, 64 << 20, 3);

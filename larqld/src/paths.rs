@@ -24,8 +24,13 @@ pub fn stem(path: &Path) -> String {
 ///
 /// # Errors
 /// `INVALID_PARAMETER` for an empty path, a NUL, a `~` or a URL; `FORBIDDEN` outside the roots.
-pub fn resolve(text: &str, base: Option<&Path>, roots: Option<&[PathBuf]>) -> Result<PathBuf, Failure> {
-    let invalid = |reason: &str| Failure::new(code::INVALID_PARAMETER, format!("{text:?} {reason}"));
+pub fn resolve(
+    text: &str,
+    base: Option<&Path>,
+    roots: Option<&[PathBuf]>,
+) -> Result<PathBuf, Failure> {
+    let invalid =
+        |reason: &str| Failure::new(code::INVALID_PARAMETER, format!("{text:?} {reason}"));
     if text.is_empty() {
         return Err(invalid("is no path"));
     }
@@ -33,7 +38,9 @@ pub fn resolve(text: &str, base: Option<&Path>, roots: Option<&[PathBuf]>) -> Re
         return Err(invalid("holds a NUL character"));
     }
     if text.starts_with('~') {
-        return Err(invalid("starts with ~, which only shells know").hint("write the directory in full"));
+        return Err(
+            invalid("starts with ~, which only shells know").hint("write the directory in full")
+        );
     }
     if text.starts_with("hf://") {
         return Err(Failure::new(code::NOT_SUPPORTED, "references to a hub are not supported yet")
@@ -45,12 +52,16 @@ pub fn resolve(text: &str, base: Option<&Path>, roots: Option<&[PathBuf]>) -> Re
     let path = match base {
         Some(base) => base.join(text),
         None if Path::new(text).is_absolute() => PathBuf::from(text),
-        None => return Err(invalid("is relative, and the client named no directory").hint("write an absolute path")),
+        None => {
+            return Err(invalid("is relative, and the client named no directory")
+                .hint("write an absolute path"));
+        }
     };
     let path = lexically_normal(&path);
     let Some(roots) = roots else { return Ok(path) };
     let real = real_prefix(&path).map_err(|error| Failure::io(path.display(), &error))?;
-    let allowed = roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root));
+    let allowed =
+        roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root));
     if allowed {
         return Ok(real);
     }
@@ -111,9 +122,16 @@ mod tests {
     #[test]
     fn a_path_that_is_none_is_refused() {
         for text in ["", "a\0b", "~/x", "http://x/y", "file:///x"] {
-            assert_eq!(resolve(text, Some(Path::new("/")), None).unwrap_err().code, code::INVALID_PARAMETER, "{text:?}");
+            assert_eq!(
+                resolve(text, Some(Path::new("/")), None).unwrap_err().code,
+                code::INVALID_PARAMETER,
+                "{text:?}"
+            );
         }
-        assert_eq!(resolve("hf://a/b", Some(Path::new("/")), None).unwrap_err().code, code::NOT_SUPPORTED);
+        assert_eq!(
+            resolve("hf://a/b", Some(Path::new("/")), None).unwrap_err().code,
+            code::NOT_SUPPORTED
+        );
     }
 
     #[test]
@@ -127,7 +145,16 @@ mod tests {
         let roots = [root.clone()];
         let try_path = |text: &str| resolve(text, Some(&root), Some(&roots));
         assert!(try_path("in/new/file").is_ok());
-        for text in ["..", "../out", "/etc/passwd", "link", "link/x", "in/../../out", "dangling", "dangling/x"] {
+        for text in [
+            "..",
+            "../out",
+            "/etc/passwd",
+            "link",
+            "link/x",
+            "in/../../out",
+            "dangling",
+            "dangling/x",
+        ] {
             assert!(try_path(text).is_err(), "{text}");
         }
     }

@@ -43,7 +43,12 @@ pub struct Answer {
 ///
 /// # Errors
 /// When it does not fit the model, or is cancelled.
-pub fn reference(model: &Model, pool: &Pool, request: &Request, cancel: &Cancel) -> Result<Answer, Failure> {
+pub fn reference(
+    model: &Model,
+    pool: &Pool,
+    request: &Request,
+    cancel: &Cancel,
+) -> Result<Answer, Failure> {
     inference::check_tokens(model, &request.token_ids, request.greedy_tokens as usize)?;
     let precision = if request.fast { Precision::Serving } else { Precision::Exact };
     let positions = request.token_ids.len() + request.greedy_tokens as usize;

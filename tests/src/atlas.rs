@@ -16,7 +16,7 @@ use crate::checkpoint::{Tensor, dot, read};
 
 /// Hits that DESCRIBE takes of each layer before its threshold.
 pub const HITS_PER_LAYER: usize = 20;
-/// The threshold in standard deviations.
+/// The default threshold in standard deviations.
 pub const Z_MIN: f64 = 4.0;
 
 /// The bundled model as the oracle sees it.
@@ -71,17 +71,27 @@ impl Oracle {
         let mut tensors = read(&directory);
         let mut take = |name: String| tensors.remove(&name).unwrap_or_else(|| panic!("{name}"));
         let embeddings = take("model.embed_tokens.weight".to_owned());
-        let layer = |layer: usize, what: &str| format!("model.layers.{layer}.mlp.{what}_proj.weight");
+        let layer =
+            |layer: usize, what: &str| format!("model.layers.{layer}.mlp.{what}_proj.weight");
         let gates: Vec<Tensor> = (0..LAYERS).map(|index| take(layer(index, "gate"))).collect();
-        let downs: Vec<Tensor> = (0..LAYERS).map(|index| take(layer(index, "down")).transposed()).collect();
-        let tokenizer = Tokenizer::from_file(directory.join("tokenizer.json")).expect("tokenizer.json");
+        let downs: Vec<Tensor> =
+            (0..LAYERS).map(|index| take(layer(index, "down")).transposed()).collect();
+        let tokenizer =
+            Tokenizer::from_file(directory.join("tokenizer.json")).expect("tokenizer.json");
         let words: Vec<String> = (0..embeddings.shape[0] as u32)
             .map(|id| tokenizer.decode(&[id], false).expect("a token").trim().to_owned())
             .collect();
         let statistics = gates.iter().map(|gates| statistics(gates, &embeddings)).collect();
         let tokens = downs.iter().map(|downs| output_tokens(downs, &embeddings, &words)).collect();
         let gates = gates.into_iter().map(Tensor::rounded_to_f16).collect();
-        Self { tokenizer, embeddings: embeddings.rounded_to_f16(), gates, statistics, tokens, words }
+        Self {
+            tokenizer,
+            embeddings: embeddings.rounded_to_f16(),
+            gates,
+            statistics,
+            tokens,
+            words,
+        }
     }
 
     /// Number of layers.
@@ -125,14 +135,19 @@ impl Oracle {
                 Hit { layer, feature, score, z: (score - mean) / deviation }
             })
             .collect();
-        hits.sort_by(|a, b| b.score.abs().total_cmp(&a.score.abs()).then(a.feature.cmp(&b.feature)));
+        hits.sort_by(|a, b| {
+            b.score.abs().total_cmp(&a.score.abs()).then(a.feature.cmp(&b.feature))
+        });
         hits.truncate(k);
         hits
     }
 
     /// The output words of a feature, best first.
     pub fn words(&self, layer: usize, feature: usize) -> Vec<&str> {
-        self.tokens[layer][feature].iter().map(|(id, _)| self.words[*id as usize].as_str()).collect()
+        self.tokens[layer][feature]
+            .iter()
+            .map(|(id, _)| self.words[*id as usize].as_str())
+            .collect()
     }
 
     /// The logit of a feature's first output word.
@@ -140,13 +155,13 @@ impl Oracle {
         self.tokens[layer][feature].first().map(|(_, logit)| *logit)
     }
 
-    /// The rows of `DESCRIBE "entity"`, strongest first.
-    pub fn describe(&self, entity: &str) -> Vec<Edge> {
+    /// The rows of `DESCRIBE "entity"` at a threshold, strongest first.
+    pub fn describe(&self, entity: &str, z_min: f64) -> Vec<Edge> {
         let vector = self.entity_vector(entity);
         let mut edges: HashMap<String, Edge> = HashMap::new();
         for layer in 0..LAYERS {
             for hit in self.hits(layer, &vector, HITS_PER_LAYER) {
-                if hit.score <= 0.0 || hit.z < Z_MIN {
+                if hit.score <= 0.0 || hit.z < z_min {
                     continue;
                 }
                 let words = self.words(layer, hit.feature);
@@ -200,7 +215,9 @@ fn further_words(words: &[&str], entity: &str, target: &str) -> Vec<String> {
 
 /// Printable, with a letter: what the bundled vocabulary needs of the definition.
 fn content(word: &str) -> bool {
-    word.chars().any(char::is_alphabetic) && !word.contains('\u{fffd}') && !word.chars().any(char::is_control)
+    word.chars().any(char::is_alphabetic)
+        && !word.contains('\u{fffd}')
+        && !word.chars().any(char::is_control)
 }
 
 fn statistics(gates: &Tensor, embeddings: &Tensor) -> (f64, f64) {
@@ -222,8 +239,9 @@ fn statistics(gates: &Tensor, embeddings: &Tensor) -> (f64, f64) {
 
 fn output_tokens(downs: &Tensor, embeddings: &Tensor, words: &[String]) -> Vec<Vec<(u32, f64)>> {
     let best = |feature| {
-        let mut logits: Vec<(u32, f64)> =
-            (0..embeddings.shape[0]).map(|id| (id as u32, dot(embeddings.row(id), downs.row(feature)))).collect();
+        let mut logits: Vec<(u32, f64)> = (0..embeddings.shape[0])
+            .map(|id| (id as u32, dot(embeddings.row(id), downs.row(feature))))
+            .collect();
         logits.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         logits.truncate(10);
         logits.retain(|(id, _)| !words[*id as usize].is_empty());

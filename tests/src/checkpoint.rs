@@ -25,7 +25,8 @@ impl Tensor {
     /// The matrix with rows and columns swapped.
     pub fn transposed(&self) -> Self {
         let (rows, columns) = (self.shape[0], self.shape[1]);
-        let values = (0..rows * columns).map(|at| self.values[at % rows * columns + at / rows]).collect();
+        let values =
+            (0..rows * columns).map(|at| self.values[at % rows * columns + at / rows]).collect();
         Self { shape: vec![columns, rows], values }
     }
 
@@ -87,7 +88,8 @@ pub fn write_rounded_to_f16(source: &Path, destination: &Path) {
         let view = TensorView::new(Dtype::F16, tensor.shape.clone(), &bytes[name]).expect("a view");
         (name.clone(), view)
     });
-    safetensors::serialize_to_file(views, None, &destination.join("model.safetensors")).expect("a file");
+    safetensors::serialize_to_file(views, None, &destination.join("model.safetensors"))
+        .expect("a file");
 }
 
 /// Writes a copy of a checkpoint of bf16 tensors whose gate rows have their signs turned.
@@ -108,8 +110,9 @@ pub fn write_with_gates_negated(source: &Path, destination: &Path) {
         }
         changed.insert(name, (view.shape().to_vec(), data));
     }
-    let views = changed
-        .iter()
-        .map(|(name, (shape, data))| (name, TensorView::new(Dtype::BF16, shape.clone(), data).expect("a view")));
-    safetensors::serialize_to_file(views, None, &destination.join("model.safetensors")).expect("a file");
+    let views = changed.iter().map(|(name, (shape, data))| {
+        (name, TensorView::new(Dtype::BF16, shape.clone(), data).expect("a view"))
+    });
+    safetensors::serialize_to_file(views, None, &destination.join("model.safetensors"))
+        .expect("a file");
 }

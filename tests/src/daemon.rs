@@ -27,7 +27,8 @@ impl Daemon {
 
     /// Starts a daemon on a data directory of its own, with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let own = tempfile::Builder::new().prefix("larqld-").tempdir().expect("a temporary directory");
+        let own =
+            tempfile::Builder::new().prefix("larqld-").tempdir().expect("a temporary directory");
         let mut daemon = Self::start_in(own.path(), arguments);
         daemon._own = Some(own);
         daemon
@@ -71,23 +72,29 @@ impl Daemon {
 
     /// Anonymous resident memory in bytes.
     pub fn anonymous_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
     }
 
     /// Processor time that the daemon has used.
     pub fn processor_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 =
+            fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 10)
     }
 
     /// Opens a session.
     pub async fn client(&self) -> Client {
         let target = Target::Unix(self.socket());
-        Client::connect(&target, ConnectOptions::default()).await.expect("the daemon takes a session")
+        Client::connect(&target, ConnectOptions::default())
+            .await
+            .expect("the daemon takes a session")
     }
 
     /// Runs a script in a session of its own.
@@ -109,7 +116,9 @@ impl Daemon {
             source.display(),
             destination.display()
         );
-        self.query(&script).await.unwrap_or_else(|error| panic!("{script}: {error} ({})", error.hint));
+        self.query(&script)
+            .await
+            .unwrap_or_else(|error| panic!("{script}: {error} ({})", error.hint));
     }
 
     /// Sends a signal.

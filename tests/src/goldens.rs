@@ -38,7 +38,11 @@ impl Golden {
     pub fn load(name: &str) -> Self {
         let path = repository().join("tests/goldens").join(name);
         let text = std::fs::read_to_string(path.join("golden.json")).expect("golden.json");
-        Self { name: name.to_owned(), path, json: serde_json::from_str(&text).expect("golden.json is JSON") }
+        Self {
+            name: name.to_owned(),
+            path,
+            json: serde_json::from_str(&text).expect("golden.json is JSON"),
+        }
     }
 
     /// The largest difference of a logit that exact arithmetic may show: `max(3e-4, 0.1 × stability)`.
@@ -56,12 +60,16 @@ impl Golden {
 
 fn prompt(json: &Value) -> Prompt<'_> {
     let hidden = json["hidden"].as_array().expect("hidden");
-    let layers = hidden.iter().filter(|entry| entry["after"].as_str().is_some_and(|name| name.starts_with("layer_")));
+    let layers = hidden
+        .iter()
+        .filter(|entry| entry["after"].as_str().is_some_and(|name| name.starts_with("layer_")));
     Prompt {
         name: json["name"].as_str().expect("name"),
         input_ids: ids(&json["input_ids"]),
         logits: reals(&json["last_logits"]),
-        layers: layers.map(|entry| (entry["l2"].as_f64().expect("l2"), reals(&entry["first8"]))).collect(),
+        layers: layers
+            .map(|entry| (entry["l2"].as_f64().expect("l2"), reals(&entry["first8"])))
+            .collect(),
         greedy: ids(&json["greedy16"]),
     }
 }
@@ -73,5 +81,9 @@ pub fn ids(json: &Value) -> Vec<u32> {
 
 /// A JSON array of numbers.
 pub fn reals(json: &Value) -> Vec<f64> {
-    json.as_array().expect("numbers").iter().map(|number| number.as_f64().expect("a number")).collect()
+    json.as_array()
+        .expect("numbers")
+        .iter()
+        .map(|number| number.as_f64().expect("a number"))
+        .collect()
 }

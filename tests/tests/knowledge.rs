@@ -46,21 +46,24 @@ async fn describe_walk_and_select_equal_the_oracle_for_fifty_entities() {
     daemon.extract_atlas("").await;
     let oracle = Oracle::load();
     let mut edges_seen = 0;
-    for entity in entities() {
+    // The default threshold, and a lower one under which a small model shows more.
+    for (entity, z_min) in entities().iter().flat_map(|entity| [(entity, Z_MIN), (entity, 2.5)]) {
         let script = format!(
-            "USE \"atlas\"; DESCRIBE \"{entity}\"; WALK \"The capital of {entity}\" TOP 3; \
+            "USE \"atlas\"; SET describe_z = {z_min}; DESCRIBE \"{entity}\"; \
+             WALK \"The capital of {entity}\" TOP 3; \
              SELECT layer, feature, gate_score, target FROM EDGES WHERE entity = \"{entity}\";"
         );
-        let answers = daemon.query(&script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
-        edges_seen += compare_describe(&oracle, &entity, &answers[1]);
-        compare_walk(&oracle, &format!("The capital of {entity}"), &answers[2]);
-        compare_edges(&oracle, &entity, &answers[3]);
+        let answers =
+            daemon.query(&script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+        edges_seen += compare_describe(&oracle, entity, z_min, &answers[2]);
+        compare_walk(&oracle, &format!("The capital of {entity}"), &answers[3]);
+        compare_edges(&oracle, entity, z_min, &answers[4]);
     }
     assert!(edges_seen > 100, "only {edges_seen} edges over fifty entities: the test says little");
 }
 
-fn compare_describe(oracle: &Oracle, entity: &str, answer: &Answer) -> usize {
-    let expected = oracle.describe(entity);
+fn compare_describe(oracle: &Oracle, entity: &str, z_min: f64, answer: &Answer) -> usize {
+    let expected = oracle.describe(entity, z_min);
     assert_eq!(answer.rows.len(), expected.len(), "DESCRIBE {entity}: {:?}", answer.rows);
     for (row, edge) in expected.iter().enumerate() {
         let at = |column| cell(answer, row, column);
@@ -82,7 +85,8 @@ fn compare_describe(oracle: &Oracle, entity: &str, answer: &Answer) -> usize {
 
 fn compare_walk(oracle: &Oracle, prompt: &str, answer: &Answer) {
     let vector = oracle.prompt_vector(prompt);
-    let expected: Vec<_> = (0..oracle.layers()).flat_map(|layer| oracle.hits(layer, &vector, 3)).collect();
+    let expected: Vec<_> =
+        (0..oracle.layers()).flat_map(|layer| oracle.hits(layer, &vector, 3)).collect();
     assert_eq!(answer.rows.len(), expected.len(), "WALK {prompt}");
     for (row, hit) in expected.iter().enumerate() {
         let at = |column| cell(answer, row, column);
@@ -90,17 +94,20 @@ fn compare_walk(oracle: &Oracle, prompt: &str, answer: &Answer) {
         assert_eq!(number(at("feature")) as usize, hit.feature, "{prompt}, row {row}");
         assert!(close(number(at("gate_score")), hit.score), "{prompt}, row {row}");
         let words = oracle.words(hit.layer, hit.feature);
-        let found: Vec<&str> = at("top_tokens").as_list().expect("a list").iter().map(text).collect();
+        let found: Vec<&str> =
+            at("top_tokens").as_list().expect("a list").iter().map(text).collect();
         assert_eq!(found, words, "{prompt}, row {row}");
         assert_eq!(at("target").as_text(), words.first().copied());
     }
 }
 
-fn compare_edges(oracle: &Oracle, entity: &str, answer: &Answer) {
+fn compare_edges(oracle: &Oracle, entity: &str, z_min: f64, answer: &Answer) {
     let vector = oracle.entity_vector(entity);
     let expected: Vec<_> = (0..oracle.layers())
         .flat_map(|layer| oracle.hits(layer, &vector, HITS_PER_LAYER))
-        .filter(|hit| hit.score > 0.0 && hit.z >= Z_MIN && !oracle.words(hit.layer, hit.feature).is_empty())
+        .filter(|hit| {
+            hit.score > 0.0 && hit.z >= z_min && !oracle.words(hit.layer, hit.feature).is_empty()
+        })
         .collect();
     assert_eq!(answer.rows.len(), expected.len(), "EDGES of {entity}");
     for (row, hit) in expected.iter().enumerate() {
@@ -117,7 +124,8 @@ async fn features_of_a_layer_equal_the_oracle() {
     let daemon = Daemon::start();
     daemon.extract_atlas("").await;
     let oracle = Oracle::load();
-    let script = "USE \"atlas\"; SELECT feature, target, logit, top_tokens FROM FEATURES WHERE layer = 3;";
+    let script =
+        "USE \"atlas\"; SELECT feature, target, logit, top_tokens FROM FEATURES WHERE layer = 3;";
     let answer = daemon.query(script).await.expect("an answer").remove(1);
     let expected: Vec<usize> =
         (0..oracle.features(3)).filter(|&feature| !oracle.words(3, feature).is_empty()).collect();
@@ -128,7 +136,8 @@ async fn features_of_a_layer_equal_the_oracle() {
         assert_eq!(text(cell(&answer, row, "target")), words[0], "feature {feature}");
         let logit = oracle.logit(3, feature).expect("a logit");
         assert!(close(number(cell(&answer, row, "logit")), logit), "feature {feature}");
-        let found: Vec<&str> = cell(&answer, row, "top_tokens").as_list().expect("a list").iter().map(text).collect();
+        let found: Vec<&str> =
+            cell(&answer, row, "top_tokens").as_list().expect("a list").iter().map(text).collect();
         assert_eq!(found, words, "feature {feature}");
     }
 }
@@ -140,7 +149,8 @@ async fn other_weights_give_other_answers() {
     let other = daemon.data_dir().join("other");
     larql_tests::checkpoint::write_with_gates_negated(&atlas_checkpoint(), &other);
     daemon.extract(&other, &daemon.data_dir().join("other.vindex"), "").await;
-    let script = |name: &str| format!("USE \"{name}\"; DESCRIBE \"France\"; WALK \"France\" TOP 1;");
+    let script =
+        |name: &str| format!("USE \"{name}\"; DESCRIBE \"France\"; WALK \"France\" TOP 1;");
     let atlas = daemon.query(&script("atlas")).await.expect("an answer");
     let other = daemon.query(&script("other")).await.expect("an answer");
     assert_ne!(atlas[1].rows, other[1].rows, "DESCRIBE");

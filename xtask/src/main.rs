@@ -5,6 +5,7 @@
 //! name where it is not.
 
 mod bench;
+mod shapes;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -73,10 +74,9 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where cargo puts what it builds in that profile.
-fn built(release: bool) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join(if release { "release" } else { "debug" })
+/// Where cargo puts what it builds.
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Builds the daemon and the shell and returns the folder they are in.
@@ -87,7 +87,7 @@ fn build(release: bool) -> anyhow::Result<PathBuf> {
         command.arg("--release");
     }
     run(&mut command)?;
-    Ok(built(release))
+    Ok(target_directory().join(if release { "release" } else { "debug" }))
 }
 
 fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
@@ -100,12 +100,17 @@ fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
 fn test(filter: &[String]) -> anyhow::Result<()> {
     // Whole-system tests start the real programs, so these are built first.
     build(false)?;
-    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let nextest =
+        cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     if nextest {
-        run(cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]).args(filter))?;
+        run(cargo()
+            .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+            .args(filter))?;
     } else {
         println!("cargo-nextest is not installed: tests run by cargo test");
-        run(cargo().args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"]).args(filter))?;
+        run(cargo()
+            .args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"])
+            .args(filter))?;
     }
     if filter.is_empty() {
         run(cargo().args(["test", "--workspace", "--locked", "--doc"]))?;

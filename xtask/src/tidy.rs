@@ -16,19 +16,47 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("larqld", &["larql-proto", "larql-storage", "larql-compute", "larql-planner"]),
     (
         "larql-tests",
-        &["larql-proto", "larql-storage", "larql-compute", "larql-planner", "larql-client", "larqld"],
+        &[
+            "larql-proto",
+            "larql-storage",
+            "larql-compute",
+            "larql-planner",
+            "larql-client",
+            "larqld",
+        ],
     ),
     ("xtask", &[]),
 ];
 
 /// Names that say nothing about what is inside.
-const FORBIDDEN_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "core", "misc", "shared"];
+const FORBIDDEN_NAMES: &[&str] =
+    &["utils", "util", "common", "helpers", "helper", "core", "misc", "shared"];
 
 /// The folders and files that may stand at the top.
 const TOP_LEVEL: &[&str] = &[
-    ".cargo", ".ci", ".config", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "Cargo.lock", "Cargo.toml",
-    "LICENSE", "README.md", "compute", "deploy", "docs", "fuzz", "justfile", "larql-client", "larqld", "planner",
-    "proto", "rustfmt.toml", "storage", "tests", "xtask",
+    ".cargo",
+    ".ci",
+    ".config",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "compute",
+    "deploy",
+    "docs",
+    "fuzz",
+    "justfile",
+    "larql-client",
+    "larqld",
+    "planner",
+    "proto",
+    "rustfmt.toml",
+    "storage",
+    "tests",
+    "xtask",
 ];
 
 /// Checks everything and lists every fault before failing.
@@ -69,7 +97,9 @@ fn check_dependencies(root: &Path, faults: &mut Vec<String>) -> anyhow::Result<(
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(ours, _)| *ours == name) else {
-            faults.push(format!("crate {name} has no place in the dependency table of xtask/src/tidy.rs"));
+            faults.push(format!(
+                "crate {name} has no place in the dependency table of xtask/src/tidy.rs"
+            ));
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -129,7 +159,10 @@ fn opens_unsafe(line: &str) -> bool {
     let before = code[..at].chars().next_back();
     let after = code[at + "unsafe".len()..].trim_start();
     let word = before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '"');
-    word && (after.starts_with('{') || after.starts_with("impl") || after.starts_with("fn ") || after.starts_with("extern"))
+    word && (after.starts_with('{')
+        || after.starts_with("impl")
+        || after.starts_with("fn ")
+        || after.starts_with("extern"))
 }
 
 /// Whether a SAFETY note stands on the line, or above it in the same run of comments, attributes
@@ -169,13 +202,19 @@ mod tests {
     #[test]
     fn unsafe_without_a_note_is_found() {
         assert_eq!(faults("//! A.\nfn f() {\n    unsafe { g() }\n}").len(), 1);
-        assert_eq!(faults("//! A.\nfn f() {\n    let x = 1;\n    let y =\n        unsafe { g() };\n}").len(), 1);
+        assert_eq!(
+            faults("//! A.\nfn f() {\n    let x = 1;\n    let y =\n        unsafe { g() };\n}")
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn unsafe_with_a_note_is_not() {
         assert!(faults("//! A.\n// SAFETY: g is harmless.\nunsafe { g() }").is_empty());
-        assert!(faults("//! A.\n// SAFETY: g is harmless.\nlet y =\n    unsafe { g() };").is_empty());
+        assert!(
+            faults("//! A.\n// SAFETY: g is harmless.\nlet y =\n    unsafe { g() };").is_empty()
+        );
         assert!(faults("//! A.\n// this unsafe { is prose }").is_empty());
     }
 
@@ -187,7 +226,9 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_found_wherever_they_stand() {
         let mut found = Vec::new();
-        for file in ["larqld/src/utils.rs", "compute/src/core/mod.rs", "storage/src/wal.rs", "strange/x.rs"] {
+        for file in
+            ["larqld/src/utils.rs", "compute/src/core/mod.rs", "storage/src/wal.rs", "strange/x.rs"]
+        {
             check_name(file, &mut found);
         }
         assert_eq!(found.len(), 3, "{found:?}");

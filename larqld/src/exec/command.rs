@@ -25,8 +25,12 @@ impl Command {
 impl Operator for Command {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         match self.operator.take() {
-            Some(Physical::Use(wanted)) => return use_mount(work, &wanted).map(|row| Some(vec![row])),
-            Some(Physical::Mount { path, name }) => return mount(work, &path, name).map(|row| Some(vec![row])),
+            Some(Physical::Use(wanted)) => {
+                return use_mount(work, &wanted).map(|row| Some(vec![row]));
+            }
+            Some(Physical::Mount { path, name }) => {
+                return mount(work, &path, name).map(|row| Some(vec![row]));
+            }
             Some(Physical::Unmount { name }) => {
                 work.engine().unmount(&name)?;
                 work.notice(format!("unmounted {name}"), "")?;
@@ -59,20 +63,25 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<Row, Failure> {
 
 fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {
     let engine = work.engine();
-    let by_name = if paths::looks_like_path(reference) { None } else { Some(engine.mounted(reference)) };
+    let by_name =
+        if paths::looks_like_path(reference) { None } else { Some(engine.mounted(reference)) };
     let mounted = match by_name {
         Some(Ok(mounted)) => mounted,
         // A mount that is remembered and cannot be read says so, rather than "no such file".
         Some(Err(failure)) if failure.code != code::UNDEFINED_OBJECT => return Err(failure),
         unknown => {
             let path = work.resolve(reference)?;
-            if !path.exists() && let Some(Err(failure)) = unknown {
+            if !path.exists()
+                && let Some(Err(failure)) = unknown
+            {
                 return Err(failure);
             }
             // Opening a directory that nobody mounted is an administrator's act.
             if work.context.role() < Role::Admin {
                 let message = "opening a directory needs the role admin; USE a mounted name";
-                return Err(Failure::new(code::FORBIDDEN, message).hint("SHOW MOUNTS lists the names"));
+                return Err(
+                    Failure::new(code::FORBIDDEN, message).hint("SHOW MOUNTS lists the names")
+                );
             }
             Arc::new(Mounted { name: paths::stem(&path), model: engine.model(&path)? })
         }
@@ -83,11 +92,15 @@ fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Fa
             format!("{reference:?} is a vindex, not a checkpoint"),
         )
         .hint(format!("USE {reference:?}"))),
-        (Kind::Vindex, Kind::Checkpoint) if engine.mounted(&mounted.name).is_err() => Err(Failure::new(
-            code::INVALID_PARAMETER,
-            format!("{reference:?} is a checkpoint, not a vindex"),
-        )
-        .hint(format!("USE MODEL {reference:?} runs it as it is; EXTRACT makes a vindex of it"))),
+        (Kind::Vindex, Kind::Checkpoint) if engine.mounted(&mounted.name).is_err() => {
+            Err(Failure::new(
+                code::INVALID_PARAMETER,
+                format!("{reference:?} is a checkpoint, not a vindex"),
+            )
+            .hint(format!(
+                "USE MODEL {reference:?} runs it as it is; EXTRACT makes a vindex of it"
+            )))
+        }
         _ => Ok(mounted),
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct DescribeEdges {
     given: u64,
     /// Rows given of each band, when rows are given as they are found.
     given_of_band: [u64; 3],
+    /// No row was given yet.
+    empty: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -56,13 +58,21 @@ impl DescribeEdges {
             seen: HashMap::new(),
             given: 0,
             given_of_band: [0; 3],
+            empty: true,
         }
     }
 
     /// The edge that one hit is by itself, if it is one.
     fn edge(&self, row: &Row) -> Option<(String, Edge)> {
-        let [Value::Integer(layer), Value::Integer(feature), Value::Score(score), _, Value::Text(target), relation, Value::List(tokens)] =
-            &row[..]
+        let [
+            Value::Integer(layer),
+            Value::Integer(feature),
+            Value::Score(score),
+            _,
+            Value::Text(target),
+            relation,
+            Value::List(tokens),
+        ] = &row[..]
         else {
             return None;
         };
@@ -78,14 +88,22 @@ impl DescribeEdges {
         for token in tokens.iter() {
             let Value::Text(word) = token else { continue };
             let other = case_folded(word);
-            if also.len() < ALSO_MAX && is_content(word) && other != self.entity && !named.contains(&other) {
+            if also.len() < ALSO_MAX
+                && is_content(word)
+                && other != self.entity
+                && !named.contains(&other)
+            {
                 also.push(token.clone());
                 named.push(other);
             }
         }
         let edge = Edge {
             target: target.clone(),
-            relation: if self.describe.display == Display::Raw { Value::Null } else { relation.clone() },
+            relation: if self.describe.display == Display::Raw {
+                Value::Null
+            } else {
+                relation.clone()
+            },
             score: *score,
             layer: *layer,
             feature: *feature,
@@ -95,6 +113,14 @@ impl DescribeEdges {
             also,
         };
         Some((folded, edge))
+    }
+
+    /// Says what kept an answer empty, so that nobody takes it for a failure.
+    fn tell_why_empty(&self, work: &Work<'_>) -> Result<(), Failure> {
+        let z = work.context.state().settings.describe_z();
+        let message =
+            format!("no edge of {:?} stands out at z >= {z} in its layer", self.describe.entity);
+        work.notice(message, format!("SET describe_z = {} shows weaker ones", z / 2.0))
     }
 
     fn row(&self, edge: Edge) -> Row {
@@ -128,14 +154,19 @@ impl DescribeEdges {
                 }
             }
         }
-        order.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.layer.cmp(&b.layer)).then(a.feature.cmp(&b.feature)));
+        order.sort_by(|a, b| {
+            b.score.total_cmp(&a.score).then(a.layer.cmp(&b.layer)).then(a.feature.cmp(&b.feature))
+        });
         let mut of_band = [0; 3];
         let kept = order.into_iter().filter(|edge| {
             let band = band_of(self.describe.bands, edge.layer);
             of_band[band] += 1;
             of_band[band] <= cap(self.describe.caps, band)
         });
-        let limit = self.describe.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = self
+            .describe
+            .limit
+            .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let kept: Vec<Edge> = kept.take(limit).collect();
         Ok(Ready::new(kept.into_iter().map(|edge| self.row(edge)).collect()))
     }
@@ -147,7 +178,8 @@ impl DescribeEdges {
             let mut batch = Vec::new();
             for (folded, edge) in rows.iter().filter_map(|row| self.edge(row)).collect::<Vec<_>>() {
                 let band = band_of(self.describe.bands, edge.layer);
-                let room = self.given < limit && self.given_of_band[band] < cap(self.describe.caps, band);
+                let room =
+                    self.given < limit && self.given_of_band[band] < cap(self.describe.caps, band);
                 if room && self.seen.insert(folded, ()).is_none() {
                     self.given += 1;
                     self.given_of_band[band] += 1;
@@ -164,13 +196,20 @@ impl DescribeEdges {
 
 impl Operator for DescribeEdges {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
-        if self.describe.stream {
-            return self.streamed(work);
+        let rows = if self.describe.stream {
+            self.streamed(work)?
+        } else {
+            if self.ready.is_none() {
+                self.ready = Some(self.grouped(work)?);
+            }
+            self.ready.as_mut().and_then(Ready::batch)
+        };
+        match &rows {
+            Some(_) => self.empty = false,
+            None if std::mem::replace(&mut self.empty, false) => self.tell_why_empty(work)?,
+            None => {}
         }
-        if self.ready.is_none() {
-            self.ready = Some(self.grouped(work)?);
-        }
-        Ok(self.ready.as_mut().and_then(Ready::batch))
+        Ok(rows)
     }
 }
 
@@ -178,7 +217,9 @@ fn merge(edge: &mut Edge, other: Edge) {
     let (layer_min, layer_max) = (edge.layer_min.min(other.layer), edge.layer_max.max(other.layer));
     let count = edge.count + 1;
     let first = (edge.layer, edge.feature);
-    if other.score > edge.score || (other.score == edge.score && (other.layer, other.feature) < first) {
+    if other.score > edge.score
+        || (other.score == edge.score && (other.layer, other.feature) < first)
+    {
         *edge = other;
     }
     (edge.layer_min, edge.layer_max, edge.count) = (layer_min, layer_max, count);

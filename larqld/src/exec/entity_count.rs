@@ -29,7 +29,8 @@ impl EntityCount {
             for row in rows {
                 let [Value::Text(target), Value::Score(logit)] = &row[..] else { continue };
                 if looks_like_a_name(target) {
-                    let (count, most) = counts.entry(target.clone()).or_insert((0, f32::NEG_INFINITY));
+                    let (count, most) =
+                        counts.entry(target.clone()).or_insert((0, f32::NEG_INFINITY));
                     *count += 1;
                     *most = most.max(*logit);
                 }
@@ -47,7 +48,8 @@ impl EntityCount {
 }
 
 fn looks_like_a_name(text: &str) -> bool {
-    let title = |c: char| c.is_uppercase() || c.to_uppercase().ne(std::iter::once(c)) && !c.is_lowercase();
+    let title =
+        |c: char| c.is_uppercase() || c.to_uppercase().ne(std::iter::once(c)) && !c.is_lowercase();
     is_content(text) && text.chars().next().is_some_and(title)
 }
 

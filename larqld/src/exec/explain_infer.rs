@@ -65,8 +65,10 @@ impl ExplainInfer {
         let model = work.model()?;
         let tokens = inference::prompt_tokens(&model, &self.explain.prompt)?;
         let ffn = inference::ffn(self.explain.ffn);
-        let mut hook = CaptureFfn { layers: &self.explain.layers, last: 0, captured: BTreeMap::new() };
-        let mut run = Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
+        let mut hook =
+            CaptureFfn { layers: &self.explain.layers, last: 0, captured: BTreeMap::new() };
+        let mut run =
+            Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
         run.prefill(&tokens, Some(&mut hook), work.cancel)?;
         work.touch(run.bytes_touched());
         let hidden = model.architecture().hidden_size;

@@ -51,8 +51,15 @@ impl<'a> FeatureRows<'a> {
     }
 
     /// The row of a slot; `None` where `tokens_required` and the feature has no output tokens.
-    pub(super) fn row(&mut self, layer: u32, feature: u32, hit: Hit, tokens_required: bool) -> Option<Row> {
-        let reads_tokens = tokens_required || self.columns.iter().any(|column| column.reads_down_meta());
+    pub(super) fn row(
+        &mut self,
+        layer: u32,
+        feature: u32,
+        hit: Hit,
+        tokens_required: bool,
+    ) -> Option<Row> {
+        let reads_tokens =
+            tokens_required || self.columns.iter().any(|column| column.reads_down_meta());
         let tokens = if reads_tokens { self.tokens(layer, feature) } else { Vec::new() };
         if tokens_required && tokens.is_empty() {
             return None;
@@ -60,10 +67,20 @@ impl<'a> FeatureRows<'a> {
         let row = self.columns.iter().map(|&column| match column {
             FeatureColumn::Layer => Value::Integer(layer.into()),
             FeatureColumn::Feature => Value::Integer(feature.into()),
-            FeatureColumn::Entity => self.entity.clone().or_else(|| self.input_token(layer, feature)).unwrap_or(Value::Null),
-            FeatureColumn::Relation => self.model.label(layer, feature).map_or(Value::Null, Value::text),
-            FeatureColumn::Target => tokens.first().map_or(Value::Null, |(word, _)| Value::Text(word.clone())),
-            FeatureColumn::Logit => tokens.first().map_or(Value::Null, |(_, logit)| Value::Score(*logit)),
+            FeatureColumn::Entity => self
+                .entity
+                .clone()
+                .or_else(|| self.input_token(layer, feature))
+                .unwrap_or(Value::Null),
+            FeatureColumn::Relation => {
+                self.model.label(layer, feature).map_or(Value::Null, Value::text)
+            }
+            FeatureColumn::Target => {
+                tokens.first().map_or(Value::Null, |(word, _)| Value::Text(word.clone()))
+            }
+            FeatureColumn::Logit => {
+                tokens.first().map_or(Value::Null, |(_, logit)| Value::Score(*logit))
+            }
             FeatureColumn::TopTokens => {
                 Value::List(tokens.iter().map(|(word, _)| Value::Text(word.clone())).collect())
             }
@@ -72,7 +89,10 @@ impl<'a> FeatureRows<'a> {
                 (None, None) => self.input_score(layer, feature).map_or(Value::Null, Value::Score),
                 (None, Some(_)) => Value::Null,
             },
-            FeatureColumn::Z => hit.score.and_then(|score| z(self.model, layer, score)).map_or(Value::Null, Value::Real),
+            FeatureColumn::Z => hit
+                .score
+                .and_then(|score| z(self.model, layer, score))
+                .map_or(Value::Null, Value::Real),
             FeatureColumn::Confidence => Value::Null,
             FeatureColumn::Source => match hit {
                 Hit { activation: Some(_), .. } => Value::text("residual"),

@@ -42,7 +42,10 @@ pub(super) fn query_vector(model: &Model, query: &QueryVector) -> Result<Vec<f32
         found += 1;
     }
     if found == 0 {
-        return Err(Failure::new(code::EMPTY_TEXT, format!("{text:?} has no token in the vocabulary")));
+        return Err(Failure::new(
+            code::EMPTY_TEXT,
+            format!("{text:?} has no token in the vocabulary"),
+        ));
     }
     Ok(sum.into_iter().map(|sum| (sum / f64::from(found)) as f32).collect())
 }
@@ -182,13 +185,21 @@ impl Operator for GateSlots {
             }
         }
         hits.sort_by(|(a, a_score), (b, b_score)| {
-            a.layer.cmp(&b.layer).then(b_score.abs().total_cmp(&a_score.abs())).then(a.feature.cmp(&b.feature))
+            a.layer
+                .cmp(&b.layer)
+                .then(b_score.abs().total_cmp(&a_score.abs()))
+                .then(a.feature.cmp(&b.feature))
         });
         let mut rows = FeatureRows::new(&model, &self.slots.columns, entity(&self.slots.query))?;
         let mut batch = Vec::new();
         for (slot, score) in hits {
             let hit = Hit { score: Some(score), activation: None };
-            batch.extend(rows.row(slot.layer, slot.feature as u32, hit, self.slots.tokens_required));
+            batch.extend(rows.row(
+                slot.layer,
+                slot.feature as u32,
+                hit,
+                self.slots.tokens_required,
+            ));
         }
         rows.finish(work);
         Ok((!batch.is_empty()).then_some(batch))

@@ -26,28 +26,31 @@ impl Operator for Infer {
         let model = work.model()?;
         let tokens = inference::prompt_tokens(&model, &infer.prompt)?;
         let ffn = inference::ffn(infer.ffn);
-        let mut run = Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
+        let mut run =
+            Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
         run.prefill(&tokens, None, work.cancel)?;
         work.touch(run.bytes_touched());
         let tokenizer = model.tokenizer()?;
         let most = usize::try_from(infer.top).unwrap_or(usize::MAX);
-        let rows = softmax_top_k(run.logits(), most).into_iter().zip(1..).map(|((id, logit, probability), rank)| {
-            let mut row = vec![
-                Value::Integer(rank),
-                Value::Text(tokenizer.word(id)),
-                Value::Integer(id.into()),
-                Value::Score(probability),
-                Value::Score(logit),
-                Value::text("model"),
-            ];
-            if infer.compare {
-                row.push(Value::text(match infer.ffn {
-                    FfnPath::Dense => "dense",
-                    FfnPath::Walk { .. } => "walk",
-                }));
-            }
-            row
-        });
+        let rows = softmax_top_k(run.logits(), most).into_iter().zip(1..).map(
+            |((id, logit, probability), rank)| {
+                let mut row = vec![
+                    Value::Integer(rank),
+                    Value::Text(tokenizer.word(id)),
+                    Value::Integer(id.into()),
+                    Value::Score(probability),
+                    Value::Score(logit),
+                    Value::text("model"),
+                ];
+                if infer.compare {
+                    row.push(Value::text(match infer.ffn {
+                        FfnPath::Dense => "dense",
+                        FfnPath::Walk { .. } => "walk",
+                    }));
+                }
+                row
+            },
+        );
         let rows: Vec<Row> = rows.collect();
         Ok((!rows.is_empty()).then_some(rows))
     }

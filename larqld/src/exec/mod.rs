@@ -59,7 +59,12 @@ pub trait Operator {
 }
 
 /// Runs a script and sends its answer to `sink`. Never panics.
-pub fn run_script(context: &SessionContext, script: &Script, cancel: &Cancel, sink: &dyn OutputSink) {
+pub fn run_script(
+    context: &SessionContext,
+    script: &Script,
+    cancel: &Cancel,
+    sink: &dyn OutputSink,
+) {
     let (mut answered, mut failed) = (0, false);
     match parse_script(&script.text) {
         Err(error) => {
@@ -75,17 +80,27 @@ pub fn run_script(context: &SessionContext, script: &Script, cancel: &Cancel, si
         Ok(statements) => {
             for (index, statement) in statements.iter().enumerate() {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
-                let run = AssertUnwindSafe(|| run_statement(context, script, index, statement, cancel, sink));
+                let run = AssertUnwindSafe(|| {
+                    run_statement(context, script, index, statement, cancel, sink)
+                });
                 let result = std::panic::catch_unwind(run).unwrap_or_else(|_| {
-                    Err(Failure::new(code::INTERNAL, "the statement met a defect of larqld; the daemon goes on")
-                        .hint("please report the statement and the daemon's log"))
+                    Err(Failure::new(
+                        code::INTERNAL,
+                        "the statement met a defect of larqld; the daemon goes on",
+                    )
+                    .hint("please report the statement and the daemon's log"))
                 });
                 answered += 1;
                 context.engine().count_statement();
                 if let Err(failure) = result {
                     failed = true;
-                    let stop = failure.code == code::CANCELLED || !context.state().settings.continue_on_error();
-                    tracing::debug!(session = context.id(), code = failure.code, "statement failed");
+                    let stop = failure.code == code::CANCELLED
+                        || !context.state().settings.continue_on_error();
+                    tracing::debug!(
+                        session = context.id(),
+                        code = failure.code,
+                        "statement failed"
+                    );
                     if sink.send(Output::Failure { statement: index, failure }).is_err() || stop {
                         break;
                     }
@@ -112,7 +127,8 @@ fn run_statement(
     if let Some(mounted) = &snapshot.current {
         mounted.model.check()?;
     }
-    let schema = Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
+    let schema =
+        Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
     sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
     let mut work = Work::new(context, snapshot.current, script, cancel, sink, &planned.physical);
     let mut root = build(&planned.physical)?;
@@ -141,8 +157,10 @@ fn authorise(role: Role, required: larql_planner::Role, tag: &str) -> Result<(),
     if role >= required {
         return Ok(());
     }
-    let message = format!("{tag} needs the role {}, this session has {}", required.as_str(), role.as_str());
-    Err(Failure::new(code::FORBIDDEN, message).hint("connect over the unix socket, or show a token of that role"))
+    let message =
+        format!("{tag} needs the role {}, this session has {}", required.as_str(), role.as_str());
+    Err(Failure::new(code::FORBIDDEN, message)
+        .hint("connect over the unix socket, or show a token of that role"))
 }
 
 /// The operators of a plan, each metered under its node's id.
@@ -159,19 +177,25 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
         Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
         Physical::Filter { predicate } => Box::new(rows::Filter::new(child()?, predicate.clone())),
-        Physical::Project { expressions } => Box::new(rows::Project::new(child()?, expressions.clone())),
+        Physical::Project { expressions } => {
+            Box::new(rows::Project::new(child()?, expressions.clone()))
+        }
         Physical::Sort { keys } => Box::new(rows::Sort::new(child()?, keys.clone())),
         Physical::TopN { keys, count, offset } => {
             Box::new(rows::TopN::new(child()?, keys.clone(), *count, *offset))
         }
         Physical::Limit { count, offset } => Box::new(rows::Limit::new(child()?, *count, *offset)),
         Physical::Distinct => Box::new(rows::Distinct::new(child()?)),
-        Physical::Concatenate => {
-            Box::new(rows::Concatenate::new(node.children.iter().map(build).collect::<Result<_, _>>()?))
+        Physical::Concatenate => Box::new(rows::Concatenate::new(
+            node.children.iter().map(build).collect::<Result<_, _>>()?,
+        )),
+        Physical::DescribeEdges(describe) => {
+            Box::new(describe::DescribeEdges::new(child()?, describe.clone()))
         }
-        Physical::DescribeEdges(describe) => Box::new(describe::DescribeEdges::new(child()?, describe.clone())),
         Physical::EntityCount => Box::new(entity_count::EntityCount::new(child()?)),
-        Physical::RelationCount { examples } => Box::new(relation_count::RelationCount::new(child()?, *examples)),
+        Physical::RelationCount { examples } => {
+            Box::new(relation_count::RelationCount::new(child()?, *examples))
+        }
         Physical::LayerStatistics { layers } => {
             Box::new(layer_statistics::LayerStatistics::new(layers.clone()))
         }
@@ -179,7 +203,9 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
         Physical::ShowMounts => Box::new(show::ShowMounts::default()),
         Physical::Statistics { mount } => Box::new(statistics::Statistics::new(mount.clone())),
         Physical::Infer(infer) => Box::new(infer::Infer::new(infer.clone())),
-        Physical::ExplainInfer(explain) => Box::new(explain_infer::ExplainInfer::new(explain.clone())),
+        Physical::ExplainInfer(explain) => {
+            Box::new(explain_infer::ExplainInfer::new(explain.clone()))
+        }
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
         Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),
         Physical::Use(_)

@@ -41,13 +41,17 @@ impl RelationCount {
                     Value::Text(relation) => Some(relation.clone()),
                     _ => None,
                 };
-                let tally = tallies
-                    .entry(relation)
-                    .or_insert_with(|| Tally { layer_min: *layer, layer_max: *layer, ..Tally::default() });
+                let tally = tallies.entry(relation).or_insert_with(|| Tally {
+                    layer_min: *layer,
+                    layer_max: *layer,
+                    ..Tally::default()
+                });
                 tally.count += 1;
                 tally.layer_min = tally.layer_min.min(*layer);
                 tally.layer_max = tally.layer_max.max(*layer);
-                if let (true, Value::Text(target), Value::Score(logit)) = (self.examples, target, logit) {
+                if let (true, Value::Text(target), Value::Score(logit)) =
+                    (self.examples, target, logit)
+                {
                     tally.offer(*logit, target);
                 }
             }
@@ -64,7 +68,9 @@ impl RelationCount {
                 Value::Integer(tally.layer_max),
             ];
             if self.examples {
-                row.push(Value::List(tally.examples.into_iter().map(|(_, target)| Value::Text(target)).collect()));
+                row.push(Value::List(
+                    tally.examples.into_iter().map(|(_, target)| Value::Text(target)).collect(),
+                ));
             }
             row
         };

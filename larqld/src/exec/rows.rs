@@ -76,7 +76,9 @@ impl Project {
 impl Operator for Project {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let Some(rows) = self.input.next(work)? else { return Ok(None) };
-        let project = |row: Row| self.expressions.iter().map(|expression| evaluate(expression, &row)).collect();
+        let project = |row: Row| {
+            self.expressions.iter().map(|expression| evaluate(expression, &row)).collect()
+        };
         Ok(Some(rows.into_iter().map(project).collect()))
     }
 }
@@ -117,7 +119,8 @@ impl Sort {
             work.cancel.check()?;
             if keyed.len() + rows.len() > SORT_ROWS_MAX {
                 let message = format!("a sort of more than {SORT_ROWS_MAX} rows");
-                return Err(Failure::new(code::LIMIT, message).hint("narrow the rows with WHERE, or add LIMIT"));
+                return Err(Failure::new(code::LIMIT, message)
+                    .hint("narrow the rows with WHERE, or add LIMIT"));
             }
             keyed.extend(rows.into_iter().map(|row| (key_values(&self.keys, &row), row)));
         }
@@ -226,7 +229,8 @@ impl PartialOrd for Ordered {
 
 impl Ord for Ordered {
     fn cmp(&self, other: &Self) -> Ordering {
-        let first = self.0.iter().zip(&other.0).map(|(a, b)| a.total_order(b)).find(|order| order.is_ne());
+        let first =
+            self.0.iter().zip(&other.0).map(|(a, b)| a.total_order(b)).find(|order| order.is_ne());
         first.unwrap_or_else(|| self.0.len().cmp(&other.0.len()))
     }
 }

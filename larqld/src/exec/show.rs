@@ -28,7 +28,10 @@ impl Operator for ShowMounts {
             let mounts = work.engine().mounts();
             for (name, entry) in mounts.iter() {
                 if let MountEntry::Unavailable { failure, .. } = entry {
-                    work.notice(format!("{name} is unavailable: {}", failure.message), failure.hint.clone())?;
+                    work.notice(
+                        format!("{name} is unavailable: {}", failure.message),
+                        failure.hint.clone(),
+                    )?;
                 }
             }
             let rows = mounts.iter().map(|(name, entry)| entry_row(work, name, entry)).collect();
@@ -48,7 +51,10 @@ pub(super) struct ShowModels {
 impl Operator for ShowModels {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         if self.ready.is_none() {
-            let mut places = vec![work.engine().data_dir().join("vindexes"), work.engine().data_dir().join("models")];
+            let mut places = vec![
+                work.engine().data_dir().join("vindexes"),
+                work.engine().data_dir().join("models"),
+            ];
             if work.context.owner() {
                 places.extend(work.working_directory().map(Path::to_owned));
             }
@@ -67,7 +73,8 @@ impl Operator for ShowModels {
 
 fn directories(place: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(place).into_iter().flatten().flatten().take(ENTRIES_MAX);
-    let mut directories: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let mut directories: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     directories.sort();
     directories
 }
@@ -88,15 +95,28 @@ fn model_row(work: &Work<'_>, path: &Path) -> Option<Row> {
     let kind = Value::text(Kind::Vindex.as_str());
     Some(match Model::open_vindex(work.engine().files(), path) {
         Ok(model) => {
-            vec![name, shown, kind, Value::text(model.level()), integer(model.layers().into()), integer(model.bytes())]
+            vec![
+                name,
+                shown,
+                kind,
+                Value::text(model.level()),
+                integer(model.layers().into()),
+                integer(model.bytes()),
+            ]
         }
-        Err(_) => vec![name, shown, kind, Value::text("damaged"), Value::Null, integer(size_of(path))],
+        Err(_) => {
+            vec![name, shown, kind, Value::text("damaged"), Value::Null, integer(size_of(path))]
+        }
     })
 }
 
 fn size_of(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().take(ENTRIES_MAX);
-    entries.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|file| file.len())
+        .sum()
 }
 
 /// One setting, or all of them.
@@ -117,10 +137,19 @@ impl Operator for ShowSetting {
             return Ok(None);
         }
         let state = work.context.state();
-        let wanted = SETTINGS.iter().filter(|setting| self.name.is_none_or(|name| setting.name == name));
+        let wanted =
+            SETTINGS.iter().filter(|setting| self.name.is_none_or(|name| setting.name == name));
         let row = |setting: &larql_planner::settings::Setting| {
-            let value = state.settings.get(setting.name).map_or(Value::Null, |value| Value::text(value.to_string()));
-            vec![Value::text(setting.name), value, Value::text(setting.default.to_string()), Value::text(setting.help)]
+            let value = state
+                .settings
+                .get(setting.name)
+                .map_or(Value::Null, |value| Value::text(value.to_string()));
+            vec![
+                Value::text(setting.name),
+                value,
+                Value::text(setting.default.to_string()),
+                Value::text(setting.help),
+            ]
         };
         let rows: Vec<Row> = wanted.map(row).collect();
         Ok((!rows.is_empty()).then_some(rows))

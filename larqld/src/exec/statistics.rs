@@ -36,7 +36,9 @@ impl Operator for Statistics {
         }
         let mounted = self.find(work)?;
         mounted.model.check()?;
-        let rows = facts(&mounted).into_iter().map(|(name, value)| vec![Value::text(name), Value::text(value)]);
+        let rows = facts(&mounted)
+            .into_iter()
+            .map(|(name, value)| vec![Value::text(name), Value::text(value)]);
         let rows = rows.collect();
         work.mounted = Some(mounted);
         Ok(Some(rows))

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use larql_planner::value::Value;
 use larql_storage::vindex::{FileReport, FileState, verify};
 
-use super::rows::Ready;
 use super::mount_row::integer;
+use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 
@@ -72,7 +72,8 @@ impl Operator for VerifyVindex {
             None if self.damaged.is_empty() => Ok(None),
             None => {
                 let message = format!("{} is damaged: {}", self.path, self.damaged.join(", "));
-                Err(Failure::new(code::DAMAGED, message).hint("extract the vindex again, or restore those files"))
+                Err(Failure::new(code::DAMAGED, message)
+                    .hint("extract the vindex again, or restore those files"))
             }
         }
     }

@@ -73,7 +73,8 @@ impl<'a> Work<'a> {
     /// # Errors
     /// `NO_MOUNT_IN_USE`; the planner normally says so before anything runs.
     pub fn model(&self) -> Result<Arc<Model>, Failure> {
-        let none = || Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"");
+        let none =
+            || Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"");
         self.mounted.as_ref().map(|mounted| mounted.model.clone()).ok_or_else(none)
     }
 
@@ -91,7 +92,11 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// As a cancel, when the client is gone.
-    pub fn notice(&self, message: impl Into<String>, hint: impl Into<String>) -> Result<(), Failure> {
+    pub fn notice(
+        &self,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Result<(), Failure> {
         let notice = Output::Notice { message: message.into(), hint: hint.into() };
         self.sink.send(notice).map_err(|_| Failure::cancelled())
     }
@@ -100,8 +105,16 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// As a cancel, when the client is gone.
-    pub fn progress(&self, stage: &'static str, done: u64, total: u64, unit: &'static str) -> Result<(), Failure> {
-        self.sink.send(Output::Progress { stage, done, total, unit }).map_err(|_| Failure::cancelled())
+    pub fn progress(
+        &self,
+        stage: &'static str,
+        done: u64,
+        total: u64,
+        unit: &'static str,
+    ) -> Result<(), Failure> {
+        self.sink
+            .send(Output::Progress { stage, done, total, unit })
+            .map_err(|_| Failure::cancelled())
     }
 
     /// A path of the statement, absolute and allowed.
@@ -124,7 +137,9 @@ impl<'a> Work<'a> {
             rows,
             bytes_touched: self.meters.iter().map(|meter| meter.bytes).sum(),
             elapsed,
-            base_hash: mounted.map(|mounted| mounted.model.base_hash().to_owned()).unwrap_or_default(),
+            base_hash: mounted
+                .map(|mounted| mounted.model.base_hash().to_owned())
+                .unwrap_or_default(),
             branch: mounted.map(|_| "main".to_owned()).unwrap_or_default(),
             lsn: 0,
             mount: mounted.map(|mounted| mounted.name.clone()).unwrap_or_default(),

@@ -53,7 +53,10 @@ impl BaseHasher {
 ///
 /// # Errors
 /// When a side file cannot be read.
-pub fn checkpoint_base_hash(checkpoint: &Checkpoint, stored: &str) -> Result<String, CheckpointError> {
+pub fn checkpoint_base_hash(
+    checkpoint: &Checkpoint,
+    stored: &str,
+) -> Result<String, CheckpointError> {
     let config = checkpoint.side_file("config.json")?.unwrap_or_default();
     let tokenizer = checkpoint.side_file("tokenizer.json")?.unwrap_or_default();
     let mut hasher = BaseHasher::new(stored, &config, &tokenizer);

@@ -8,8 +8,8 @@
 //! Elsewhere: which mounts are remembered (`storage::catalog`), who uses which (`engine`).
 
 mod base_hash;
-mod mounted;
 mod model;
+mod mounted;
 
 pub use base_hash::{BaseHasher, checkpoint_base_hash};
 pub use model::{Kind, Model, Source};

@@ -104,12 +104,21 @@ impl Model {
                 Layout::RowMajor => (Orientation::OutIn, false),
                 Layout::FeatureMajor => (Orientation::InOut, true),
                 other => {
-                    let message = format!("{}: the layout {other:?} is of a newer version", path.display());
+                    let message =
+                        format!("{}: the layout {other:?} is of a newer version", path.display());
                     return Err(Failure::new(code::UNSUPPORTED_FORMAT, message));
                 }
             };
             let dtype = &found.record.dtype;
-            let place = place(path, &spec, dtype, &found.record.shape, orientation, transposed, found.bytes)?;
+            let place = place(
+                path,
+                &spec,
+                dtype,
+                &found.record.shape,
+                orientation,
+                transposed,
+                found.bytes,
+            )?;
             placed.insert((spec.role, spec.layer), Placed { key: PlacedKey::Vindex(key), ..place });
         }
         let base_hash = vindex.manifest().base_hash.clone();
@@ -129,7 +138,8 @@ impl Model {
     /// As [`Model::open`]; also when a tensor that the family requires is missing.
     pub fn open_checkpoint(files: &Arc<dyn Files>, path: &Path) -> Result<Self, Failure> {
         let checkpoint = Checkpoint::open(files, path)?;
-        let config = checkpoint.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
+        let config =
+            checkpoint.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
         let architecture = architecture(path, &config)?;
         let mut placed = HashMap::new();
         for spec in architecture.tensors() {
@@ -141,7 +151,8 @@ impl Model {
                 continue;
             };
             let shape: Vec<u64> = tensor.shape.iter().map(|&size| size as u64).collect();
-            let place = place(path, &spec, tensor.format, &shape, Orientation::OutIn, false, tensor.bytes)?;
+            let place =
+                place(path, &spec, tensor.format, &shape, Orientation::OutIn, false, tensor.bytes)?;
             let key = PlacedKey::Checkpoint(tensor.name.to_owned());
             placed.insert((spec.role, spec.layer), Placed { key, ..place });
         }
@@ -243,25 +254,39 @@ impl Model {
     /// Whether a component is here, for every layer that was extracted.
     pub fn has(&self, component: Component) -> bool {
         let every_layer = |roles: &[Role]| {
-            (0..self.architecture.layers())
-                .all(|layer| roles.iter().all(|&role| self.placed.contains_key(&(role, Some(layer)))))
+            (0..self.architecture.layers()).all(|layer| {
+                roles.iter().all(|&role| self.placed.contains_key(&(role, Some(layer))))
+            })
         };
-        let any_layer = |role| (0..self.architecture.layers()).any(|layer| self.placed.contains_key(&(role, Some(layer))));
+        let any_layer = |role| {
+            (0..self.architecture.layers())
+                .any(|layer| self.placed.contains_key(&(role, Some(layer))))
+        };
         match component {
             Component::Gates => any_layer(Role::Gate),
             Component::Embeddings => self.placed.contains_key(&(Role::Embedding, None)),
             Component::Tokenizer => self.tokenizer().is_ok(),
             Component::DownMeta => self.down_meta().is_some(),
             Component::GateMeta => self.gate_meta().is_some(),
-            Component::Statistics => matches!(&self.source, Source::Vindex(vindex) if vindex.statistics().is_some()),
-            Component::Labels => matches!(&self.source, Source::Vindex(vindex) if vindex.labels().is_some()),
-            Component::Attention => every_layer(&[Role::Query, Role::Key, Role::Value, Role::Output]),
-            Component::Norms => every_layer(&[Role::AttentionNorm]) && self.placed.contains_key(&(Role::FinalNorm, None)),
+            Component::Statistics => {
+                matches!(&self.source, Source::Vindex(vindex) if vindex.statistics().is_some())
+            }
+            Component::Labels => {
+                matches!(&self.source, Source::Vindex(vindex) if vindex.labels().is_some())
+            }
+            Component::Attention => {
+                every_layer(&[Role::Query, Role::Key, Role::Value, Role::Output])
+            }
+            Component::Norms => {
+                every_layer(&[Role::AttentionNorm])
+                    && self.placed.contains_key(&(Role::FinalNorm, None))
+            }
             Component::Up => every_layer(&[Role::Up]),
             Component::Down => every_layer(&[Role::Down]),
             Component::Unembedding => {
                 self.placed.contains_key(&(Role::Unembedding, None))
-                    || (self.architecture.tied_embeddings && self.placed.contains_key(&(Role::Embedding, None)))
+                    || (self.architecture.tied_embeddings
+                        && self.placed.contains_key(&(Role::Embedding, None)))
             }
         }
     }
@@ -271,10 +296,13 @@ impl Model {
     /// # Errors
     /// `MISSING_COMPONENT` with the EXTRACT that adds it.
     pub fn require_inference(&self) -> Result<(), Failure> {
-        let Some(missing) = INFERENCE_COMPONENTS.into_iter().find(|&component| !self.has(component)) else {
+        let Some(missing) =
+            INFERENCE_COMPONENTS.into_iter().find(|&component| !self.has(component))
+        else {
             return Ok(());
         };
-        let message = format!("{} has no {} ({} level)", self.path.display(), missing.words(), self.level());
+        let message =
+            format!("{} has no {} ({} level)", self.path.display(), missing.words(), self.level());
         let hint = format!(
             "EXTRACT MODEL \"{}\" INTO \"{}\"{} OVERWRITE",
             self.source_hint(),
@@ -290,7 +318,9 @@ impl Model {
     /// The same failure each time, if there is none or it cannot be read.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
         let read = || {
-            let bytes = self.side_file("tokenizer.json")?.ok_or_else(|| lacks(&self.path, "tokenizer.json"))?;
+            let bytes = self
+                .side_file("tokenizer.json")?
+                .ok_or_else(|| lacks(&self.path, "tokenizer.json"))?;
             Tokenizer::from_bytes(&bytes, self.architecture.vocabulary_size).map_err(|error| {
                 Failure::new(code::UNSUPPORTED_FORMAT, format!("{}: {error}", self.path.display()))
             })
@@ -371,7 +401,9 @@ impl Model {
     fn bytes_of(&self, placed: &Placed) -> Option<&[u8]> {
         match (&self.source, &placed.key) {
             (Source::Vindex(vindex), PlacedKey::Vindex(key)) => Some(vindex.tensor(key)?.bytes),
-            (Source::Checkpoint(checkpoint), PlacedKey::Checkpoint(name)) => Some(checkpoint.tensor(name)?.bytes),
+            (Source::Checkpoint(checkpoint), PlacedKey::Checkpoint(name)) => {
+                Some(checkpoint.tensor(name)?.bytes)
+            }
             _ => None,
         }
     }
@@ -395,13 +427,17 @@ impl Weights for Model {
 }
 
 fn lacks(path: &Path, what: &str) -> Failure {
-    Failure::new(code::UNSUPPORTED_FORMAT, format!("{} has no {what}", path.display()))
-        .hint("name a vindex directory, or a checkpoint directory with config.json and safetensors files")
+    Failure::new(code::UNSUPPORTED_FORMAT, format!("{} has no {what}", path.display())).hint(
+        "name a vindex directory, or a checkpoint directory with config.json and safetensors files",
+    )
 }
 
 fn architecture(path: &Path, config: &[u8]) -> Result<Architecture, Failure> {
     let unreadable = |reason: String| {
-        Failure::new(code::UNSUPPORTED_FORMAT, format!("{}: {reason}", path.join("config.json").display()))
+        Failure::new(
+            code::UNSUPPORTED_FORMAT,
+            format!("{}: {reason}", path.join("config.json").display()),
+        )
     };
     let text = std::str::from_utf8(config).map_err(|error| unreadable(error.to_string()))?;
     Architecture::from_config(text).map_err(|error| unreadable(error.to_string()))
@@ -419,9 +455,13 @@ fn place(
 ) -> Result<Placed, Failure> {
     let name = spec.names.first().map_or("", String::as_str);
     let wrong = |reason: String| {
-        Failure::new(code::UNSUPPORTED_FORMAT, format!("{}: the tensor {name} {reason}", path.display()))
+        Failure::new(
+            code::UNSUPPORTED_FORMAT,
+            format!("{}: the tensor {name} {reason}", path.display()),
+        )
     };
-    let dtype = Dtype::from_tag(tag).ok_or_else(|| wrong(format!("has the type {tag}, which this build cannot read")))?;
+    let dtype = Dtype::from_tag(tag)
+        .ok_or_else(|| wrong(format!("has the type {tag}, which this build cannot read")))?;
     let mut expected: Vec<u64> = spec.shape.iter().map(|&size| size as u64).collect();
     if transposed {
         expected.reverse();
@@ -440,7 +480,11 @@ fn place(
 }
 
 /// Fails where a manifest's own numbers differ from what its config.json says.
-fn check_manifest(path: &Path, vindex: &Vindex, architecture: &Architecture) -> Result<(), Failure> {
+fn check_manifest(
+    path: &Path,
+    vindex: &Vindex,
+    architecture: &Architecture,
+) -> Result<(), Failure> {
     let manifest = vindex.manifest();
     let claims = [
         ("layers", manifest.layers as u64, architecture.layers() as u64),

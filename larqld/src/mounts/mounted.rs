@@ -70,7 +70,10 @@ impl Mount for Mounted {
 
     fn attention_bytes(&self, layer: u32) -> u64 {
         use larql_compute::model::Role::{Key, Output, Query, Value};
-        [Query, Key, Value, Output].into_iter().map(|role| self.model.tensor_bytes(role, Some(layer))).sum()
+        [Query, Key, Value, Output]
+            .into_iter()
+            .map(|role| self.model.tensor_bytes(role, Some(layer)))
+            .sum()
     }
 
     fn unembedding_bytes(&self) -> u64 {

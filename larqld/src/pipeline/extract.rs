@@ -24,8 +24,8 @@ use larql_storage::vindex::down_meta::{self, FeatureRecord};
 use larql_storage::vindex::gate_meta::{self, InputToken};
 use larql_storage::vindex::layout::{DOWN_META, GATE_META, STATISTICS};
 use larql_storage::vindex::{
-    Checksum, LayerBands, LayerScores, Layout, ManifestHeader, Source, SourceFile, Statistics, TensorKey,
-    TensorRecord, VindexWriter, WritePlan,
+    Checksum, LayerBands, LayerScores, Layout, ManifestHeader, Source, SourceFile, Statistics,
+    TensorKey, TensorRecord, VindexWriter, WritePlan,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -85,14 +85,24 @@ const WEIGHT_FILES: &[WeightFile] = &[
     WeightFile {
         name: "norms.bin",
         level: Level::Attention,
-        roles: &[Role::AttentionNorm, Role::PostAttentionNorm, Role::FfnNorm, Role::PostFfnNorm, Role::FinalNorm],
+        roles: &[
+            Role::AttentionNorm,
+            Role::PostAttentionNorm,
+            Role::FfnNorm,
+            Role::PostFfnNorm,
+            Role::FinalNorm,
+        ],
     },
     WeightFile {
         name: "up_weights.bin",
         level: Level::Inference,
         roles: &[Role::Up, Role::UpBias, Role::GateBias],
     },
-    WeightFile { name: "down_features.bin", level: Level::Inference, roles: &[Role::Down, Role::DownBias] },
+    WeightFile {
+        name: "down_features.bin",
+        level: Level::Inference,
+        roles: &[Role::Down, Role::DownBias],
+    },
     WeightFile { name: "lm_head.bin", level: Level::Inference, roles: &[Role::Unembedding] },
 ];
 
@@ -152,8 +162,11 @@ pub fn extract(
 ) -> Result<Extracted, Failure> {
     let checkpoint = Checkpoint::open(files, &options.source)?;
     let config = checkpoint.side_file("config.json")?.ok_or_else(|| {
-        Failure::new(code::UNSUPPORTED_FORMAT, format!("{} has no config.json", options.source.display()))
-            .hint("name a checkpoint directory in the layout of the hub")
+        Failure::new(
+            code::UNSUPPORTED_FORMAT,
+            format!("{} has no config.json", options.source.display()),
+        )
+        .hint("name a checkpoint directory in the layout of the hub")
     })?;
     let config = String::from_utf8_lossy(&config).into_owned();
     let architecture = Architecture::from_config(&config)?;
@@ -239,7 +252,8 @@ impl<'a> Job<'a> {
         let layers = match options.layers {
             Some((first, end)) if end <= last => first..=end,
             Some((_, end)) => {
-                let message = format!("there is no layer {end}: the model has the layers 0 to {last}");
+                let message =
+                    format!("there is no layer {end}: the model has the layers 0 to {last}");
                 return Err(Failure::new(code::INVALID_PARAMETER, message));
             }
             None => 0..=last,
@@ -265,7 +279,9 @@ impl<'a> Job<'a> {
             let per_layer = self.layers.clone().map(|layer| Some(layer as usize)).chain([None]);
             for layer in per_layer {
                 for &role in file.roles {
-                    let Some(spec) = specs.iter().find(|spec| spec.role == role && spec.layer == layer) else {
+                    let Some(spec) =
+                        specs.iter().find(|spec| spec.role == role && spec.layer == layer)
+                    else {
                         continue;
                     };
                     // A tied model's unembedding is its embedding, which is stored once.
@@ -282,7 +298,11 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn planned_tensor(&mut self, spec: &TensorSpec, file: &'static str) -> Result<Option<Planned<'a>>, Failure> {
+    fn planned_tensor(
+        &mut self,
+        spec: &TensorSpec,
+        file: &'static str,
+    ) -> Result<Option<Planned<'a>>, Failure> {
         let Some((tensor, source)) = self.find(spec)? else { return Ok(None) };
         let wanted = match self.options.dtype {
             ExtractDtype::F16 => Dtype::F16,
@@ -292,7 +312,11 @@ impl<'a> Job<'a> {
         let mut stored = wanted;
         if wanted == Dtype::F16 && source != Dtype::F16 && !fits_f16(source, tensor.bytes) {
             stored = source;
-            self.notes.push(format!("{} stays {}: f16 cannot hold its values", tensor.name, tag(source)));
+            self.notes.push(format!(
+                "{} stays {}: f16 cannot hold its values",
+                tensor.name,
+                tag(source)
+            ));
         }
         Ok(Some(Planned { spec: spec.clone(), tensor, source, stored, file }))
     }
@@ -304,14 +328,20 @@ impl<'a> Job<'a> {
             Failure::new(code::UNSUPPORTED_FORMAT, message)
         };
         let Some(tensor) = spec.names.iter().find_map(|name| self.checkpoint.tensor(name)) else {
-            return if spec.required { Err(wrong(&spec.name, "is missing".to_owned())) } else { Ok(None) };
+            return if spec.required {
+                Err(wrong(&spec.name, "is missing".to_owned()))
+            } else {
+                Ok(None)
+            };
         };
         if tensor.shape != spec.shape {
-            let reason = format!("has the shape {:?}; config.json makes it {:?}", tensor.shape, spec.shape);
+            let reason =
+                format!("has the shape {:?}; config.json makes it {:?}", tensor.shape, spec.shape);
             return Err(wrong(tensor.name, reason));
         }
-        let dtype = Dtype::from_tag(tensor.format)
-            .ok_or_else(|| wrong(tensor.name, format!("has the type {}, which EXTRACT cannot read", tensor.format)))?;
+        let dtype = Dtype::from_tag(tensor.format).ok_or_else(|| {
+            wrong(tensor.name, format!("has the type {}, which EXTRACT cannot read", tensor.format))
+        })?;
         Ok(Some((tensor, dtype)))
     }
 
@@ -323,19 +353,29 @@ impl<'a> Job<'a> {
             Role::Up | Role::UpBias => ExtractComponent::FfnUp,
             Role::Down | Role::DownBias => ExtractComponent::FfnDown,
             Role::Embedding => ExtractComponent::Embeddings,
-            Role::Value | Role::ValueBias | Role::Output | Role::OutputBias => ExtractComponent::AttentionOv,
-            Role::Query | Role::QueryBias | Role::QueryNorm | Role::Key | Role::KeyBias | Role::KeyNorm => {
-                ExtractComponent::AttentionQk
+            Role::Value | Role::ValueBias | Role::Output | Role::OutputBias => {
+                ExtractComponent::AttentionOv
             }
+            Role::Query
+            | Role::QueryBias
+            | Role::QueryNorm
+            | Role::Key
+            | Role::KeyBias
+            | Role::KeyNorm => ExtractComponent::AttentionQk,
             _ => return true,
         };
         components.contains(&component)
     }
 
-    fn write_weights(&self, writer: &mut VindexWriter, progress: &mut Progress<'_>) -> Result<(), Failure> {
+    fn write_weights(
+        &self,
+        writer: &mut VindexWriter,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
         let others = self.other_tensors();
-        let total: u64 = self.planned.iter().map(|planned| planned.tensor.bytes.len() as u64).sum::<u64>()
-            + others.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>();
+        let total: u64 =
+            self.planned.iter().map(|planned| planned.tensor.bytes.len() as u64).sum::<u64>()
+                + others.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>();
         let mut done = 0;
         for planned in &self.planned {
             progress("weights", done, total, "bytes")?;
@@ -382,7 +422,11 @@ impl<'a> Job<'a> {
         self.checkpoint.tensors().filter(|tensor| !known(tensor.name)).collect()
     }
 
-    fn write_tensor(&self, writer: &mut VindexWriter, planned: &Planned<'_>) -> Result<(), Failure> {
+    fn write_tensor(
+        &self,
+        writer: &mut VindexWriter,
+        planned: &Planned<'_>,
+    ) -> Result<(), Failure> {
         let Planned { spec, tensor, source, stored, file } = planned;
         let role = spec.role.as_str();
         let layer = spec.layer.map(|layer| layer as u32);
@@ -396,7 +440,8 @@ impl<'a> Job<'a> {
             shape.reverse();
         }
         let count = tensor.shape.iter().product();
-        let too_large = || Failure::new(code::LIMIT, format!("the tensor {} is too large", tensor.name));
+        let too_large =
+            || Failure::new(code::LIMIT, format!("the tensor {} is too large", tensor.name));
         let record = TensorRecord {
             name: tensor.name.to_owned(),
             role: role.to_owned(),
@@ -423,7 +468,11 @@ impl<'a> Job<'a> {
     }
 
     /// Output tokens, input tokens and score statistics, layer by layer.
-    fn write_features(&self, writer: &mut VindexWriter, progress: &mut Progress<'_>) -> Result<(), Failure> {
+    fn write_features(
+        &self,
+        writer: &mut VindexWriter,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
         let embedding = self.matrix(Role::Embedding, None)?;
         let unembedding = match self.architecture.tied_embeddings {
             true => embedding,
@@ -448,18 +497,24 @@ impl<'a> Job<'a> {
                 progress("features", u64::from(layer - self.layers.start()), count, "layers")?;
             }
             if outputs && !writer.has_part(DOWN_META, &part) {
-                let records = if within { self.output_tokens(layer, &unembedding)? } else { Vec::new() };
+                let records =
+                    if within { self.output_tokens(layer, &unembedding)? } else { Vec::new() };
                 let mut bytes = Vec::new();
                 down_meta::encode_layer(&mut bytes, TOKENS_PER_FEATURE as u32, &records);
                 writer.append_part(DOWN_META, &part, &bytes)?;
             }
             if inputs && !writer.has_part(GATE_META, &part) {
-                let tokens = if within { self.input_tokens(layer, &embedding)? } else { Vec::new() };
+                let tokens =
+                    if within { self.input_tokens(layer, &embedding)? } else { Vec::new() };
                 let mut bytes = Vec::new();
                 gate_meta::encode_layer(&mut bytes, &tokens);
                 writer.append_part(GATE_META, &part, &bytes)?;
             }
-            gate_scores.push(if within && inputs { Some(self.layer_scores(layer, &queries)?) } else { None });
+            gate_scores.push(if within && inputs {
+                Some(self.layer_scores(layer, &queries)?)
+            } else {
+                None
+            });
             if within {
                 writer.commit()?;
             }
@@ -482,20 +537,30 @@ impl<'a> Job<'a> {
         };
         let (tensor, dtype) = self.find(spec.ok_or_else(missing)?)?.ok_or_else(missing)?;
         let [rows, columns] = tensor.shape[..] else { return Err(missing()) };
-        MatrixView::new(dtype, rows, columns, tensor.bytes)
-            .map_err(|error| Failure::new(code::DAMAGED, format!("the tensor {}: {error}", tensor.name)))
+        MatrixView::new(dtype, rows, columns, tensor.bytes).map_err(|error| {
+            Failure::new(code::DAMAGED, format!("the tensor {}: {error}", tensor.name))
+        })
     }
 
-    fn output_tokens(&self, layer: u32, unembedding: &MatrixView<'_>) -> Result<Vec<FeatureRecord>, Failure> {
+    fn output_tokens(
+        &self,
+        layer: u32,
+        unembedding: &MatrixView<'_>,
+    ) -> Result<Vec<FeatureRecord>, Failure> {
         let down = self.matrix(Role::Down, Some(layer))?;
         let transposed = transpose(&down);
         let features = MatrixView::from_f32(down.columns(), down.rows(), &transposed)
             .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
-        let tokens = top_tokens(self.pool, unembedding, &features, TOKENS_PER_FEATURE, self.cancel)?;
+        let tokens =
+            top_tokens(self.pool, unembedding, &features, TOKENS_PER_FEATURE, self.cancel)?;
         Ok(tokens.into_iter().map(|tokens| FeatureRecord { tokens }).collect())
     }
 
-    fn input_tokens(&self, layer: u32, embedding: &MatrixView<'_>) -> Result<Vec<Option<InputToken>>, Failure> {
+    fn input_tokens(
+        &self,
+        layer: u32,
+        embedding: &MatrixView<'_>,
+    ) -> Result<Vec<Option<InputToken>>, Failure> {
         let gates = self.matrix(Role::Gate, Some(layer))?;
         let scale = self.architecture.embed_scale;
         let tokens = top_tokens(self.pool, embedding, &gates, 1, self.cancel)?;
@@ -511,7 +576,8 @@ impl<'a> Job<'a> {
         let samples = STATISTICS_SAMPLES.min(vocabulary);
         let mut queries = vec![0.0; samples * hidden];
         for (index, query) in queries.chunks_exact_mut(hidden).enumerate() {
-            embedding.row_f32((index as u128 * vocabulary as u128 / samples as u128) as usize, query);
+            embedding
+                .row_f32((index as u128 * vocabulary as u128 / samples as u128) as usize, query);
             query.iter_mut().for_each(|value| *value *= self.architecture.embed_scale);
         }
         queries
@@ -522,7 +588,8 @@ impl<'a> Job<'a> {
         let (mean, deviation) = score_statistics(self.pool, &gates, queries, self.cancel)?;
         let samples = (queries.len() / gates.columns().max(1) * gates.rows()) as u64;
         if !mean.is_finite() || !deviation.is_finite() {
-            let message = format!("gate scores of layer {layer} are not finite: its weights are damaged");
+            let message =
+                format!("gate scores of layer {layer} are not finite: its weights are damaged");
             return Err(Failure::new(code::DAMAGED, message));
         }
         Ok(LayerScores { mean, deviation, samples })
@@ -530,8 +597,13 @@ impl<'a> Job<'a> {
 
     fn header(&self, base_hash: &str) -> ManifestHeader {
         let architecture = self.architecture;
-        let features = (0..architecture.layers() as u32)
-            .map(|layer| if self.layers.contains(&layer) { architecture.features(layer as usize) as u64 } else { 0 });
+        let features = (0..architecture.layers() as u32).map(|layer| {
+            if self.layers.contains(&layer) {
+                architecture.features(layer as usize) as u64
+            } else {
+                0
+            }
+        });
         let name = directory_name(&self.options.source);
         ManifestHeader {
             generator: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -545,7 +617,10 @@ impl<'a> Job<'a> {
                 files: self
                     .checkpoint
                     .weight_files()
-                    .map(|(name, bytes)| SourceFile { name: name.to_owned(), sha256: Checksum::of(bytes) })
+                    .map(|(name, bytes)| SourceFile {
+                        name: name.to_owned(),
+                        sha256: Checksum::of(bytes),
+                    })
                     .collect(),
             },
             layers: architecture.layers() as u32,

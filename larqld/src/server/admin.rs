@@ -37,7 +37,11 @@ impl Administration {
         if caller.role >= role {
             return Ok(caller);
         }
-        let message = format!("this needs the role {}, the caller has {}", role.as_str(), caller.role.as_str());
+        let message = format!(
+            "this needs the role {}, the caller has {}",
+            role.as_str(),
+            caller.role.as_str()
+        );
         Err(status(&Failure::new(code::FORBIDDEN, message)))
     }
 }
@@ -48,7 +52,10 @@ type BenchEvents = Pin<Box<dyn Stream<Item = Result<wire::BenchEvent, Status>> +
 impl Admin for Administration {
     type BenchStream = BenchEvents;
 
-    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
         self.require(&request, Role::Reader)?;
         let engine = &self.engine;
         Ok(Response::new(wire::StatusResponse {
@@ -69,11 +76,15 @@ impl Admin for Administration {
         self.require(&request, Role::Admin)?;
         let engine = self.engine.clone();
         let name = request.into_inner().name;
-        let path = blocking(move || bundled::unpack(&name, &engine.data_dir().join("models"))).await?;
+        let path =
+            blocking(move || bundled::unpack(&name, &engine.data_dir().join("models"))).await?;
         Ok(Response::new(wire::UnpackBundledResponse { path: path.display().to_string() }))
     }
 
-    async fn logits(&self, request: Request<wire::LogitsRequest>) -> Result<Response<wire::LogitsResponse>, Status> {
+    async fn logits(
+        &self,
+        request: Request<wire::LogitsRequest>,
+    ) -> Result<Response<wire::LogitsResponse>, Status> {
         let caller = self.require(&request, Role::Infer)?;
         let engine = self.engine.clone();
         let message = request.into_inner();
@@ -95,13 +106,20 @@ impl Admin for Administration {
             logits: answer.logits,
             layers: (0..)
                 .zip(answer.layers)
-                .map(|(layer, residual)| wire::LayerResidual { layer, norm: residual.norm, first8: residual.first8 })
+                .map(|(layer, residual)| wire::LayerResidual {
+                    layer,
+                    norm: residual.norm,
+                    first8: residual.first8,
+                })
                 .collect(),
             greedy: answer.greedy,
         }))
     }
 
-    async fn bench(&self, request: Request<wire::BenchRequest>) -> Result<Response<BenchEvents>, Status> {
+    async fn bench(
+        &self,
+        request: Request<wire::BenchRequest>,
+    ) -> Result<Response<BenchEvents>, Status> {
         let caller = self.require(&request, Role::Infer)?;
         let engine = self.engine.clone();
         let message = request.into_inner();
@@ -120,13 +138,16 @@ impl Admin for Administration {
                     runs: message.runs,
                     threads: message.threads,
                 };
-                bench::bench(&engine, &mounted.model, &request, &cancel, &mut |line| {
-                    let event = wire::BenchEvent { event: Some(wire::bench_event::Event::Progress(line)) };
+                bench::bench(&engine, &mounted, &request, &cancel, &mut |line| {
+                    let event =
+                        wire::BenchEvent { event: Some(wire::bench_event::Event::Progress(line)) };
                     let _ = events.blocking_send(Ok(event));
                 })
             };
             let last = match run() {
-                Ok(json) => Ok(wire::BenchEvent { event: Some(wire::bench_event::Event::Json(json.to_string())) }),
+                Ok(json) => Ok(wire::BenchEvent {
+                    event: Some(wire::bench_event::Event::Json(json.to_string())),
+                }),
                 Err(failure) => Err(status(&failure)),
             };
             let _ = events.blocking_send(last);
@@ -134,7 +155,10 @@ impl Admin for Administration {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn names(&self, request: Request<wire::NamesRequest>) -> Result<Response<wire::NamesResponse>, Status> {
+    async fn names(
+        &self,
+        request: Request<wire::NamesRequest>,
+    ) -> Result<Response<wire::NamesResponse>, Status> {
         self.require(&request, Role::Reader)?;
         let mounts = self.engine.mounts().keys().cloned().collect();
         Ok(Response::new(wire::NamesResponse { mounts }))

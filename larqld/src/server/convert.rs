@@ -36,49 +36,64 @@ fn deadline(milliseconds: u32, now: Instant) -> Option<Instant> {
 }
 
 pub(super) fn welcome(welcome: &Welcome) -> wire::ServerFrame {
-    frame(0, wire::server_frame::Frame::Welcome(wire::Welcome {
-        version: welcome.version,
-        server: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
-        session_id: welcome.session_id,
-        role: welcome.role.as_str().to_owned(),
-        capabilities: vec!["lql".to_owned(), "generate".to_owned()],
-    }))
+    frame(
+        0,
+        wire::server_frame::Frame::Welcome(wire::Welcome {
+            version: welcome.version,
+            server: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
+            session_id: welcome.session_id,
+            role: welcome.role.as_str().to_owned(),
+            capabilities: vec!["lql".to_owned(), "generate".to_owned()],
+        }),
+    )
 }
 
 pub(super) fn refused(refusal: &Refusal) -> wire::ServerFrame {
-    frame(0, wire::server_frame::Frame::Refused(wire::Refused {
-        code: refusal.code.to_owned(),
-        message: refusal.message.clone(),
-        hint: refusal.hint.clone(),
-        version_min: larql_proto::VERSION_MIN,
-        version_max: larql_proto::VERSION_MAX,
-    }))
+    frame(
+        0,
+        wire::server_frame::Frame::Refused(wire::Refused {
+            code: refusal.code.to_owned(),
+            message: refusal.message.clone(),
+            hint: refusal.hint.clone(),
+            version_min: larql_proto::VERSION_MIN,
+            version_max: larql_proto::VERSION_MAX,
+        }),
+    )
 }
 
 /// One piece of the answer of script `id`, whose text is `text`.
 pub(super) fn output(id: u64, text: &str, output: Output) -> wire::ServerFrame {
     use wire::server_frame::Frame;
     match output {
-        Output::Schema { statement, tag, columns } => frame(id, Frame::Schema(wire::Schema {
-            statement,
-            tag: tag.to_owned(),
-            columns: columns.iter().map(column).collect(),
-        })),
-        Output::Rows(rows) => frame(id, Frame::Batch(wire::Batch {
-            rows: rows
-                .into_iter()
-                .map(|row| wire::Row { values: row.into_iter().map(value).collect() })
-                .collect(),
-        })),
+        Output::Schema { statement, tag, columns } => frame(
+            id,
+            Frame::Schema(wire::Schema {
+                statement,
+                tag: tag.to_owned(),
+                columns: columns.iter().map(column).collect(),
+            }),
+        ),
+        Output::Rows(rows) => frame(
+            id,
+            Frame::Batch(wire::Batch {
+                rows: rows
+                    .into_iter()
+                    .map(|row| wire::Row { values: row.into_iter().map(value).collect() })
+                    .collect(),
+            }),
+        ),
         Output::Notice { message, hint } => {
             frame(id, Frame::Notice(wire::Notice { code: "00000".to_owned(), message, hint }))
         }
-        Output::Progress { stage, done, total, unit } => frame(id, Frame::Progress(wire::Progress {
-            stage: stage.to_owned(),
-            done,
-            total,
-            unit: unit.to_owned(),
-        })),
+        Output::Progress { stage, done, total, unit } => frame(
+            id,
+            Frame::Progress(wire::Progress {
+                stage: stage.to_owned(),
+                done,
+                total,
+                unit: unit.to_owned(),
+            }),
+        ),
         Output::Summary(found) => frame(id, Frame::Summary(summary(found))),
         Output::Failure { statement, failure: found } => failure(id, statement, text, &found),
         Output::Finished { statements, failed } => finished(id, statements, failed),
@@ -90,13 +105,16 @@ fn frame(id: u64, frame: wire::server_frame::Frame) -> wire::ServerFrame {
 }
 
 pub(super) fn failure(id: u64, statement: u32, text: &str, failure: &Failure) -> wire::ServerFrame {
-    frame(id, wire::server_frame::Frame::Error(wire::Error {
-        code: failure.code.to_owned(),
-        message: failure.message.clone(),
-        hint: failure.hint.clone(),
-        position: failure.position.as_ref().map(|range| position(text, range.start, range.end)),
-        statement,
-    }))
+    frame(
+        id,
+        wire::server_frame::Frame::Error(wire::Error {
+            code: failure.code.to_owned(),
+            message: failure.message.clone(),
+            hint: failure.hint.clone(),
+            position: failure.position.as_ref().map(|range| position(text, range.start, range.end)),
+            statement,
+        }),
+    )
 }
 
 pub(super) fn finished(id: u64, statements: u32, failed: bool) -> wire::ServerFrame {

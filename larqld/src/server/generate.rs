@@ -44,7 +44,10 @@ type Events = Pin<Box<dyn Stream<Item = Result<wire::GenerateEvent, Status>> + S
 impl Generate for Generation {
     type GenerateStream = Events;
 
-    async fn generate(&self, request: Request<wire::GenerateRequest>) -> Result<Response<Events>, Status> {
+    async fn generate(
+        &self,
+        request: Request<wire::GenerateRequest>,
+    ) -> Result<Response<Events>, Status> {
         let caller = self.callers.identify(&request)?;
         if caller.role < crate::session::Role::Infer {
             return Err(status(&Failure::new(code::FORBIDDEN, "generation needs the role infer")));
@@ -56,12 +59,19 @@ impl Generate for Generation {
         let guard = cancel_when_gone(&events, &cancel);
         tokio::task::spawn_blocking(move || {
             let _guard = guard;
-            let run = std::panic::AssertUnwindSafe(|| run(&engine, message, caller.owner, &cancel, &events));
+            let run = std::panic::AssertUnwindSafe(|| {
+                run(&engine, message, caller.owner, &cancel, &events)
+            });
             let result = std::panic::catch_unwind(run).unwrap_or_else(|_| {
-                Err(Failure::new(code::INTERNAL, "the generation met a defect of larqld; the daemon goes on"))
+                Err(Failure::new(
+                    code::INTERNAL,
+                    "the generation met a defect of larqld; the daemon goes on",
+                ))
             });
             let last = match result {
-                Ok(done) => Ok(wire::GenerateEvent { event: Some(wire::generate_event::Event::Done(done)) }),
+                Ok(done) => {
+                    Ok(wire::GenerateEvent { event: Some(wire::generate_event::Event::Done(done)) })
+                }
                 Err(failure) => Err(status(&failure)),
             };
             let _ = events.blocking_send(last);
@@ -90,14 +100,16 @@ fn run(
         },
         stop: message.stop,
     };
-    let done = generate::generate(&mounted.model, engine.pool(), &request, cancel, &mut |id, text| {
-        let token = wire::Token { id, text };
-        let event = wire::GenerateEvent { event: Some(wire::generate_event::Event::Token(token)) };
-        match events.blocking_send(Ok(event)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
+    let done =
+        generate::generate(&mounted.model, engine.pool(), &request, cancel, &mut |id, text| {
+            let token = wire::Token { id, text };
+            let event =
+                wire::GenerateEvent { event: Some(wire::generate_event::Event::Token(token)) };
+            match events.blocking_send(Ok(event)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        })?;
     Ok(wire::Done {
         reason: done.reason.as_str().to_owned(),
         prompt_tokens: u32::try_from(done.prompt_tokens).unwrap_or(u32::MAX),
@@ -112,9 +124,14 @@ fn prompt(text: String, messages: Vec<wire::Message>) -> Result<Prompt, Failure>
     match (text.is_empty(), messages.is_empty()) {
         (false, true) => Ok(Prompt::Text(text)),
         (true, false) => {
-            let message = |message: wire::Message| ChatMessage { role: message.role, content: message.content };
+            let message = |message: wire::Message| ChatMessage {
+                role: message.role,
+                content: message.content,
+            };
             Ok(Prompt::Chat(messages.into_iter().map(message).collect()))
         }
-        _ => Err(Failure::new(code::INVALID_PARAMETER, "give a prompt or messages, one of the two")),
+        _ => {
+            Err(Failure::new(code::INVALID_PARAMETER, "give a prompt or messages, one of the two"))
+        }
     }
 }

@@ -57,13 +57,15 @@ type Frames = Pin<Box<dyn Stream<Item = Result<wire::ServerFrame, Status>> + Sen
 impl SessionService for Sessions {
     type OpenStream = Frames;
 
-    async fn open(&self, request: Request<Streaming<wire::ClientFrame>>) -> Result<Response<Frames>, Status> {
+    async fn open(
+        &self,
+        request: Request<Streaming<wire::ClientFrame>>,
+    ) -> Result<Response<Frames>, Status> {
         let caller = self.callers.identify(&request)?;
-        let place = self
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Status::resource_exhausted("53400: too many sessions; try again later"))?;
+        let place =
+            self.places.clone().try_acquire_owned().map_err(|_| {
+                Status::resource_exhausted("53400: too many sessions; try again later")
+            })?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
         let drive = Drive {
@@ -158,7 +160,12 @@ impl Drive {
             match action {
                 Action::Welcome(welcome) => self.send(convert::welcome(&welcome)).await,
                 Action::Refuse(refusal) => {
-                    tracing::info!(session = self.session.id(), code = refusal.code, "refused: {}", refusal.message);
+                    tracing::info!(
+                        session = self.session.id(),
+                        code = refusal.code,
+                        "refused: {}",
+                        refusal.message
+                    );
                     self.send(convert::refused(&refusal)).await;
                 }
                 Action::Fail { id, failure } => {
@@ -166,7 +173,8 @@ impl Drive {
                     self.send(convert::finished(id, 0, true)).await;
                 }
                 Action::Stop { id } => {
-                    if let Some(running) = self.running.as_ref().filter(|running| running.id == id) {
+                    if let Some(running) = self.running.as_ref().filter(|running| running.id == id)
+                    {
                         running.cancel.cancel();
                     }
                 }
@@ -189,7 +197,8 @@ impl Drive {
         };
         let (tell, over) = oneshot::channel();
         self.running = Some(Running { id: script.id, cancel: cancel.clone(), over });
-        let sink = FrameSink { id: script.id, text: script.text.clone(), frames: self.frames.clone() };
+        let sink =
+            FrameSink { id: script.id, text: script.text.clone(), frames: self.frames.clone() };
         let context = self.context.clone();
         tokio::task::spawn_blocking(move || {
             // Dropping `tell` says as much as sending: the script is over, even by a panic.

@@ -78,7 +78,9 @@ impl Listeners {
 fn bind_unix(socket: &Path) -> Result<UnixListener, ListenError> {
     let failed = |source| ListenError::Io { address: socket.display().to_string(), source };
     match std::fs::symlink_metadata(socket) {
-        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket(socket.to_owned())),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(socket.to_owned()));
+        }
         Ok(_) => std::fs::remove_file(socket).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -130,9 +132,11 @@ impl Callers {
     pub fn identify<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(peer) = request.extensions().get::<UdsConnectInfo>() {
             return match peer.peer_cred {
-                Some(found) if found.uid() == self.uid || found.uid() == 0 => {
-                    Ok(Caller { role: Role::Admin, name: format!("uid {}", found.uid()), owner: true })
-                }
+                Some(found) if found.uid() == self.uid || found.uid() == 0 => Ok(Caller {
+                    role: Role::Admin,
+                    name: format!("uid {}", found.uid()),
+                    owner: true,
+                }),
                 Some(found) => Err(Status::unauthenticated(format!(
                     "28000: this socket belongs to uid {}, not {}",
                     self.uid,
@@ -144,7 +148,8 @@ impl Callers {
         let Some(header) = request.metadata().get("authorization") else {
             return Ok(Caller { role: Role::Infer, name: "loopback".to_owned(), owner: false });
         };
-        let shown = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+        let shown =
+            header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
         let digest: [u8; 32] = Sha256::digest(shown.as_bytes()).into();
         // Every token is looked at, so that time does not tell which one was close.
         let mut known = None;

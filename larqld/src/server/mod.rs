@@ -44,7 +44,8 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let callers = Arc::new(listen::Callers::new(config));
-    let sessions = grpc::Sessions::new(engine.clone(), callers.clone(), drain.clone(), config.sessions_max);
+    let sessions =
+        grpc::Sessions::new(engine.clone(), callers.clone(), drain.clone(), config.sessions_max);
     let generation = generate::Generation::new(engine.clone(), callers.clone());
     let admin = admin::Administration::new(engine, callers);
     let router = || {
@@ -54,9 +55,16 @@ pub async fn serve(
             .max_concurrent_streams(Some(256))
             .add_service(health_service.clone())
             .add_service(reflection.clone())
-            .add_service(SessionServer::new(sessions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-            .add_service(GenerateServer::new(generation.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-            .add_service(AdminServer::new(admin.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(
+                SessionServer::new(sessions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                GenerateServer::new(generation.clone())
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                AdminServer::new(admin.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
     };
     let drained = |mut drain: watch::Receiver<bool>| async move {
         // A dropped sender means that nobody can ask any more: drain as well.

@@ -48,7 +48,9 @@ impl Role {
 
     /// The role of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Reader, Self::Infer, Self::Editor, Self::Admin].into_iter().find(|role| role.as_str() == name)
+        [Self::Reader, Self::Infer, Self::Editor, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == name)
     }
 }
 
@@ -80,7 +82,9 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     /// Waiting for Hello until the given time.
-    New { until: Option<Instant> },
+    New {
+        until: Option<Instant>,
+    },
     Open,
     /// The client sends nothing more; what it sent is finished first.
     Finishing,
@@ -224,8 +228,9 @@ impl Session {
             let failure = Failure::new(code::SHUTTING_DOWN, "the session is ending");
             self.actions.push_back(Action::Fail { id: script.id, failure });
         } else if self.queue.len() >= QUEUE_MAX {
-            let failure = Failure::new(code::OVERLOADED, format!("{QUEUE_MAX} scripts wait already"))
-                .hint("wait for answers before sending more");
+            let failure =
+                Failure::new(code::OVERLOADED, format!("{QUEUE_MAX} scripts wait already"))
+                    .hint("wait for answers before sending more");
             self.actions.push_back(Action::Fail { id: script.id, failure });
         } else {
             self.queue.push_back(script);
@@ -305,7 +310,9 @@ mod tests {
         let now = Instant::now();
         let mut session = Session::new(7, Role::Admin, now);
         session.handle_frame(hello(1, 1), now);
-        assert!(matches!(&actions(&mut session)[..], [Action::Welcome(w)] if w.version == 1 && w.session_id == 7));
+        assert!(
+            matches!(&actions(&mut session)[..], [Action::Welcome(w)] if w.version == 1 && w.session_id == 7)
+        );
         (session, now)
     }
 
@@ -324,7 +331,9 @@ mod tests {
         let now = Instant::now();
         let mut session = Session::new(1, Role::Admin, now);
         session.handle_frame(script(1), now);
-        assert!(matches!(&actions(&mut session)[..], [Action::Refuse(r), Action::Close] if r.code == code::PROTOCOL));
+        assert!(
+            matches!(&actions(&mut session)[..], [Action::Refuse(r), Action::Close] if r.code == code::PROTOCOL)
+        );
     }
 
     #[test]
@@ -333,7 +342,10 @@ mod tests {
         let mut session = Session::new(1, Role::Admin, now);
         session.handle_frame(hello(7, 9), now);
         let actions = actions(&mut session);
-        assert!(matches!(&actions[..], [Action::Refuse(r), Action::Close] if r.message.contains("7 to 9")), "{actions:?}");
+        assert!(
+            matches!(&actions[..], [Action::Refuse(r), Action::Close] if r.message.contains("7 to 9")),
+            "{actions:?}"
+        );
     }
 
     #[test]
@@ -341,7 +353,9 @@ mod tests {
         let now = Instant::now();
         let mut session = Session::new(1, Role::Admin, now);
         session.handle_frame(hello(1, 99), now);
-        assert!(matches!(&actions(&mut session)[..], [Action::Welcome(w)] if w.version == larql_proto::VERSION_MAX));
+        assert!(
+            matches!(&actions(&mut session)[..], [Action::Welcome(w)] if w.version == larql_proto::VERSION_MAX)
+        );
     }
 
     #[test]
@@ -373,7 +387,9 @@ mod tests {
         }
         actions(&mut session);
         session.handle_frame(ClientFrame::Cancel { id: 2 }, now);
-        assert!(matches!(&actions(&mut session)[..], [Action::Fail { id: 2, failure }] if failure.code == code::CANCELLED));
+        assert!(
+            matches!(&actions(&mut session)[..], [Action::Fail { id: 2, failure }] if failure.code == code::CANCELLED)
+        );
         session.handle_finished(1);
         assert!(matches!(&actions(&mut session)[..], [Action::Start(s)] if s.id == 3));
     }
@@ -426,6 +442,9 @@ mod tests {
             session.handle_frame(script(id), now);
         }
         let last = actions(&mut session).pop();
-        assert!(matches!(last, Some(Action::Fail { id, .. }) if id == QUEUE_MAX as u64 + 1), "{last:?}");
+        assert!(
+            matches!(last, Some(Action::Fail { id, .. }) if id == QUEUE_MAX as u64 + 1),
+            "{last:?}"
+        );
     }
 }

@@ -79,7 +79,10 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`ChatTemplateError::Absent`] where neither holds a template; the others as they say.
-    pub fn from_files(tokenizer_config: Option<&[u8]>, jinja: Option<&[u8]>) -> Result<Self, ChatTemplateError> {
+    pub fn from_files(
+        tokenizer_config: Option<&[u8]>,
+        jinja: Option<&[u8]>,
+    ) -> Result<Self, ChatTemplateError> {
         let config: TokenizerConfig = match tokenizer_config {
             Some(bytes) => serde_json::from_slice(bytes)
                 .map_err(|error| ChatTemplateError::Configuration(error.to_string()))?,
@@ -89,9 +92,10 @@ impl ChatTemplate {
         let source = own_file
             .or(match config.chat_template {
                 Some(TemplateField::One(source)) => Some(source),
-                Some(TemplateField::Named(list)) => {
-                    list.into_iter().find(|entry| entry.name == "default").map(|entry| entry.template)
-                }
+                Some(TemplateField::Named(list)) => list
+                    .into_iter()
+                    .find(|entry| entry.name == "default")
+                    .map(|entry| entry.template),
                 None => None,
             })
             .ok_or(ChatTemplateError::Absent)?;
@@ -110,13 +114,18 @@ impl ChatTemplate {
     fn new(source: String, markers: BTreeMap<String, String>) -> Result<Self, ChatTemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| ChatTemplateError::Template(error.to_string()))?);
+        environment
+            .set_syntax(syntax.map_err(|error| ChatTemplateError::Template(error.to_string()))?);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(64);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
         environment
             .add_template_owned("chat", source)
             .map_err(|error| ChatTemplateError::Template(error.to_string()))?;
@@ -128,7 +137,11 @@ impl ChatTemplate {
     /// # Errors
     /// [`ChatTemplateError::Refused`] with the template's own words,
     /// [`ChatTemplateError::Limit`] when it does not come to an end.
-    pub fn render(&self, messages: &[ChatMessage], generation: bool) -> Result<String, ChatTemplateError> {
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        generation: bool,
+    ) -> Result<String, ChatTemplateError> {
         let template = self
             .environment
             .get_template("chat")
@@ -138,10 +151,15 @@ impl ChatTemplate {
         let values = context! { messages, add_generation_prompt => generation, ..markers };
         let mut output = Bounded { bytes: Vec::new(), full: false };
         match template.render_captured_to(values, &mut output) {
-            Ok(_) => String::from_utf8(output.bytes).map_err(|error| ChatTemplateError::Refused(error.to_string())),
+            Ok(_) => String::from_utf8(output.bytes)
+                .map_err(|error| ChatTemplateError::Refused(error.to_string())),
             Err(_) if output.full => Err(ChatTemplateError::Limit("output")),
-            Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(ChatTemplateError::Limit("instructions")),
-            Err(error) => Err(ChatTemplateError::Refused(error.detail().unwrap_or("it fails").to_owned())),
+            Err(error) if error.kind() == ErrorKind::OutOfFuel => {
+                Err(ChatTemplateError::Limit("instructions"))
+            }
+            Err(error) => {
+                Err(ChatTemplateError::Refused(error.detail().unwrap_or("it fails").to_owned()))
+            }
         }
     }
 }
@@ -180,14 +198,23 @@ mod tests {
 
     #[test]
     fn an_endless_template_is_stopped() {
-        let endless = template("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}");
-        assert!(matches!(endless.render(&messages(), true), Err(ChatTemplateError::Limit("instructions"))));
+        let endless = template(
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+        );
+        assert!(matches!(
+            endless.render(&messages(), true),
+            Err(ChatTemplateError::Limit("instructions"))
+        ));
     }
 
     #[test]
     fn a_template_that_writes_without_end_is_stopped() {
-        let loud = template("{% set x = 'a' * 1000000 %}{% for a in range(9999) %}{{ x }}{% endfor %}");
-        assert!(matches!(loud.render(&messages(), true), Err(ChatTemplateError::Limit(_) | ChatTemplateError::Refused(_))));
+        let loud =
+            template("{% set x = 'a' * 1000000 %}{% for a in range(9999) %}{{ x }}{% endfor %}");
+        assert!(matches!(
+            loud.render(&messages(), true),
+            Err(ChatTemplateError::Limit(_) | ChatTemplateError::Refused(_))
+        ));
     }
 
     #[test]
@@ -199,6 +226,9 @@ mod tests {
 
     #[test]
     fn a_model_without_template_says_so() {
-        assert!(matches!(ChatTemplate::from_files(Some(b"{}"), None), Err(ChatTemplateError::Absent)));
+        assert!(matches!(
+            ChatTemplate::from_files(Some(b"{}"), None),
+            Err(ChatTemplateError::Absent)
+        ));
     }
 }

@@ -34,14 +34,27 @@ mod tests {
 
     #[test]
     fn words_of_every_script_are_content() {
-        for text in ["Paris", "é", "日本", "Москва", "القاهرة", "ab-1", "New York", "ª"] {
+        for text in ["Paris", "é", "日本", "Москва", "القاهرة", "ab-1", "New York", "ª"]
+        {
             assert!(is_content(text), "{text}");
         }
     }
 
     #[test]
     fn digits_punctuation_controls_and_broken_bytes_are_not() {
-        for text in ["", "12", "...", " ", "\u{fffd}", "a\u{fffd}", "a\n", "a\u{200b}", "🙂", "\u{301}", "a\u{a0}b"] {
+        for text in [
+            "",
+            "12",
+            "...",
+            " ",
+            "\u{fffd}",
+            "a\u{fffd}",
+            "a\n",
+            "a\u{200b}",
+            "🙂",
+            "\u{301}",
+            "a\u{a0}b",
+        ] {
             assert!(!is_content(text), "{text:?}");
         }
     }

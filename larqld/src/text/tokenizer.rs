@@ -25,7 +25,10 @@ pub struct Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Tokenizer").field("words", &self.words.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Tokenizer")
+            .field("words", &self.words.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +87,9 @@ impl Tokenizer {
 
     /// Whether the id stands for a control token, which no generated text shows.
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().is_special_token(&self.inner.id_to_token(id).unwrap_or_default())
+        self.inner
+            .get_added_vocabulary()
+            .is_special_token(&self.inner.id_to_token(id).unwrap_or_default())
     }
 }
 
@@ -148,7 +153,8 @@ mod tests {
     #[test]
     fn streamed_text_equals_the_text_decoded_at_once_and_every_piece_is_whole() {
         let tokenizer = atlas();
-        for text in ["The capital of France is Paris.", "naïve café 日本語 🙂 end", "a\n\n b  c"] {
+        for text in ["The capital of France is Paris.", "naïve café 日本語 🙂 end", "a\n\n b  c"]
+        {
             let ids = tokenizer.encode(text, false).unwrap();
             for start in 0..ids.len().min(3) {
                 let mut stream = TextStream::new(&tokenizer, &ids[..start]);
@@ -173,7 +179,8 @@ mod tests {
         let tokenizer = atlas();
         let ids = tokenizer.encode("🙂", false).unwrap();
         let mut stream = TextStream::new(&tokenizer, &[]);
-        let pieces: String = ids[..ids.len() - 1].iter().map(|&id| stream.push(id).unwrap()).collect();
+        let pieces: String =
+            ids[..ids.len() - 1].iter().map(|&id| stream.push(id).unwrap()).collect();
         assert_eq!(pieces.trim(), "");
         assert!(stream.finish().unwrap().contains('\u{fffd}'));
     }

@@ -1,0 +1,351 @@
+//! Benchmarks of the real programs, release-built: what `docs/benchmarks/spine.md` records.
+//!
+//! Each figure is the median of several runs with its spread, beside the streaming read bandwidth that
+//! was probed in the same run where bytes decide.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::shapes::LLAMA_1B;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Leave out the 1B-shaped model (2.5 GB, several minutes)
+    #[arg(long)]
+    small: bool,
+    /// Runs of each measurement
+    #[arg(long, default_value_t = 7)]
+    runs: u32,
+    /// Write the table to docs/benchmarks/spine.md
+    #[arg(long)]
+    record: bool,
+}
+
+/// Measures and prints a table.
+pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    let binaries = crate::build(true)?;
+    let work = crate::target_directory().join("bench");
+    let _ = std::fs::remove_dir_all(work.join("data"));
+    std::fs::create_dir_all(&work)?;
+    let daemon = Daemon::start(&binaries, &work.join("data"))?;
+    let mut table = Table::default();
+    parser(&mut table)?;
+    let atlas = daemon.data.join("atlas.vindex");
+    let atlas_source = root.join("larqld/assets/atlas");
+    extraction(&daemon, &mut table, "atlas", &atlas_source, &atlas, "")?;
+    model(&daemon, &mut table, "atlas, f16 vindex", &atlas, arguments.runs, true)?;
+    if !arguments.small {
+        let source = LLAMA_1B.checkpoint(&work)?;
+        model(&daemon, &mut table, "1B shape, f16 checkpoint", &source, arguments.runs, false)?;
+        let part = daemon.data.join("part.vindex");
+        extraction(&daemon, &mut table, "1B shape, 2 of 16 layers", &source, &part, "LAYERS 0-1")?;
+        browse(&daemon, &mut table, "1B shape, 2 layers", &part, arguments.runs)?;
+        mount(&daemon, &mut table, "1B shape, 2 layers", &part, arguments.runs)?;
+    }
+    drop(daemon);
+    let text = table.render(root)?;
+    println!("{text}");
+    if arguments.record {
+        let path = root.join("docs/benchmarks/spine.md");
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Table {
+    rows: Vec<[String; 4]>,
+}
+
+impl Table {
+    fn row(&mut self, what: &str, median: String, spread: String, note: String) {
+        println!("{what}: {median} ({spread}) {note}");
+        self.rows.push([what.to_owned(), median, spread, note]);
+    }
+
+    fn render(&self, root: &Path) -> anyhow::Result<String> {
+        let mut text = String::from("# The spine, measured\n\n");
+        let commit =
+            output(Command::new("git").current_dir(root).args(["rev-parse", "--short", "HEAD"]))?;
+        let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name =
+            machine.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        writeln!(
+            text,
+            "Machine: {}, {cores} cores; commit {commit}; load average at the end {};",
+            name.unwrap_or("unknown"),
+            load.split(' ').next().unwrap_or_default()
+        )?;
+        writeln!(
+            text,
+            "command: `cargo xtask bench --record`. Medians; the spread is the 10th to the 90th percentile of the runs.\n"
+        )?;
+        writeln!(text, "| what | median | spread | note |\n|---|---|---|---|")?;
+        for [what, median, spread, note] in &self.rows {
+            writeln!(text, "| {what} | {median} | {spread} | {note} |")?;
+        }
+        Ok(text)
+    }
+}
+
+struct Daemon {
+    child: Child,
+    data: PathBuf,
+    larql: PathBuf,
+}
+
+impl Daemon {
+    fn start(binaries: &Path, data: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let child = Command::new(binaries.join("larqld"))
+            .arg("--data-dir")
+            .arg(data)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("larqld")?;
+        let daemon = Self { child, data: data.to_owned(), larql: binaries.join("larql") };
+        let began = Instant::now();
+        while daemon
+            .larql(&["admin", "status"])
+            .output()
+            .is_ok_and(|output| !output.status.success())
+        {
+            if began.elapsed() > Duration::from_secs(30) {
+                bail!("larqld does not answer");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(daemon)
+    }
+
+    fn larql(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.larql);
+        command.args(["--no-start", "--data-dir"]).arg(&self.data).args(arguments);
+        command
+    }
+
+    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let text = output(&mut self.larql(arguments))?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text:?}"))
+    }
+
+    /// Runs one statement and returns the milliseconds that the daemon took.
+    fn milliseconds(&self, statement: &str) -> anyhow::Result<f64> {
+        let answer = self.json(&["-F", "json", "-c", statement])?;
+        let summary = if answer.is_array() { &answer[0]["summary"] } else { &answer["summary"] };
+        summary["milliseconds"]
+            .as_f64()
+            .with_context(|| format!("{statement}: no summary in {answer}"))
+    }
+
+    fn anonymous_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let shown = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().with_context(|| shown.clone())?;
+    if !output.status.success() {
+        bail!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn parser(table: &mut Table) -> anyhow::Result<()> {
+    let mut command = crate::cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--locked",
+        "-p",
+        "larql-planner",
+        "--example",
+        "parser_rate",
+    ]);
+    let text = output(&mut command)?;
+    let measured: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let number = |name: &str| measured[name].as_f64().unwrap_or(f64::NAN);
+    table.row(
+        "parser, mixed statements, one core",
+        format!("{:.2} million/s", number("median") / 1e6),
+        format!("{:.2} to {:.2}", number("p10") / 1e6, number("p90") / 1e6),
+        format!("{:.0} bytes a statement", number("bytes_per_statement")),
+    );
+    Ok(())
+}
+
+fn extraction(
+    daemon: &Daemon,
+    table: &mut Table,
+    name: &str,
+    source: &Path,
+    destination: &Path,
+    options: &str,
+) -> anyhow::Result<()> {
+    let statement = format!(
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE {options} OVERWRITE",
+        source.display(),
+        destination.display()
+    );
+    let before = daemon.anonymous_bytes();
+    let mut child = daemon
+        .larql(&["-q", "-c", &statement])
+        .stdout(Stdio::null())
+        .stdin(Stdio::null())
+        .spawn()?;
+    let began = Instant::now();
+    let mut peak = before;
+    let status = loop {
+        peak = peak.max(daemon.anonymous_bytes());
+        match child.try_wait()? {
+            Some(status) => break status,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    if !status.success() {
+        bail!("{statement} ended with {status}");
+    }
+    let written: u64 = std::fs::read_dir(destination)?
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|file| file.len())
+        .sum();
+    table.row(
+        &format!("extraction of {name}, inference level"),
+        format!("{:.1} s", began.elapsed().as_secs_f64()),
+        "one run".to_owned(),
+        format!(
+            "{:.0} MB written; anonymous memory at most {:.0} MB above {:.0} MB",
+            written as f64 / 1e6,
+            (peak - before) as f64 / 1e6,
+            before as f64 / 1e6
+        ),
+    );
+    Ok(())
+}
+
+fn model(
+    daemon: &Daemon,
+    table: &mut Table,
+    name: &str,
+    path: &Path,
+    runs: u32,
+    vindex: bool,
+) -> anyhow::Result<()> {
+    let path_text = path.display().to_string();
+    let runs_text = runs.to_string();
+    let decode = daemon
+        .json(&["bench", "decode", &path_text, "--tokens", "32", "--runs", &runs_text, "--json"])?;
+    let ms = |at: &str| decode["ms_per_token"][at].as_f64().unwrap_or(f64::NAN);
+    let bandwidth = |json: &Value| {
+        format!(
+            "{:.1} GB/s of {:.1} probed, {} threads, {}",
+            json["gb_per_s"].as_f64().unwrap_or(f64::NAN),
+            json["probed_gb_per_s"].as_f64().unwrap_or(f64::NAN),
+            json["threads"],
+            json["isa"].as_str().unwrap_or_default()
+        )
+    };
+    table.row(
+        &format!("decode, {name}"),
+        format!("{:.1} tokens/s", 1e3 / ms("median")),
+        format!("{:.1} to {:.1}", 1e3 / ms("p90"), 1e3 / ms("p10")),
+        bandwidth(&decode),
+    );
+    let prefill = daemon.json(&[
+        "bench", "prefill", &path_text, "--tokens", "128", "--runs", &runs_text, "--json",
+    ])?;
+    let ms = |at: &str| prefill["ms_per_token"][at].as_f64().unwrap_or(f64::NAN);
+    table.row(
+        &format!("prefill of 128 tokens, {name}"),
+        format!("{:.0} tokens/s", 1e3 / ms("median")),
+        format!("{:.0} to {:.0}", 1e3 / ms("p90"), 1e3 / ms("p10")),
+        String::new(),
+    );
+    if vindex {
+        browse(daemon, table, name, path, runs)?;
+        mount(daemon, table, name, path, runs)?;
+    }
+    Ok(())
+}
+
+fn browse(
+    daemon: &Daemon,
+    table: &mut Table,
+    name: &str,
+    path: &Path,
+    runs: u32,
+) -> anyhow::Result<()> {
+    let path = path.display().to_string();
+    let runs = runs.to_string();
+    let scan = daemon.json(&["bench", "gate-scan", &path, "--runs", &runs, "--json"])?;
+    let ms = |json: &Value, of: &str, at: &str| json[of][at].as_f64().unwrap_or(f64::NAN);
+    table.row(
+        &format!("gate scan of one layer, {name}"),
+        format!("{:.3} ms", ms(&scan, "ms_per_scan", "median")),
+        format!("{:.3} to {:.3}", ms(&scan, "ms_per_scan", "p10"), ms(&scan, "ms_per_scan", "p90")),
+        format!(
+            "{:.1} GB/s of {:.1} probed",
+            scan["gb_per_s"].as_f64().unwrap_or(f64::NAN),
+            scan["probed_gb_per_s"].as_f64().unwrap_or(f64::NAN)
+        ),
+    );
+    let describe = daemon.json(&["bench", "describe", &path, "--runs", &runs, "--json"])?;
+    table.row(
+        &format!("DESCRIBE, {name}"),
+        format!("{:.2} ms", ms(&describe, "ms_per_statement", "median")),
+        format!(
+            "{:.2} to {:.2}",
+            ms(&describe, "ms_per_statement", "p10"),
+            ms(&describe, "ms_per_statement", "p90")
+        ),
+        "one session, in the daemon".to_owned(),
+    );
+    Ok(())
+}
+
+/// Time of MOUNT alone, as the daemon reports it, nobody else having the vindex open.
+fn mount(
+    daemon: &Daemon,
+    table: &mut Table,
+    name: &str,
+    path: &Path,
+    runs: u32,
+) -> anyhow::Result<()> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        daemon.milliseconds(&format!("UNMOUNT {stem}"))?;
+        times.push(daemon.milliseconds(&format!("MOUNT \"{}\" AS {stem}", path.display()))?);
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    table.row(
+        &format!("MOUNT, {name}"),
+        format!("{:.1} ms", at(0.5)),
+        format!("{:.1} to {:.1}", at(0.1), at(0.9)),
+        "the catalog's sync included".to_owned(),
+    );
+    Ok(())
+}
