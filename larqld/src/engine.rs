@@ -4,6 +4,8 @@
 //! statements; `exec` runs them against it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -191,10 +193,19 @@ impl Engine {
             self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
         if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
             && model.check().is_ok()
+            && !model.is_replaced(&self.files)
         {
             return Ok(model);
         }
-        let model = Arc::new(Model::open(&self.files, &path)?);
+        let model = Model::open(&self.files, &path)?;
+        let source = self.catalog.lock().get_setting(&source_key(model.base_hash()));
+        // Where the weights come from only makes hints better.
+        let source = source.unwrap_or_else(|error| {
+            tracing::warn!("{error}: {}", error.hint());
+            None
+        });
+        let source = source.map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+        let model = Arc::new(model.extracted_from(source));
         let mut opened = self.opened.lock();
         opened.retain(|_, model| model.strong_count() > 0);
         opened.insert(path, Arc::downgrade(&model));
@@ -226,9 +237,27 @@ impl Engine {
             },
             base_hash: model.base_hash().to_owned(),
         })?;
+        // Other names of the directory follow: what they had open may have been replaced in it.
+        for (other, entry) in self.mounts().iter() {
+            if let MountEntry::Open(there) = entry
+                && there.model.path() == model.path()
+            {
+                let mounted = Mounted { name: other.clone(), model: model.clone() };
+                self.publish(other, Some(MountEntry::Open(Arc::new(mounted))));
+            }
+        }
         let mounted = Arc::new(Mounted { name: name.to_owned(), model });
         self.publish(name, Some(MountEntry::Open(mounted.clone())));
         Ok(mounted)
+    }
+
+    /// Remembers which checkpoint a base was extracted from, so that hints can name it.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn remember_source(&self, base_hash: &str, source: &Path) -> Result<(), Failure> {
+        let bytes = source.as_os_str().as_bytes();
+        Ok(self.catalog.lock().put_setting(&source_key(base_hash), bytes)?)
     }
 
     /// Forgets a mount, durably. Statements that run on it keep it until they end.
@@ -296,6 +325,11 @@ impl Engine {
     }
 }
 
+/// The catalog's key for the checkpoint that a base was extracted from.
+fn source_key(base_hash: &str) -> String {
+    format!("source of {base_hash}")
+}
+
 #[derive(Debug)]
 struct SessionShared {
     engine: Arc<Engine>,
@@ -360,11 +394,19 @@ impl SessionContext {
 
     /// The catalog as the planner sees it in this moment.
     pub fn snapshot(&self) -> CatalogSnapshot {
-        let state = self.state();
+        let mut state = self.state();
+        let mounts = self.engine().mounts();
+        // Who uses a mount sees it as it is now: extracted again, or restored and mounted again.
+        if let Some(current) = &state.current
+            && let Some(MountEntry::Open(now)) = mounts.get(&current.name)
+            && now.model.path() == current.model.path()
+        {
+            state.current = Some(now.clone());
+        }
         CatalogSnapshot {
             current: state.current.clone(),
             settings: state.settings.clone(),
-            mounts: self.engine().mounts(),
+            mounts,
             costs: self.engine().costs,
         }
     }

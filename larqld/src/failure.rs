@@ -20,8 +20,6 @@ pub const CODES: &[(&str, &str)] = &[
     (code::UNDEFINED_TABLE, "no such table"),
     (code::UNDEFINED_FUNCTION, "no such function, or not with so many arguments"),
     (code::UNDEFINED_OBJECT, "no such mount, setting or model"),
-    (code::UNDEFINED_TABLE, "no such table"),
-    (code::UNDEFINED_FUNCTION, "no such function, or not with that many arguments"),
     (code::WRONG_TYPE, "the operands of an operator do not fit together"),
     (code::EXISTS, "the thing to be made exists already"),
     (code::EMPTY_TEXT, "the text has no token in the model's vocabulary"),
@@ -57,8 +55,6 @@ pub mod code {
     pub const UNDEFINED_TABLE: &str = "42P01";
     pub const UNDEFINED_FUNCTION: &str = "42883";
     pub const UNDEFINED_OBJECT: &str = "42704";
-    pub const UNDEFINED_TABLE: &str = "42P01";
-    pub const UNDEFINED_FUNCTION: &str = "42883";
     pub const WRONG_TYPE: &str = "42804";
     pub const EXISTS: &str = "42P07";
     pub const EMPTY_TEXT: &str = "22024";

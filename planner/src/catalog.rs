@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 pub use crate::cost::CostConstants;
 pub use crate::settings::Settings;
+use crate::syntax::ast::{Extract, ExtractDtype, ExtractLevel, Statement};
+use crate::syntax::{Span, Spanned};
 
 /// What is mounted, and what the session chose.
 pub trait Catalog {
@@ -54,6 +56,10 @@ pub trait Mount: Send + Sync + fmt::Debug {
     /// The destination to name in an EXTRACT hint; by default the mount's name.
     fn destination_hint(&self) -> String {
         format!("{}.vindex", self.name())
+    }
+    /// The type in which the weights are stored: `f16`, `f32` or `source`.
+    fn stored_type(&self) -> &str {
+        "f16"
     }
 }
 
@@ -112,7 +118,7 @@ impl Component {
         match self {
             Self::Gates => "gate vectors",
             Self::Embeddings => "embeddings",
-            Self::Tokenizer => "a tokenizer",
+            Self::Tokenizer => "tokenizer",
             Self::DownMeta => "output tokens of features (down_meta)",
             Self::GateMeta => "input tokens of features (gate_meta)",
             Self::Statistics => "gate score statistics",
@@ -121,12 +127,12 @@ impl Component {
             Self::Norms => "norms",
             Self::Up => "up vectors",
             Self::Down => "down vectors",
-            Self::Unembedding => "the unembedding matrix",
+            Self::Unembedding => "unembedding matrix",
         }
     }
 
-    /// The options after `EXTRACT MODEL … INTO …` that add the component, with a leading space.
-    pub fn extract_options(self) -> &'static str {
+    /// Whether only inference reads the component, so that the level `browse` lacks it.
+    pub fn is_for_inference(self) -> bool {
         match self {
             Self::Gates
             | Self::Embeddings
@@ -134,11 +140,67 @@ impl Component {
             | Self::DownMeta
             | Self::GateMeta
             | Self::Statistics
-            | Self::Labels => "",
-            Self::Attention | Self::Norms | Self::Up | Self::Down | Self::Unembedding => {
-                " WITH INFERENCE"
-            }
+            | Self::Labels => false,
+            Self::Attention | Self::Norms | Self::Up | Self::Down | Self::Unembedding => true,
         }
+    }
+}
+
+/// What the EXTRACT that made, or could make, a vindex would say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extraction {
+    /// The checkpoint.
+    pub source: String,
+    /// The vindex directory.
+    pub destination: String,
+    /// The level that is there: `browse`, `attention`, `inference` or `all`.
+    pub level: String,
+    /// The type in which weights are stored: `f16`, `f32` or `source`.
+    pub stored_type: String,
+    /// Whether a vindex is at the destination.
+    pub overwrite: bool,
+}
+
+impl Extraction {
+    /// The EXTRACT of a mount.
+    pub fn of(mount: &dyn Mount) -> Self {
+        Self {
+            source: mount.source_hint(),
+            destination: mount.destination_hint(),
+            level: mount.level().to_owned(),
+            stored_type: mount.stored_type().to_owned(),
+            overwrite: mount.kind() == MountKind::Vindex,
+        }
+    }
+
+    /// The statement that adds a component, ready to be run: it keeps the type of the weights, loses
+    /// nothing of the level, and replaces the vindex where there is one.
+    pub fn statement_that_adds(&self, component: Component) -> String {
+        let literal = |text: &str| Spanned::new(text.to_owned(), Span::default());
+        let level = match self.level.as_str() {
+            "all" => Some(ExtractLevel::All),
+            "inference" => Some(ExtractLevel::Inference),
+            _ if component.is_for_inference() => Some(ExtractLevel::Inference),
+            "attention" => Some(ExtractLevel::Attention),
+            _ => None,
+        };
+        let dtype = match self.stored_type.as_str() {
+            "f32" => Some(ExtractDtype::F32),
+            "source" => Some(ExtractDtype::Source),
+            _ => None,
+        };
+        let extract = Extract {
+            source: literal(&self.source),
+            destination: literal(&self.destination),
+            components: None,
+            layers: None,
+            level,
+            dtype,
+            without_labels: false,
+            overwrite: self.overwrite,
+            resume: false,
+        };
+        Statement::Extract(Box::new(extract)).to_string()
     }
 }
 

@@ -44,6 +44,7 @@ impl Operator for Extract {
         for note in &done.notes {
             work.notice(note.clone(), "")?;
         }
+        engine.remember_source(&done.base_hash, &options.source)?;
         let name = paths::stem(&options.destination);
         let mount = match engine.mount(&options.destination, &name) {
             Ok(mounted) => {

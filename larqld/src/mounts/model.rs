@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use larql_compute::model::{Architecture, Matrix, Orientation, Role, Weights};
 use larql_compute::quant::{Dtype, MatrixView, to_f32};
-use larql_planner::catalog::{Bands, Component, INFERENCE_COMPONENTS};
+use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::file::Files;
 use larql_storage::vindex::{DownMeta, GateMeta, Layout, TensorKey, Vindex};
@@ -71,6 +71,8 @@ pub struct Model {
     placed: HashMap<(Role, Option<usize>), Placed>,
     base_hash: String,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
+    /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
+    extracted_from: Option<PathBuf>,
 }
 
 impl Model {
@@ -129,6 +131,7 @@ impl Model {
             placed,
             base_hash,
             tokenizer: OnceLock::new(),
+            extracted_from: None,
         })
     }
 
@@ -164,6 +167,7 @@ impl Model {
             placed,
             base_hash,
             tokenizer: OnceLock::new(),
+            extracted_from: None,
         })
     }
 
@@ -246,8 +250,34 @@ impl Model {
     /// What to name as the source in a hint that suggests EXTRACT.
     pub fn source_hint(&self) -> String {
         match &self.source {
-            Source::Vindex(vindex) => vindex.manifest().source.name.clone(),
+            Source::Vindex(vindex) => match &self.extracted_from {
+                Some(path) => path.display().to_string(),
+                None => vindex.manifest().source.name.clone(),
+            },
             Source::Checkpoint(_) => self.path.display().to_string(),
+        }
+    }
+
+    /// The type in which the weights are stored: `f16`, `f32` or `source`.
+    pub fn weights_type(&self) -> &str {
+        match &self.source {
+            Source::Vindex(vindex) => &vindex.manifest().dtype,
+            Source::Checkpoint(_) => "source",
+        }
+    }
+
+    /// The same model, whose weights are known to come from the checkpoint at `path`.
+    #[must_use]
+    pub fn extracted_from(mut self, path: Option<PathBuf>) -> Self {
+        self.extracted_from = path;
+        self
+    }
+
+    /// Whether the directory holds another vindex by now than the one that is open.
+    pub fn is_replaced(&self, files: &Arc<dyn Files>) -> bool {
+        match &self.source {
+            Source::Vindex(vindex) => vindex.is_replaced(files),
+            Source::Checkpoint(_) => false,
         }
     }
 
@@ -303,12 +333,14 @@ impl Model {
         };
         let message =
             format!("{} has no {} ({} level)", self.path.display(), missing.words(), self.level());
-        let hint = format!(
-            "EXTRACT MODEL \"{}\" INTO \"{}\"{} OVERWRITE",
-            self.source_hint(),
-            self.path.display(),
-            missing.extract_options()
-        );
+        let extraction = Extraction {
+            source: self.source_hint(),
+            destination: self.path.display().to_string(),
+            level: self.level().to_owned(),
+            stored_type: self.weights_type().to_owned(),
+            overwrite: self.kind() == Kind::Vindex,
+        };
+        let hint = extraction.statement_that_adds(missing);
         Err(Failure::new(code::MISSING_COMPONENT, message).hint(hint))
     }
 

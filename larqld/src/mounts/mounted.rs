@@ -88,6 +88,10 @@ impl Mount for Mounted {
         self.model.source_hint()
     }
 
+    fn stored_type(&self) -> &str {
+        self.model.weights_type()
+    }
+
     fn destination_hint(&self) -> String {
         match self.model.kind() {
             Kind::Vindex => self.model.path().display().to_string(),

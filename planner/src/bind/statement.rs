@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::BindError;
 use super::expression::Expression;
 use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
-use crate::catalog::{Catalog, Component, INFERENCE_COMPONENTS, Mount, MountKind, Settings};
+use crate::catalog::{
+    Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
+};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
@@ -177,17 +179,6 @@ impl<'a> Reader<'a> {
     pub(super) fn needs(&self, components: &[Component]) -> Result<(), BindError> {
         let missing = components.iter().find(|component| !self.mount.has(**component));
         let Some(component) = missing else { return Ok(()) };
-        let extract = Statement::Extract(Box::new(ast::Extract {
-            source: Spanned::new(self.mount.source_hint(), Span::default()),
-            destination: Spanned::new(self.mount.destination_hint(), Span::default()),
-            components: None,
-            layers: None,
-            level: None,
-            dtype: None,
-            without_labels: false,
-            overwrite: false,
-            resume: false,
-        }));
         Err(BindError::MissingComponent {
             mount: self.mount.name().to_owned(),
             state: match self.mount.kind() {
@@ -195,7 +186,7 @@ impl<'a> Reader<'a> {
                 MountKind::Checkpoint => "a checkpoint, used without extraction".to_owned(),
             },
             component: *component,
-            extract: format!("{extract}{}", component.extract_options()),
+            extract: Extraction::of(&*self.mount).statement_that_adds(*component),
         })
     }
 

@@ -328,6 +328,12 @@ impl Vindex {
         self.mappings.iter().try_for_each(|mapping| mapping.check()).map_err(VindexError::Changed)
     }
 
+    /// Whether the directory holds another vindex by now, or none: this one goes on from its mappings,
+    /// whoever opens the directory anew gets what is there.
+    pub fn is_replaced(&self, files: &Arc<dyn Files>) -> bool {
+        read_manifest(files, &self.directory).map_or(true, |found| found != self.manifest)
+    }
+
     /// Bytes of all files, the manifest apart.
     pub fn bytes(&self) -> u64 {
         self.mappings.iter().map(|mapping| mapping.bytes().len() as u64).sum()
