@@ -20,7 +20,7 @@ use crate::failure::{Failure, code};
 use crate::inference::{self, Run};
 use crate::machine;
 use crate::mounts::{Model, Mounted};
-use crate::session::{Role, Script};
+use crate::session::{self, Script};
 use crate::text::is_content;
 
 /// How many words `describe` asks about in a run.
@@ -64,21 +64,35 @@ pub fn bench(
     let measured = match request.kind.as_str() {
         "decode" => decode(model, pool, request, runs, cancel, progress)?,
         "prefill" => prefill(model, pool, request, runs, cancel, progress)?,
-        "gate-scan" => scan(model, pool, runs, cancel, progress)?,
+        "gate-scan" => {
+            refuse(request, &[("tokens", request.tokens), ("context", request.context)])?;
+            scan(model, pool, runs, cancel, progress)?
+        }
+        "describe" => {
+            let meaningless = [
+                ("tokens", request.tokens),
+                ("context", request.context),
+                // Statements run on the daemon's own threads.
+                ("threads", request.threads),
+            ];
+            refuse(request, &meaningless)?;
+            describe(engine, mounted, runs, cancel, progress)?
+        }
         other => {
-            let message = format!("{other:?} is not a bench of the daemon");
+            let message = format!("{other:?} is not a bench");
             return Err(Failure::new(code::INVALID_PARAMETER, message)
-                .hint("decode, prefill or gate-scan; describe is measured by the client"));
+                .hint("decode, prefill, gate-scan or describe"));
         }
     };
     let probed = machine::streaming_bytes_per_second(pool, 256 << 20, 5);
-    let Measured { per_step_ms, steps_unit, bytes_per_step } = measured;
+    let Measured { per_step_ms, step, bytes_per_step } = measured;
     let sorted = sorted(per_step_ms);
     let median = quantile(&sorted, 0.5);
-    let steps = if steps_unit == "token" { "ms_per_token" } else { "ms_per_scan" };
-    let mut object = json!({
-        steps: { "median": median, "p10": quantile(&sorted, 0.1), "p90": quantile(&sorted, 0.9) },
-        format!("bytes_per_{steps_unit}"): bytes_per_step,
+    Ok(json!({
+        format!("{step}s_per_s"): 1e3 / median,
+        format!("ms_per_{step}"):
+            { "median": median, "p10": quantile(&sorted, 0.1), "p90": quantile(&sorted, 0.9) },
+        format!("bytes_per_{step}"): bytes_per_step,
         "isa": Isa::best().name(),
         "gb_per_s": bytes_per_step as f64 / median / 1e6,
         "probed_gb_per_s": probed / 1e9,
@@ -86,18 +100,25 @@ pub fn bench(
         "runs": runs,
         "model": model.path().file_name().unwrap_or_default().to_string_lossy(),
         "quant": model.stored_type(),
-    });
-    if steps_unit == "token" {
-        object["tokens_per_s"] = json!(1e3 / median);
+    }))
+}
+
+/// Refuses options that would have no effect.
+fn refuse(request: &Request, meaningless: &[(&str, u32)]) -> Result<(), Failure> {
+    match meaningless.iter().find(|(_, value)| *value != 0) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("{name} means nothing to the bench {}", request.kind);
+            Err(Failure::new(code::INVALID_PARAMETER, message).hint(format!("leave out --{name}")))
+        }
     }
-    Ok(object)
 }
 
 struct Measured {
     /// Milliseconds of each step, in the order measured.
     per_step_ms: Vec<f64>,
-    /// What a step is.
-    steps_unit: &'static str,
+    /// What a step is: `token`, `scan`, `statement`.
+    step: &'static str,
     /// Weights read in one step.
     bytes_per_step: u64,
 }
@@ -140,7 +161,7 @@ fn decode(
         per_step_ms.push(elapsed);
         progress(format!("run {} of {runs}: {:.1} tokens/s", number + 1, 1e3 / elapsed));
     }
-    Ok(Measured { per_step_ms, steps_unit: "token", bytes_per_step })
+    Ok(Measured { per_step_ms, step: "token", bytes_per_step })
 }
 
 fn prefill(
@@ -173,7 +194,7 @@ fn prefill(
         per_step_ms.push(elapsed);
         progress(format!("run {} of {runs}: {:.1} tokens/s", number + 1, 1e3 / elapsed));
     }
-    Ok(Measured { per_step_ms, steps_unit: "token", bytes_per_step })
+    Ok(Measured { per_step_ms, step: "token", bytes_per_step })
 }
 
 fn scan(
@@ -203,7 +224,82 @@ fn scan(
         per_step_ms.push(elapsed);
         progress(format!("run {} of {runs}: {elapsed:.3} ms a layer", number + 1));
     }
-    Ok(Measured { per_step_ms, steps_unit: "scan", bytes_per_step })
+    Ok(Measured { per_step_ms, step: "scan", bytes_per_step })
+}
+
+fn describe(
+    engine: &Arc<Engine>,
+    mounted: &Arc<Mounted>,
+    runs: u32,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(String),
+) -> Result<Measured, Failure> {
+    let words = some_words(&mounted.model)?;
+    // A session of its own, with the model in use: the statement takes the way of every other.
+    let context = engine.open_session(0, "bench", session::Role::Reader, false);
+    context.state().current = Some(mounted.clone());
+    let statement = |word: &Arc<str>| -> Result<(f64, u64), Failure> {
+        let text = format!("DESCRIBE \"{word}\"");
+        let sink = Outcome::default();
+        let began = Instant::now();
+        run_script(&context, &Script { text, ..Script::default() }, cancel, &sink);
+        let elapsed = began.elapsed().as_secs_f64() * 1e3;
+        Ok((elapsed, sink.0.into_inner()?))
+    };
+    // The first pass brings the pages in.
+    for word in &words {
+        statement(word)?;
+    }
+    let mut per_step_ms = Vec::new();
+    let mut bytes = 0;
+    for number in 0..runs {
+        let first = per_step_ms.len();
+        for word in &words {
+            let (elapsed, touched) = statement(word)?;
+            per_step_ms.push(elapsed);
+            bytes += touched;
+        }
+        let median = quantile(&sorted(per_step_ms[first..].to_vec()), 0.5);
+        progress(format!("run {} of {runs}: {median:.3} ms a statement", number + 1));
+    }
+    let bytes_per_step = bytes / per_step_ms.len() as u64;
+    Ok(Measured { per_step_ms, step: "statement", bytes_per_step })
+}
+
+/// Words of the vocabulary, evenly spaced, that stand in a string as they are.
+fn some_words(model: &Model) -> Result<Vec<Arc<str>>, Failure> {
+    let tokenizer = model.tokenizer()?;
+    let plain = |word: &Arc<str>| is_content(word) && word.chars().all(char::is_alphabetic);
+    let all: Vec<Arc<str>> = (0..model.architecture().vocabulary_size as u32)
+        .map(|id| tokenizer.word(id))
+        .filter(plain)
+        .collect();
+    if all.is_empty() {
+        return Err(Failure::new(code::UNSUPPORTED_FORMAT, "no token of the model is a word"));
+    }
+    let count = all.len().min(WORDS);
+    Ok((0..count).map(|index| all[index * all.len() / count].clone()).collect())
+}
+
+/// What became of one statement: the bytes that it read, or why it failed.
+struct Outcome(Mutex<Result<u64, Failure>>);
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self(Mutex::new(Ok(0)))
+    }
+}
+
+impl OutputSink for Outcome {
+    fn send(&self, output: Output) -> Result<(), SinkClosed> {
+        match output {
+            Output::Rows(rows) => drop(black_box(rows)),
+            Output::Summary(summary) => *self.0.lock() = Ok(summary.bytes_touched),
+            Output::Failure { failure, .. } => *self.0.lock() = Err(failure),
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {
