@@ -128,3 +128,24 @@ impl Failure {
         Self::new(code, format!("{what}: {error}")).hint(hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented() {
+        let documented = include_str!("../../docs/lql/errors.md");
+        for (code, meaning) in CODES {
+            assert!(documented.contains(&format!("| {code} | {meaning} |")), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_code_has_one_meaning() {
+        for (index, (code, _)) in CODES.iter().enumerate() {
+            assert_eq!(code.len(), 5);
+            assert!(CODES[..index].iter().all(|(other, _)| other != code), "{code} stands twice");
+        }
+    }
+}
