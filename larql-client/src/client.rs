@@ -278,7 +278,7 @@ impl Statements<'_> {
             return Some(Event::Error(error));
         }
         if self.client.lost {
-            return Some(self.lose("the connection was lost earlier".to_owned()));
+            return Some(self.lose("its other end is gone".to_owned()));
         }
         loop {
             match self.client.frames.next().await {

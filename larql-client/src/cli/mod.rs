@@ -131,7 +131,8 @@ fn display(global: &Global) -> Display {
     let no_color = global.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     Display {
         format: global.format,
-        expanded: Expanded::Off,
+        // A table that the terminal would wrap is no table.
+        expanded: if io::stdout().is_terminal() { Expanded::Auto } else { Expanded::Off },
         quiet: global.quiet,
         timing: false,
         pager: true,

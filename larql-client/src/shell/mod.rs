@@ -148,9 +148,8 @@ impl Shell {
         let client = match self.client.take() {
             Some(client) if !client.is_lost() => client,
             lost => {
-                if lost.is_some() {
-                    say("larql: connecting again; USE and settings of the lost session are gone");
-                    self.mount.clear();
+                if lost.is_some() && !self.display.quiet {
+                    say("larql: connecting again");
                 }
                 let interrupts = match &mut self.interrupts {
                     Some(interrupts) => interrupts,
@@ -234,10 +233,17 @@ impl Shell {
             }
             Err(error) => return Err(ShellError::client("write the answer", &error)),
         };
-        if outcome == Outcome::Abandoned {
+        match outcome {
             // The daemon did not react to the first Ctrl-C: leave that session behind.
-            self.client = None;
-            self.mount.clear();
+            Outcome::Abandoned => {
+                self.client = None;
+                self.mount.clear();
+            }
+            Outcome::Lost if self.interactive => {
+                self.mount.clear();
+                say("larql: the next statement connects again, without the USE and SET of before");
+            }
+            _ => {}
         }
         if let Some(mount) = effects.mount {
             self.mount = mount;

@@ -25,12 +25,13 @@ pub(super) const EXPANDED: Command = Command {
     name: "x",
     arguments: "[on|off|auto]",
     short: "draw one field a line",
-    long: "auto does so where a table would be wider than the terminal; without an argument, turns \
-           it around. It changes the format table only.",
+    long: "auto, as at the start, does so where a table would be wider than the terminal. Without an \
+           argument, changes between on and auto. It concerns the format table only.",
     run: |display, argument| {
         display.expanded = match argument {
             "auto" => Expanded::Auto,
-            _ if switch(argument, display.expanded != Expanded::Off)? => Expanded::On,
+            "" if display.expanded == Expanded::On => Expanded::Auto,
+            _ if switch(argument, false)? => Expanded::On,
             _ => Expanded::Off,
         };
         let shown = match display.expanded {

@@ -40,8 +40,8 @@ impl Table {
         }
     }
 
-    /// Fixes the widths and draws what was held back.
-    fn settle(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    /// Fixes the widths and draws what was held back; one field a line if it is wider than that.
+    fn settle(&mut self, columns_max: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
         let rows = mem::take(&mut self.sample);
         let cells: Vec<Vec<String>> = rows.iter().map(|row| self.cells(row)).collect();
         let widths: Vec<usize> = (self.columns.iter().enumerate())
@@ -52,7 +52,7 @@ impl Table {
             .collect();
         // Each column has a blank on both sides and, but for the last, a bar.
         let total = widths.iter().map(|width| width + 3).sum::<usize>() - 1;
-        if self.columns_max.is_some_and(|max| total > max) {
+        if columns_max.is_some_and(|max| total > max) {
             let mut vertical = Vertical::after(self.statements - 1);
             vertical.begin("", &self.columns, out)?;
             vertical.rows(rows, out)?;
@@ -122,7 +122,7 @@ impl Renderer for Table {
                 self.sample.extend(rows);
                 // A plan is drawn as a tree, which needs all of it; plans are short.
                 if self.sample.len() > SAMPLE_ROWS && !plan::is_plan(&self.columns) {
-                    self.settle(out)?;
+                    self.settle(self.columns_max, out)?;
                 }
                 Ok(())
             }
@@ -133,12 +133,14 @@ impl Renderer for Table {
         // A statement that failed before its first row has nothing to show, not even a header.
         let empty = self.columns.is_empty() || (summary.is_none() && self.sample.is_empty());
         if matches!(self.state, State::Sampling) && !empty {
-            if plan::is_plan(&self.columns) {
+            let is_plan = plan::is_plan(&self.columns);
+            if is_plan {
                 let drawn: (Vec<Column>, Vec<Vec<Value>>) =
                     plan::tree(&self.columns, mem::take(&mut self.sample));
                 (self.columns, self.sample) = drawn;
             }
-            self.settle(out)?;
+            // One field a line, a tree would be none.
+            self.settle(self.columns_max.filter(|_| !is_plan), out)?;
         }
         self.state = State::Sampling;
         self.columns.clear();
