@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn nulls_sort_after_every_value() {
-        let mut values = vec![Value::Null, Value::text("b"), Value::Integer(2), Value::Real(1.5)];
+        let mut values = [Value::Null, Value::text("b"), Value::Integer(2), Value::Real(1.5)];
         values.sort_by(Value::total_order);
         assert!(values[3].is_null());
         assert_eq!(values[0], Value::Real(1.5));

@@ -565,7 +565,7 @@ fn statement() -> BoxedStrategy<Statement> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_printed_statement_parses_as_itself(statement in statement()) {

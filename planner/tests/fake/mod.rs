@@ -1,0 +1,155 @@
+//! A catalog without a disk: four mounts of eight layers, and settings that statements change.
+
+use std::sync::Arc;
+
+use larql_planner::catalog::{
+    Bands, Catalog, Component, CostConstants, Mount, MountKind, Settings,
+};
+use larql_planner::physical::plan::{Operator, Use};
+use larql_planner::syntax::parse_statement;
+use larql_planner::{PlanError, Planned, plan};
+
+/// A model of eight layers.
+#[derive(Debug, Clone)]
+pub struct FakeMount {
+    name: &'static str,
+    kind: MountKind,
+    level: &'static str,
+    features: u64,
+    bands: Option<Bands>,
+    missing: &'static [Component],
+}
+
+const INFERENCE_ONLY: &[Component] = &[
+    Component::Attention,
+    Component::Norms,
+    Component::Up,
+    Component::Down,
+    Component::Unembedding,
+];
+
+const BROWSE_ONLY: &[Component] =
+    &[Component::DownMeta, Component::GateMeta, Component::Statistics, Component::Labels];
+
+const BANDS: Bands = Bands { syntax: (0, 2), knowledge: (3, 5), output: (6, 7) };
+
+pub const ATLAS: FakeMount = FakeMount {
+    name: "atlas",
+    kind: MountKind::Vindex,
+    level: "inference",
+    features: 1024,
+    bands: Some(BANDS),
+    missing: &[],
+};
+
+pub const MOUNTS: [FakeMount; 4] = [
+    ATLAS,
+    FakeMount { name: "browse", level: "browse", missing: INFERENCE_ONLY, ..ATLAS },
+    // So few features that K = 20 never binds, and no bands.
+    FakeMount { name: "tiny", features: 16, bands: None, ..ATLAS },
+    FakeMount {
+        name: "checkpoint",
+        kind: MountKind::Checkpoint,
+        level: "inference",
+        bands: None,
+        missing: BROWSE_ONLY,
+        ..ATLAS
+    },
+];
+
+impl Mount for FakeMount {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn kind(&self) -> MountKind {
+        self.kind
+    }
+    fn layers(&self) -> u32 {
+        8
+    }
+    fn features(&self, _: u32) -> u64 {
+        self.features
+    }
+    fn hidden_size(&self) -> u64 {
+        256
+    }
+    fn vocabulary_size(&self) -> u64 {
+        4096
+    }
+    fn bands(&self) -> Option<Bands> {
+        self.bands
+    }
+    fn has(&self, component: Component) -> bool {
+        !self.missing.contains(&component)
+    }
+    fn level(&self) -> &str {
+        self.level
+    }
+    fn gate_bytes(&self, _: u32) -> u64 {
+        self.features * 512
+    }
+    fn down_meta_record_bytes(&self) -> u64 {
+        88
+    }
+    fn ffn_bytes(&self, _: u32) -> u64 {
+        self.features * 512 * 3
+    }
+    fn attention_bytes(&self, _: u32) -> u64 {
+        256 * 256 * 2 * 4
+    }
+    fn unembedding_bytes(&self) -> u64 {
+        4096 * 512
+    }
+    fn source_hint(&self) -> String {
+        format!("models/{}", self.name)
+    }
+}
+
+#[derive(Debug)]
+pub struct FakeCatalog {
+    pub current: Option<FakeMount>,
+    pub settings: Settings,
+    pub costs: CostConstants,
+}
+
+impl Default for FakeCatalog {
+    fn default() -> Self {
+        let (settings, costs) = (Settings::default(), CostConstants::default());
+        Self { current: Some(ATLAS), settings, costs }
+    }
+}
+
+impl Catalog for FakeCatalog {
+    fn current(&self) -> Option<Arc<dyn Mount>> {
+        Some(Arc::new(self.current.clone()?))
+    }
+    fn mount(&self, name: &str) -> Option<Arc<dyn Mount>> {
+        let found = MOUNTS.into_iter().find(|mount| mount.name == name)?;
+        Some(Arc::new(found))
+    }
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+    fn costs(&self) -> &CostConstants {
+        &self.costs
+    }
+}
+
+impl FakeCatalog {
+    /// What running the statement would change for those that follow.
+    pub fn run(&mut self, planned: &Planned) {
+        match &planned.physical.operator {
+            Operator::Set(change) => self.settings.apply(change),
+            Operator::Reset { name } => self.settings.reset(name).expect("a checked name"),
+            Operator::Use(Use::Vindex(name)) => {
+                self.current = MOUNTS.into_iter().find(|mount| mount.name == name.as_str());
+            }
+            _ => {}
+        }
+    }
+
+    pub fn plan(&self, text: &str) -> Result<Planned, PlanError> {
+        let statement = parse_statement(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        plan(&statement, self)
+    }
+}
