@@ -84,7 +84,13 @@ impl From<SampleError> for Failure {
 
 impl From<ArchitectureError> for Failure {
     fn from(error: ArchitectureError) -> Self {
-        Self::new(code::UNSUPPORTED_FORMAT, format!("config.json: {error}"))
+        let hint = match &error {
+            ArchitectureError::Json { .. }
+            | ArchitectureError::Missing { .. }
+            | ArchitectureError::Invalid { .. } => "download config.json again, or correct it",
+            _ => "this version cannot run the model: take one of a supported family",
+        };
+        Self::new(code::UNSUPPORTED_FORMAT, error.to_string()).hint(hint)
     }
 }
 

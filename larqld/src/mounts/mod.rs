@@ -12,5 +12,6 @@ mod model;
 mod mounted;
 
 pub use base_hash::{BaseHasher, checkpoint_base_hash};
+pub(crate) use model::architecture;
 pub use model::{Kind, Model, Source};
 pub use mounted::Mounted;

@@ -464,15 +464,16 @@ fn lacks(path: &Path, what: &str) -> Failure {
     )
 }
 
-fn architecture(path: &Path, config: &[u8]) -> Result<Architecture, Failure> {
-    let unreadable = |reason: String| {
-        Failure::new(
-            code::UNSUPPORTED_FORMAT,
-            format!("{}: {reason}", path.join("config.json").display()),
-        )
-    };
-    let text = std::str::from_utf8(config).map_err(|error| unreadable(error.to_string()))?;
-    Architecture::from_config(text).map_err(|error| unreadable(error.to_string()))
+/// Reads the `config.json` of the directory at `path`.
+///
+/// # Errors
+/// `UNSUPPORTED_FORMAT`, naming the directory and the key, with what can be done.
+pub(crate) fn architecture(path: &Path, config: &[u8]) -> Result<Architecture, Failure> {
+    let text = String::from_utf8_lossy(config);
+    Architecture::from_config(&text).map_err(|error| {
+        let failure = Failure::from(error);
+        Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
+    })
 }
 
 /// Checks that a tensor is what the family expects, and how it is to be read.
@@ -491,6 +492,7 @@ fn place(
             code::UNSUPPORTED_FORMAT,
             format!("{}: the tensor {name} {reason}", path.display()),
         )
+        .hint("download config.json and the weights again, both of one model")
     };
     let dtype = Dtype::from_tag(tag)
         .ok_or_else(|| wrong(format!("has the type {tag}, which this build cannot read")))?;

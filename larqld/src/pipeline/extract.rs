@@ -30,7 +30,7 @@ use larql_storage::vindex::{
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Failure, code};
-use crate::mounts::checkpoint_base_hash;
+use crate::mounts::{architecture, checkpoint_base_hash};
 
 /// Output tokens kept for each feature.
 pub const TOKENS_PER_FEATURE: usize = 10;
@@ -168,8 +168,7 @@ pub fn extract(
         )
         .hint("name a checkpoint directory in the layout of the hub")
     })?;
-    let config = String::from_utf8_lossy(&config).into_owned();
-    let architecture = Architecture::from_config(&config)?;
+    let architecture = architecture(&options.source, &config)?;
     let job = Job::new(&checkpoint, &architecture, options, pool, cancel)?;
     progress("reading", 0, checkpoint.bytes(), "bytes")?;
     let base_hash = checkpoint_base_hash(&checkpoint, dtype_name(options.dtype))?;
@@ -326,6 +325,7 @@ impl<'a> Job<'a> {
         let wrong = |name: &str, reason: String| {
             let message = format!("{}: the tensor {name} {reason}", self.options.source.display());
             Failure::new(code::UNSUPPORTED_FORMAT, message)
+                .hint("download config.json and the weights again, both of one model")
         };
         let Some(tensor) = spec.names.iter().find_map(|name| self.checkpoint.tensor(name)) else {
             return if spec.required {
