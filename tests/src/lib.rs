@@ -8,6 +8,7 @@ pub mod atlas;
 pub mod checkpoint;
 pub mod daemon;
 pub mod goldens;
+pub mod random_checkpoint;
 
 use std::path::{Path, PathBuf};
 

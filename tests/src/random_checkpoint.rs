@@ -27,9 +27,11 @@ pub struct Size {
 
 impl Size {
     /// A model at which EXTRACT and a long prompt take seconds.
-    pub const SLOW: Self = Self { layers: 4, hidden: 512, features: 8192, vocabulary: 8000, context: 8192 };
+    pub const SLOW: Self =
+        Self { layers: 4, hidden: 512, features: 8192, vocabulary: 8000, context: 8192 };
     /// A model with fewer features a layer than DESCRIBE takes hits.
-    pub const FEW_FEATURES: Self = Self { layers: 3, hidden: 64, features: 16, vocabulary: 300, context: 128 };
+    pub const FEW_FEATURES: Self =
+        Self { layers: 3, hidden: 64, features: 16, vocabulary: 300, context: 128 };
 }
 
 /// Writes the checkpoint of that size and seed.
@@ -44,7 +46,8 @@ pub fn write(directory: &Path, size: Size, seed: u64) {
         "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2,
     });
     std::fs::write(directory.join("config.json"), config.to_string()).expect("config.json");
-    std::fs::write(directory.join("tokenizer.json"), tokenizer(vocabulary)).expect("tokenizer.json");
+    std::fs::write(directory.join("tokenizer.json"), tokenizer(vocabulary))
+        .expect("tokenizer.json");
 
     let mut random = Random(seed | 1);
     let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
@@ -52,7 +55,10 @@ pub fn write(directory: &Path, size: Size, seed: u64) {
         let count: usize = shape.iter().product();
         let scale = (3.0 / hidden as f32).sqrt();
         let value = |_| if ones { 1.0 } else { scale * random.next_signed() };
-        let bytes = (0..count).map(value).flat_map(|value: f32| bf16::from_f32(value).to_le_bytes()).collect();
+        let bytes = (0..count)
+            .map(value)
+            .flat_map(|value: f32| bf16::from_f32(value).to_le_bytes())
+            .collect();
         tensors.insert(name, (shape, bytes));
     };
     add("model.embed_tokens.weight".into(), vec![vocabulary, hidden], false);
@@ -71,7 +77,8 @@ pub fn write(directory: &Path, size: Size, seed: u64) {
     let views = tensors.iter().map(|(name, (shape, bytes))| {
         (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).expect("a view"))
     });
-    safetensors::serialize_to_file(views, None, &directory.join("model.safetensors")).expect("a file");
+    safetensors::serialize_to_file(views, None, &directory.join("model.safetensors"))
+        .expect("a file");
 }
 
 /// A prompt of that many words, each of them one token.
