@@ -219,8 +219,17 @@ fn statement() -> BoxedStrategy<String> {
     let order =
         select(vec!["", " ORDER BY target", " ORDER BY target DESC, layer", " ORDER BY 1 DESC"]);
     let limit = select(vec!["", " LIMIT 3", " LIMIT 4 OFFSET 2", " LIMIT 0"]);
-    // Conditions joined by AND, which is what rules take apart.
-    let conditions = vec(predicate(), 0..4);
+    // Conditions joined by AND, which is what rules take apart; often those that choose a path.
+    let entity = select(vec!["", "entity = 'France'"]).prop_map(str::to_owned);
+    let pinned = prop_oneof![
+        Just(String::new()),
+        vec(0u32..20, 1..4).prop_map(|some| format!("feature IN ({}, {})", list(&some), some[0])),
+    ];
+    let conditions =
+        (entity, pinned, vec(predicate(), 0..3)).prop_map(|(entity, pinned, others)| {
+            let all = [entity, pinned].into_iter().chain(others);
+            all.filter(|condition| !condition.is_empty()).collect::<Vec<_>>()
+        });
     (items, from, conditions, order, limit)
         .prop_map(|(items, from, conditions, order, limit)| {
             let distinct = items.starts_with("DISTINCT");

@@ -1,7 +1,7 @@
 //! LQL text to AST and back.
 //!
 //! [`lexer`] cuts text into lexemes with byte spans, [`parser`] reads statements from them with nom,
-//! [`print`] writes canonical LQL, and parsing what was printed gives the same AST. Everything is
+//! [`mod@print`] writes canonical LQL, and parsing what was printed gives the same AST. Everything is
 //! bounded: script bytes, lexemes and nesting; no input panics or overflows the stack.
 //!
 //! Keywords are not reserved: where a name is expected any word will do. The exceptions are `NOT`,
