@@ -21,6 +21,11 @@ const TOUR: &[(&str, &str)] = &[
     ("A vindex is a database: use it.", "USE \"atlas\";"),
     ("What is in it?", "STATS;"),
     ("What do the weights say about France? No prompt, no generation.", "DESCRIBE \"France\";"),
+    (
+        "Edges are shown where they stand out in their layer. A small model needs a lower bar.",
+        "SET describe_z = 2;",
+    ),
+    ("The strongest features of France, weak as they are.", "DESCRIBE \"France\" BRIEF;"),
     ("Which features does a word touch, layer by layer?", "WALK \"France\" TOP 3;"),
     (
         "Features are rows: filter and sort them.",
@@ -38,7 +43,10 @@ const TOUR: &[(&str, &str)] = &[
         "Which operators answer a statement, and what do they cost?",
         "EXPLAIN SELECT target FROM EDGES WHERE entity = \"France\" LIMIT 5;",
     ),
-    ("Which features produced that answer?", "EXPLAIN INFER \"The capital of France is\" TOP 5;"),
+    (
+        "Which features acted at the end of that prompt?",
+        "EXPLAIN INFER \"The capital of France is\" TOP 2;",
+    ),
 ];
 
 /// Runs the demo.

@@ -39,9 +39,9 @@ impl Kind {
 #[derive(Debug)]
 pub enum Source {
     /// An extracted vindex.
-    Vindex(Vindex),
+    Vindex(Box<Vindex>),
     /// A published checkpoint.
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
 }
 
 /// Where one tensor lies and how it is to be read.
@@ -126,7 +126,7 @@ impl Model {
         let base_hash = vindex.manifest().base_hash.clone();
         Ok(Self {
             path: path.to_owned(),
-            source: Source::Vindex(vindex),
+            source: Source::Vindex(Box::new(vindex)),
             architecture,
             placed,
             base_hash,
@@ -162,7 +162,7 @@ impl Model {
         let base_hash = checkpoint_base_hash(&checkpoint, "source")?;
         Ok(Self {
             path: path.to_owned(),
-            source: Source::Checkpoint(checkpoint),
+            source: Source::Checkpoint(Box::new(checkpoint)),
             architecture,
             placed,
             base_hash,
@@ -522,8 +522,8 @@ fn check_manifest(
     let manifest = vindex.manifest();
     let claims = [
         ("layers", manifest.layers as u64, architecture.layers() as u64),
-        ("hidden_size", manifest.hidden_size as u64, architecture.hidden_size as u64),
-        ("vocabulary_size", manifest.vocabulary_size as u64, architecture.vocabulary_size as u64),
+        ("hidden_size", manifest.hidden_size, architecture.hidden_size as u64),
+        ("vocabulary_size", manifest.vocabulary_size, architecture.vocabulary_size as u64),
     ];
     for (what, claimed, expected) in claims {
         if claimed != expected {
