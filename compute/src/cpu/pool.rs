@@ -11,11 +11,12 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 
 /// How often a helper looks for work before it sleeps: some tens of microseconds.
 const SPINS_BEFORE_SLEEP: u32 = 10_000;
@@ -42,7 +43,6 @@ struct Shared {
     wake: Condvar,
     stop: AtomicBool,
     tickets: Mutex<Tickets>,
-    turn: Condvar,
 }
 
 #[derive(Clone, Copy)]
@@ -55,6 +55,9 @@ struct Job {
 struct Tickets {
     next: u64,
     serving: u64,
+    /// Who holds the tickets from `serving + 1` on. Each is woken for its own turn only: waking
+    /// all of hundreds of sessions at every product would cost more than the products.
+    waiting: VecDeque<Thread>,
 }
 
 const OPEN: u64 = 1 << 31;
@@ -86,7 +89,6 @@ impl Pool {
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
             tickets: Mutex::new(Tickets::default()),
-            turn: Condvar::new(),
         });
         // A thread that the system refuses is one helper less, not a failure: the caller alone
         // can run every task.
@@ -182,8 +184,8 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut tickets = lock(&self.0.tickets);
         tickets.serving += 1;
-        if tickets.serving != tickets.next {
-            self.0.turn.notify_all();
+        if let Some(next) = tickets.waiting.pop_front() {
+            next.unpark();
         }
     }
 }
@@ -193,8 +195,13 @@ impl Shared {
         let mut tickets = lock(&self.tickets);
         let mine = tickets.next;
         tickets.next += 1;
-        while tickets.serving != mine {
-            tickets = self.turn.wait(tickets).unwrap_or_else(PoisonError::into_inner);
+        if tickets.serving != mine {
+            tickets.waiting.push_back(std::thread::current());
+            while tickets.serving != mine {
+                drop(tickets);
+                std::thread::park();
+                tickets = lock(&self.tickets);
+            }
         }
         Turn(self)
     }
