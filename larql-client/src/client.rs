@@ -237,8 +237,19 @@ impl Client {
 
 async fn open(link: Link, name: String, target: &Target) -> Result<Client, ConnectError> {
     let handshake = |reason: String| ConnectError::Handshake { target: target.to_string(), reason };
-    let (sender, mut frames) = link.open(name).await.map_err(|error| handshake(error.message))?;
-    match frames.next().await.map_err(|error| handshake(error.message))? {
+    let failed = |CallError { code, message, hint }: CallError| match &*code {
+        // A larqld that knows who calls, and wants no session now.
+        "28000" | "53400" | "57P01" => ConnectError::Refused {
+            target: target.to_string(),
+            code,
+            message,
+            hint,
+            versions: (0, 0),
+        },
+        _ => handshake(message),
+    };
+    let (sender, mut frames) = link.open(name).await.map_err(failed)?;
+    match frames.next().await.map_err(failed)? {
         Some(Frame::Welcome(welcome)) => {
             let spoken = larql_proto::VERSION_MIN..=larql_proto::VERSION_MAX;
             if !spoken.contains(&welcome.version) {

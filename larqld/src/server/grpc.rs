@@ -19,10 +19,11 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
 use super::listen::{Caller, Callers};
+use super::{convert, status};
 use crate::engine::{Engine, SessionContext};
 use crate::exec::{Output, OutputSink, SinkClosed};
+use crate::failure::{Failure, code};
 use crate::session::{Action, Script, Session};
 
 /// Frames that may wait for a client that reads slowly, before its script has to wait.
@@ -62,10 +63,11 @@ impl SessionService for Sessions {
         request: Request<Streaming<wire::ClientFrame>>,
     ) -> Result<Response<Frames>, Status> {
         let caller = self.callers.identify(&request)?;
-        let place =
-            self.places.clone().try_acquire_owned().map_err(|_| {
-                Status::resource_exhausted("53400: too many sessions; try again later")
-            })?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            let failure = Failure::new(code::OVERLOADED, "too many sessions")
+                .hint("try again when one has ended, or raise sessions_max");
+            status(&failure)
+        })?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
         let drive = Drive {
