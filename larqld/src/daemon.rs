@@ -10,18 +10,20 @@ use anyhow::{Context as _, bail};
 use larql_storage::file::{DiskFiles, Files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use crate::config::{Arguments, Config, LogFormat};
 use crate::engine::Engine;
-use crate::server::{self, Listeners};
+use crate::server::{self, Callers, Listeners};
 
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
 /// When the data directory belongs to another daemon, or nothing can be served.
 pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
-    start_log(&config)?;
+    let log = start_log(&config)?;
     let _lock = take_data_dir(&config.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "larqld starts");
     let files: Arc<dyn Files> = DiskFiles::shared();
@@ -37,22 +39,30 @@ pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
         // One script a session, one job a call.
         .max_blocking_threads(config.sessions_max.saturating_mul(2).saturating_add(64))
         .build()?;
-    runtime.block_on(serve(config, arguments.clone(), engine))?;
+    runtime.block_on(serve(config, arguments.clone(), engine, log))?;
     // What still runs was told to stop; it does not keep the program.
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("larqld ends");
     Ok(())
 }
 
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(&config.log).with_context(|| format!("log = {:?}", config.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
+/// Changes what is logged.
+type LogChange = reload::Handle<EnvFilter, Registry>;
+
+/// Starts the log on stderr, and returns the way to change its filter.
+fn start_log(config: &Config) -> anyhow::Result<LogChange> {
+    let (filter, change) = reload::Layer::new(filter(&config.log)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = match config.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Ok(change)
+}
+
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(directives).with_context(|| format!("log = {directives:?}"))
 }
 
 /// Creates the data directory where it is missing and takes it for this process.
@@ -84,21 +94,30 @@ fn take_data_dir(directory: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn serve(config: Config, arguments: Arguments, engine: Arc<Engine>) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    arguments: Arguments,
+    engine: Arc<Engine>,
+    log: LogChange,
+) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let socket = listeners.socket().to_owned();
     let (drain, draining) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reload = signal(SignalKind::hangup())?;
-    let serving = server::serve(&config, engine, listeners, draining);
+    let callers = Arc::new(Callers::new(&config));
+    let serving = server::serve(&config, engine.clone(), callers.clone(), listeners, draining);
     tokio::pin!(serving);
     let result = loop {
         tokio::select! {
             result = &mut serving => break result,
             _ = terminate.recv() => break drain_and_stop(&drain, serving, config.drain).await,
             _ = interrupt.recv() => break drain_and_stop(&drain, serving, config.drain).await,
-            _ = reload.recv() => check_configuration(&arguments),
+            _ = reload.recv() => match reload_configuration(&arguments, &engine, &callers, &log) {
+                Ok(()) => tracing::info!("tokens, roots and log filter are as the configuration says now"),
+                Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+            },
         }
     };
     // A new daemon may have taken the directory only after this process is gone.
@@ -122,11 +141,17 @@ async fn drain_and_stop(
     }
 }
 
-/// SIGHUP: reads the configuration again and says whether it holds; listeners and limits stay as they
-/// are until the daemon starts anew.
-fn check_configuration(arguments: &Arguments) {
-    match Config::load(arguments) {
-        Ok(_) => tracing::info!("the configuration is valid; it takes effect at the next start"),
-        Err(error) => tracing::error!("the configuration is not valid: {error:#}"),
-    }
+/// SIGHUP: reads the configuration again and takes over what can change while serving: who callers
+/// are, where they may write, what is logged. The rest takes effect at the next start.
+fn reload_configuration(
+    arguments: &Arguments,
+    engine: &Engine,
+    callers: &Callers,
+    log: &LogChange,
+) -> anyhow::Result<()> {
+    let config = Config::load(arguments)?;
+    log.reload(filter(&config.log)?)?;
+    callers.replace_tokens(config.tokens);
+    engine.replace_roots(config.roots);
+    Ok(())
 }

@@ -50,7 +50,7 @@ pub struct Engine {
     pool: Pool,
     costs: CostConstants,
     data_dir: PathBuf,
-    roots: Vec<PathBuf>,
+    roots: ArcSwap<Vec<PathBuf>>,
     started: Instant,
     sessions: AtomicU64,
     statements: AtomicU64,
@@ -76,7 +76,7 @@ impl Engine {
             pool,
             costs,
             data_dir: config.data_dir.clone(),
-            roots: config.roots.clone(),
+            roots: ArcSwap::from_pointee(config.roots.clone()),
             started: Instant::now(),
             sessions: AtomicU64::new(0),
             statements: AtomicU64::new(0),
@@ -310,7 +310,13 @@ impl Engine {
         base: Option<&Path>,
         owner: bool,
     ) -> Result<PathBuf, Failure> {
-        paths::resolve(text, base, if owner { None } else { Some(&self.roots) })
+        let roots = self.roots.load();
+        paths::resolve(text, base, if owner { None } else { Some(&roots) })
+    }
+
+    /// Replaces the directories that sessions other than the owner's may name.
+    pub fn replace_roots(&self, roots: Vec<PathBuf>) {
+        self.roots.store(Arc::new(roots));
     }
 
     fn publish(&self, name: &str, entry: Option<MountEntry>) {

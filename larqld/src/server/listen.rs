@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -113,7 +115,7 @@ pub struct Caller {
 /// Decides who callers are.
 #[derive(Debug)]
 pub struct Callers {
-    tokens: Vec<Token>,
+    tokens: ArcSwap<Vec<Token>>,
     uid: u32,
 }
 
@@ -122,7 +124,12 @@ impl Callers {
     pub fn new(config: &Config) -> Self {
         // SAFETY: geteuid has no arguments and cannot fail.
         let uid = unsafe { libc::geteuid() };
-        Self { tokens: config.tokens.clone(), uid }
+        Self { tokens: ArcSwap::from_pointee(config.tokens.clone()), uid }
+    }
+
+    /// Replaces the tokens that are known; sessions that are open stay as they are.
+    pub fn replace_tokens(&self, tokens: Vec<Token>) {
+        self.tokens.store(Arc::new(tokens));
     }
 
     /// Who sent `request`.
@@ -152,8 +159,9 @@ impl Callers {
             header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
         let digest: [u8; 32] = Sha256::digest(shown.as_bytes()).into();
         // Every token is looked at, so that time does not tell which one was close.
+        let tokens = self.tokens.load();
         let mut known = None;
-        for token in &self.tokens {
+        for token in tokens.iter() {
             let differs = token.sha256.iter().zip(&digest).fold(0, |all, (a, b)| all | (a ^ b));
             if differs == 0 {
                 known = Some(token);

@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use crate::config::Config;
 use crate::engine::Engine;
 
-pub use listen::{ListenError, Listeners};
+pub use listen::{Callers, ListenError, Listeners};
 
 use larql_proto::v1::admin_server::AdminServer;
 use larql_proto::v1::generate_server::GenerateServer;
@@ -33,6 +33,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub async fn serve(
     config: &Config,
     engine: Arc<Engine>,
+    callers: Arc<Callers>,
     listeners: Listeners,
     drain: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -43,7 +44,6 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(larql_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let callers = Arc::new(listen::Callers::new(config));
     let sessions =
         grpc::Sessions::new(engine.clone(), callers.clone(), drain.clone(), config.sessions_max);
     let generation = generate::Generation::new(engine.clone(), callers.clone());
