@@ -135,7 +135,7 @@ impl BindError {
     /// Five characters, after SQLSTATE.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NothingInUse | Self::UnknownMount { .. } => "3F000",
+            Self::NothingInUse => "3F000",
             Self::MissingComponent { .. } | Self::NoBands { .. } | Self::NoLayers { .. } => "55000",
             Self::LayerOutOfRange { .. } => "22023",
             Self::UnknownTable { .. } => "42P01",
@@ -143,7 +143,8 @@ impl BindError {
             Self::UnknownFunction { .. } | Self::ArgumentCount { .. } => "42883",
             Self::TypeMismatch { .. } => "42804",
             Self::Meaningless { .. } => "42601",
-            Self::Setting { source: SettingError::Unknown { .. }, .. } => "42704",
+            Self::UnknownMount { .. }
+            | Self::Setting { source: SettingError::Unknown { .. }, .. } => "42704",
             Self::Setting { .. } => "22023",
         }
     }
