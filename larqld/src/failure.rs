@@ -122,6 +122,7 @@ impl Failure {
             ErrorKind::PermissionDenied => (code::IO, "check who may read the path"),
             ErrorKind::AlreadyExists => (code::EXISTS, ""),
             ErrorKind::WouldBlock | ErrorKind::ResourceBusy => (code::BUSY, ""),
+            ErrorKind::FileTooLarge => (code::LIMIT, "check that it is the right file"),
             ErrorKind::InvalidData => (code::DAMAGED, "`larql verify` tells what is damaged"),
             _ => (code::IO, ""),
         };

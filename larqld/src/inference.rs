@@ -58,6 +58,7 @@ pub fn check_tokens(model: &Model, tokens: &[u32], more: usize) -> Result<(), Fa
 
 /// A model at work on one sequence of tokens.
 pub struct Run<'a> {
+    model: &'a Model,
     decoder: Decoder<'a>,
     cache: KvCache,
 }
@@ -78,20 +79,30 @@ impl<'a> Run<'a> {
         let options = DecoderOptions { precision, ffn };
         let decoder = Decoder::new(model.architecture(), model, pool, options)?;
         let cache = KvCache::new(model.architecture(), positions);
-        Ok(Self { decoder, cache })
+        Ok(Self { model, decoder, cache })
     }
 
     /// Reads tokens and leaves the logits of the last one.
     ///
     /// # Errors
-    /// When cancelled, or when they do not fit.
+    /// When cancelled, or when they do not fit; `DAMAGED` when the logits are no numbers.
     pub fn prefill(
         &mut self,
         tokens: &[u32],
         hook: Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), Failure> {
-        Ok(self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?)
+        self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?;
+        match self.logits().iter().filter(|logit| logit.is_nan()).count() {
+            0 => Ok(()),
+            count => {
+                let path = self.model.path().display();
+                let message =
+                    format!("{path}: {count} logits are no numbers, its weights are damaged");
+                Err(Failure::new(code::DAMAGED, message)
+                    .hint("compare the weights with where they came from"))
+            }
+        }
     }
 
     /// Reads one token and leaves its logits.

@@ -6,8 +6,10 @@
 //! and times have no part in it, so every level of one extraction has one hash, and the same weights
 //! stored at another precision, which answer differently, have another.
 
-use larql_storage::checkpoint::{Checkpoint, CheckpointError};
+use larql_storage::checkpoint::Checkpoint;
 use sha2::{Digest as _, Sha256};
+
+use crate::failure::Failure;
 
 /// Collects what the hash covers, tensors in the order of their names.
 #[derive(Debug)]
@@ -27,11 +29,11 @@ impl BaseHasher {
         Self { digest, last: None }
     }
 
-    /// Adds a tensor of the source.
+    /// Adds a tensor of the source; `content` is the SHA-256 of its bytes.
     ///
     /// # Panics
     /// If tensors do not come sorted by name, which would make the hash depend on their order.
-    pub fn tensor(&mut self, name: &str, format: &str, shape: &[usize], bytes: &[u8]) {
+    pub fn tensor(&mut self, name: &str, format: &str, shape: &[usize], content: [u8; 32]) {
         assert!(self.last.as_deref().is_none_or(|last| last < name), "{name} out of order");
         self.last = Some(name.to_owned());
         field(&mut self.digest, name.as_bytes());
@@ -40,7 +42,7 @@ impl BaseHasher {
         for &size in shape {
             self.digest.update((size as u64).to_le_bytes());
         }
-        self.digest.update(Sha256::digest(bytes));
+        self.digest.update(content);
     }
 
     /// The hash in hexadecimal.
@@ -49,19 +51,31 @@ impl BaseHasher {
     }
 }
 
-/// The base hash of a checkpoint that is used as it is, or is stored as `stored`. Reads every byte.
+/// Bytes that are hashed between two looks at whether to go on.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// The base hash of a checkpoint that is used as it is, or is stored as `stored`. Reads every byte and
+/// tells `on_read` how many so far; what that returns as an error ends the reading.
 ///
 /// # Errors
-/// When a side file cannot be read.
+/// When a side file cannot be read; what `on_read` says.
 pub fn checkpoint_base_hash(
     checkpoint: &Checkpoint,
     stored: &str,
-) -> Result<String, CheckpointError> {
+    on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
+) -> Result<String, Failure> {
     let config = checkpoint.side_file("config.json")?.unwrap_or_default();
     let tokenizer = checkpoint.side_file("tokenizer.json")?.unwrap_or_default();
     let mut hasher = BaseHasher::new(stored, &config, &tokenizer);
+    let mut read = 0;
     for tensor in checkpoint.tensors() {
-        hasher.tensor(tensor.name, tensor.format, tensor.shape, tensor.bytes);
+        let mut content = Sha256::new();
+        for chunk in tensor.bytes.chunks(CHUNK_BYTES) {
+            content.update(chunk);
+            read += chunk.len() as u64;
+            on_read(read)?;
+        }
+        hasher.tensor(tensor.name, tensor.format, tensor.shape, content.finalize().into());
     }
     Ok(hasher.finish())
 }
@@ -82,7 +96,7 @@ mod tests {
     fn hash(stored: &str, tensors: &[(&str, &str, &[usize], &[u8])]) -> String {
         let mut hasher = BaseHasher::new(stored, b"{}", b"t");
         for (name, format, shape, bytes) in tensors {
-            hasher.tensor(name, format, shape, bytes);
+            hasher.tensor(name, format, shape, Sha256::digest(bytes).into());
         }
         hasher.finish()
     }

@@ -159,7 +159,7 @@ impl Model {
             let key = PlacedKey::Checkpoint(tensor.name.to_owned());
             placed.insert((spec.role, spec.layer), Placed { key, ..place });
         }
-        let base_hash = checkpoint_base_hash(&checkpoint, "source")?;
+        let base_hash = checkpoint_base_hash(&checkpoint, "source", &mut |_| Ok(()))?;
         Ok(Self {
             path: path.to_owned(),
             source: Source::Checkpoint(Box::new(checkpoint)),
@@ -295,7 +295,10 @@ impl Model {
         match component {
             Component::Gates => any_layer(Role::Gate),
             Component::Embeddings => self.placed.contains_key(&(Role::Embedding, None)),
-            Component::Tokenizer => self.tokenizer().is_ok(),
+            // One that is damaged is there, and says so itself.
+            Component::Tokenizer => {
+                !matches!(self.tokenizer(), Err(failure) if failure.code == code::MISSING_COMPONENT)
+            }
             Component::DownMeta => self.down_meta().is_some(),
             Component::GateMeta => self.gate_meta().is_some(),
             Component::Statistics => {
@@ -350,11 +353,14 @@ impl Model {
     /// The same failure each time, if there is none or it cannot be read.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
         let read = || {
-            let bytes = self
-                .side_file("tokenizer.json")?
-                .ok_or_else(|| lacks(&self.path, "tokenizer.json"))?;
+            let bytes = self.side_file("tokenizer.json")?.ok_or_else(|| {
+                let message = format!("{} has no tokenizer.json", self.path.display());
+                Failure::new(code::MISSING_COMPONENT, message).hint("copy it to the weights")
+            })?;
             Tokenizer::from_bytes(&bytes, self.architecture.vocabulary_size).map_err(|error| {
-                Failure::new(code::UNSUPPORTED_FORMAT, format!("{}: {error}", self.path.display()))
+                let message = format!("{}: {error}", self.path.display());
+                Failure::new(code::UNSUPPORTED_FORMAT, message)
+                    .hint("download tokenizer.json again")
             })
         };
         self.tokenizer.get_or_init(read).as_ref().map_err(Clone::clone)

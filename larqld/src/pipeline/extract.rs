@@ -24,7 +24,7 @@ use larql_storage::vindex::down_meta::{self, FeatureRecord};
 use larql_storage::vindex::gate_meta::{self, InputToken};
 use larql_storage::vindex::layout::{DOWN_META, GATE_META, STATISTICS};
 use larql_storage::vindex::{
-    Checksum, LayerBands, LayerScores, Layout, ManifestHeader, Source, SourceFile, Statistics,
+    Checksummer, LayerBands, LayerScores, Layout, ManifestHeader, Source, SourceFile, Statistics,
     TensorKey, TensorRecord, VindexWriter, WritePlan,
 };
 use sha2::{Digest as _, Sha256};
@@ -42,6 +42,8 @@ pub const LAYER_BUFFERS: usize = 2;
 
 /// Features that are transposed at a time.
 const TRANSPOSE_FEATURES: usize = 64;
+/// Bytes that are hashed between two looks at the cancel token.
+const CHUNK_BYTES: usize = 8 << 20;
 /// Numbers that are converted at a time.
 const CONVERT_NUMBERS: usize = 1 << 16;
 
@@ -171,8 +173,11 @@ pub fn extract(
     let architecture = architecture(&options.source, &config)?;
     let job = Job::new(&checkpoint, &architecture, options, pool, cancel)?;
     progress("reading", 0, checkpoint.bytes(), "bytes")?;
-    let base_hash = checkpoint_base_hash(&checkpoint, dtype_name(options.dtype))?;
-    cancel.check()?;
+    let total = checkpoint.bytes();
+    let base_hash = checkpoint_base_hash(&checkpoint, dtype_name(options.dtype), &mut |read| {
+        cancel.check()?;
+        progress("reading", read.min(total), total, "bytes")
+    })?;
     let plan = WritePlan {
         overwrite: options.overwrite,
         resume: options.resume,
@@ -188,7 +193,7 @@ pub fn extract(
     }
     checkpoint.check()?;
     progress("syncing", 0, 0, "")?;
-    let header = job.header(&base_hash);
+    let header = job.header(&base_hash)?;
     let notes = header.notes.clone();
     let manifest = writer.finish(header)?;
     checkpoint.check()?;
@@ -309,13 +314,18 @@ impl<'a> Job<'a> {
             ExtractDtype::Source => source,
         };
         let mut stored = wanted;
-        if wanted == Dtype::F16 && source != Dtype::F16 && !fits_f16(source, tensor.bytes) {
+        let numbers = survey(source, tensor.bytes, self.cancel)?;
+        if wanted == Dtype::F16 && source != Dtype::F16 && numbers.overflow_f16 {
             stored = source;
             self.notes.push(format!(
                 "{} stays {}: f16 cannot hold its values",
                 tensor.name,
                 tag(source)
             ));
+        }
+        if numbers.not_finite > 0 {
+            let count = numbers.not_finite;
+            self.notes.push(format!("{} has {count} values that are not finite", tensor.name));
         }
         Ok(Some(Planned { spec: spec.clone(), tensor, source, stored, file }))
     }
@@ -595,8 +605,17 @@ impl<'a> Job<'a> {
         Ok(LayerScores { mean, deviation, samples })
     }
 
-    fn header(&self, base_hash: &str) -> ManifestHeader {
+    fn header(&self, base_hash: &str) -> Result<ManifestHeader, Failure> {
         let architecture = self.architecture;
+        let mut files = Vec::new();
+        for (name, bytes) in self.checkpoint.weight_files() {
+            let mut checksummer = Checksummer::new();
+            for chunk in bytes.chunks(CHUNK_BYTES) {
+                self.cancel.check()?;
+                checksummer.update(chunk);
+            }
+            files.push(SourceFile { name: name.to_owned(), sha256: checksummer.finish() });
+        }
         let features = (0..architecture.layers() as u32).map(|layer| {
             if self.layers.contains(&layer) {
                 architecture.features(layer as usize) as u64
@@ -605,24 +624,14 @@ impl<'a> Job<'a> {
             }
         });
         let name = directory_name(&self.options.source);
-        ManifestHeader {
+        Ok(ManifestHeader {
             generator: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
             model: name.clone(),
             family: architecture.family().to_owned(),
             level: self.options.level.name().to_owned(),
             dtype: dtype_name(self.options.dtype).to_owned(),
             base_hash: base_hash.to_owned(),
-            source: Source {
-                name,
-                files: self
-                    .checkpoint
-                    .weight_files()
-                    .map(|(name, bytes)| SourceFile {
-                        name: name.to_owned(),
-                        sha256: Checksum::of(bytes),
-                    })
-                    .collect(),
-            },
+            source: Source { name, files },
             layers: architecture.layers() as u32,
             hidden_size: architecture.hidden_size as u64,
             vocabulary_size: architecture.vocabulary_size as u64,
@@ -635,7 +644,7 @@ impl<'a> Job<'a> {
             }),
             tied_embeddings: architecture.tied_embeddings,
             notes: self.notes.clone(),
-        }
+        })
     }
 }
 
@@ -648,16 +657,30 @@ fn tag(dtype: Dtype) -> String {
     dtype.tag().to_lowercase()
 }
 
-/// Whether no finite value turns infinite in f16.
-fn fits_f16(source: Dtype, bytes: &[u8]) -> bool {
+/// What the numbers of a tensor are like.
+#[derive(Default)]
+struct Survey {
+    /// Some finite number turns infinite in f16.
+    overflow_f16: bool,
+    /// How many are infinite or no number.
+    not_finite: u64,
+}
+
+fn survey(source: Dtype, bytes: &[u8], cancel: &Cancel) -> Result<Survey, Failure> {
     let width = source.bytes_for(1).unwrap_or(1);
-    let mut values = vec![0.0; CONVERT_NUMBERS];
-    bytes.chunks(CONVERT_NUMBERS * width).all(|chunk| {
+    let mut values = vec![0.0_f32; CONVERT_NUMBERS];
+    let mut survey = Survey::default();
+    for chunk in bytes.chunks(CONVERT_NUMBERS * width) {
+        cancel.check()?;
         let values = &mut values[..chunk.len() / width];
         to_f32(source, chunk, values);
-        // 65,520 is where rounding to nearest reaches infinity.
-        values.iter().all(|value| !value.is_finite() || value.abs() < 65_520.0)
-    })
+        for value in values {
+            survey.not_finite += u64::from(!value.is_finite());
+            // 65,520 is where rounding to nearest reaches infinity.
+            survey.overflow_f16 |= value.is_finite() && value.abs() >= 65_520.0;
+        }
+    }
+    Ok(survey)
 }
 
 fn write_converted(

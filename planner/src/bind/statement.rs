@@ -186,7 +186,12 @@ impl<'a> Reader<'a> {
                 MountKind::Checkpoint => "a checkpoint, used without extraction".to_owned(),
             },
             component: *component,
-            extract: Extraction::of(&*self.mount).statement_that_adds(*component),
+            extract: match (component, self.mount.kind()) {
+                (Component::Tokenizer, MountKind::Checkpoint) => {
+                    format!("copy the model's tokenizer.json to {}", self.mount.source_hint())
+                }
+                _ => Extraction::of(&*self.mount).statement_that_adds(*component),
+            },
         })
     }
 
