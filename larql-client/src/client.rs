@@ -13,6 +13,7 @@ use crate::event::{
     LogitsRequest, Notice, StatementError, Summary, Welcome,
 };
 use crate::target::Target;
+use crate::token::Token;
 use crate::transport;
 use crate::value::{Column, Row, Value};
 use crate::wire::{Frame, FrameSender, Frames, Link, MESSAGE_BYTES_MAX, Measurements, Tokens};
@@ -27,6 +28,8 @@ pub struct ConnectOptions {
     pub client: String,
     /// How long connecting and the handshake may take, each.
     pub timeout: Duration,
+    /// Who calls, for daemons that want to know.
+    pub token: Option<Token>,
 }
 
 impl Default for ConnectOptions {
@@ -34,6 +37,7 @@ impl Default for ConnectOptions {
         ConnectOptions {
             client: concat!("larql-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout: Duration::from_secs(10),
+            token: None,
         }
     }
 }
@@ -81,7 +85,8 @@ impl Client {
     /// `Unreachable` if nobody answers, `Timeout` if somebody is too slow, `Handshake` if it is no
     /// larqld, `Refused` if no protocol version is common or the daemon wants no session.
     pub async fn connect(target: &Target, options: ConnectOptions) -> Result<Client, ConnectError> {
-        let link = Link::new(transport::connect(target, options.timeout).await?);
+        let channel = transport::connect(target, options.timeout).await?;
+        let link = Link::new(channel, options.token.as_ref());
         let handshake = open(link, options.client, target);
         match tokio::time::timeout(options.timeout, handshake).await {
             Ok(result) => result,

@@ -31,6 +31,7 @@ mod quote;
 pub mod shell;
 pub mod start;
 mod target;
+mod token;
 mod transport;
 mod value;
 mod wire;
@@ -46,4 +47,5 @@ pub use event::{
 };
 pub use quote::{InvalidIdentifier, identifier, quote};
 pub use target::{Target, TargetError};
+pub use token::{Token, TokenError};
 pub use value::{Column, ColumnType, Row, Value};

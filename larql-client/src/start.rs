@@ -19,6 +19,7 @@ use crate::client::{Client, ConnectOptions};
 use crate::error::ConnectError;
 use crate::shell::render::Message;
 use crate::target::Target;
+use crate::token::Token;
 
 /// How long a daemon may take from its start to its first answer.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
@@ -78,6 +79,8 @@ pub struct Access {
     pub may_start: bool,
     /// Say nothing about it.
     pub quiet: bool,
+    /// Who calls, for daemons that want to know.
+    pub token: Option<Token>,
 }
 
 impl Access {
@@ -101,7 +104,8 @@ impl Access {
     }
 
     async fn try_connect(&self) -> Result<Client, ConnectError> {
-        Client::connect(&self.target, ConnectOptions::default()).await
+        let options = ConnectOptions { token: self.token.clone(), ..ConnectOptions::default() };
+        Client::connect(&self.target, options).await
     }
 
     async fn start(&self, data_dir: &Path) -> Result<Client, Message> {
@@ -341,7 +345,7 @@ mod tests {
     async fn without_leave_to_start_one_a_missing_daemon_is_an_error_that_says_how() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::Unix(socket_path(directory.path()));
-        let access = Access { target, may_start: false, quiet: true };
+        let access = Access { target, may_start: false, quiet: true, token: None };
         let Err(error) = access.connect().await else { panic!("somebody answered") };
         assert_eq!(error.code, "08001");
         assert!(error.hint.contains("larqld --data-dir"), "{}", error.hint);

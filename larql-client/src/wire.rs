@@ -8,8 +8,11 @@ use larql_proto::v1::admin_client::AdminClient;
 use larql_proto::v1::generate_client::GenerateClient;
 use larql_proto::v1::session_client::SessionClient;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::error::CallError;
 use crate::event::{
@@ -17,6 +20,7 @@ use crate::event::{
     GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position, Progress,
     StatementError, Summary, Welcome,
 };
+use crate::token::Token;
 use crate::value::{Column, ColumnType, Row, Value};
 
 /// The largest message that either side accepts, in bytes.
@@ -80,15 +84,36 @@ impl Frames {
     }
 }
 
+/// Shows a token with every call, where there is one.
+#[derive(Clone)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// The services of one connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Link {
-    channel: Channel,
+    channel: InterceptedService<Channel, Bearer>,
 }
 
 impl Link {
-    pub(crate) fn new(channel: Channel) -> Link {
-        Link { channel }
+    /// The services behind a channel, for a caller with that token.
+    pub(crate) fn new(channel: Channel, token: Option<&Token>) -> Link {
+        let header = |token: &Token| {
+            // A token is printable ASCII, which every header can hold.
+            let mut header: MetadataValue<Ascii> =
+                format!("Bearer {}", token.expose()).parse().ok()?;
+            header.set_sensitive(true);
+            Some(header)
+        };
+        Link { channel: InterceptedService::new(channel, Bearer(token.and_then(header))) }
     }
 
     /// Opens the session stream with a Hello.
@@ -199,7 +224,7 @@ impl Link {
         Ok(response.into_inner().mounts)
     }
 
-    fn admin(&self) -> AdminClient<Channel> {
+    fn admin(&self) -> AdminClient<InterceptedService<Channel, Bearer>> {
         AdminClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)

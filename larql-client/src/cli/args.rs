@@ -33,6 +33,10 @@ pub(super) struct Global {
     #[arg(long, global = true, env = "LARQL_URL", value_name = "URL")]
     pub(super) host: Option<Target>,
 
+    /// A file with the token to show; only its owner may read it
+    #[arg(long, global = true, env = "LARQL_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+
     /// The data directory, of a daemon that is started too [default: $LARQL_HOME, else
     /// $XDG_DATA_HOME/larql, else ~/.local/share/larql]
     #[arg(long, global = true, value_name = "DIR")]

@@ -76,7 +76,7 @@ pub(super) async fn run(demo: &Demo, global: &Global, display: Display) -> Resul
         () = interrupts.next() => Err(ShellError::gave_up()),
     };
     drop(answered?);
-    let access = Access { target, may_start: false, quiet: display.quiet };
+    let access = Access { target, may_start: false, quiet: display.quiet, token: None };
     let mut shell = Shell::new(access, display);
     let shown = show(demo, &mut shell, Some(&private.path)).await;
     // The session ends before its daemon, and the daemon before its directory.

@@ -21,6 +21,7 @@ use crate::shell::render::{Expanded, Message, Script};
 use crate::shell::{Display, Outcome, ProgressMode, Shell, ShellError, read_script, tell};
 use crate::start::{self, Access};
 use crate::target::Target;
+use crate::token::Token;
 use args::{Admin, Arguments, Command, Dev, Global};
 
 /// Everything succeeded.
@@ -147,7 +148,9 @@ fn access(global: &Global) -> Result<Access, Failure> {
         Some(target) => target.clone(),
         None => Target::Unix(start::socket_path(&data_dir(global)?)),
     };
-    Ok(Access { target, may_start: !global.no_start, quiet: global.quiet })
+    let token = global.token_file.as_deref().map(Token::read).transpose();
+    let token = token.map_err(|error| Failure::client(Message::new("28000", error.to_string())))?;
+    Ok(Access { target, may_start: !global.no_start, quiet: global.quiet, token })
 }
 
 fn data_dir(global: &Global) -> Result<std::path::PathBuf, Failure> {

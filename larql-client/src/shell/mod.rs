@@ -233,6 +233,9 @@ impl Shell {
             }
             Err(error) => return Err(ShellError::client("write the answer", &error)),
         };
+        if let Some(mount) = effects.mount {
+            self.mount = mount;
+        }
         match outcome {
             // The daemon did not react to the first Ctrl-C: leave that session behind.
             Outcome::Abandoned => {
@@ -244,9 +247,6 @@ impl Shell {
                 say("larql: the next statement connects again, without the USE and SET of before");
             }
             _ => {}
-        }
-        if let Some(mount) = effects.mount {
-            self.mount = mount;
         }
         Ok(outcome)
     }

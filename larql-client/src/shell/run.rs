@@ -48,7 +48,7 @@ pub(crate) enum Outcome {
 /// What a script did that the shell wants to know.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// The mount that answered last; empty if the last USE or UNMOUNT left none.
+    /// The mount that the last USE or UNMOUNT left in use; empty if it left none.
     pub(crate) mount: Option<String>,
 }
 
@@ -147,10 +147,9 @@ async fn drive(
                 if !display.quiet && display.format.name != "json" {
                     page.note(summary_text(&summary, is_command));
                 }
-                let leaves = tag_now
-                    .take()
-                    .is_some_and(|tag| tag.starts_with("USE") || tag.starts_with("UNMOUNT"));
-                if leaves || !summary.mount.is_empty() {
+                // Other statements may answer from a mount without putting it in use.
+                let moves = |tag: &String| tag.starts_with("USE") || tag.starts_with("UNMOUNT");
+                if tag_now.take().as_ref().is_some_and(moves) {
                     effects.mount = Some(summary.mount);
                 }
             }
