@@ -145,23 +145,14 @@ fn decode(
     let ffn = DenseFfn;
     let mut run = Run::new(model, pool, &ffn, Precision::Serving, context + wanted)?;
     run.prefill(&start, None, cancel)?;
-    let mut per_step_ms = Vec::new();
-    let mut bytes_per_step = 0;
-    for number in 0..runs {
-        run.truncate(context);
+    timed_tokens(&mut run, wanted, runs, progress, &mut |run| {
         let mut token = start[context - 1];
-        let before = run.bytes_touched();
-        let began = Instant::now();
         for _ in 0..wanted {
             run.decode(token, cancel)?;
             token = greedy(run.logits())?;
         }
-        let elapsed = began.elapsed().as_secs_f64() * 1e3 / wanted as f64;
-        bytes_per_step = (run.bytes_touched() - before) / wanted as u64;
-        per_step_ms.push(elapsed);
-        progress(format!("run {} of {runs}: {:.1} tokens/s", number + 1, 1e3 / elapsed));
-    }
-    Ok(Measured { per_step_ms, step: "token", bytes_per_step })
+        Ok(())
+    })
 }
 
 fn prefill(
@@ -182,15 +173,29 @@ fn prefill(
     if context > 0 {
         run.prefill(&tokens[..context], None, cancel)?;
     }
+    timed_tokens(&mut run, wanted, runs, progress, &mut |run| {
+        run.prefill(&tokens[context..], None, cancel)
+    })
+}
+
+/// Times `read`, which reads `count` tokens, from the same position each time.
+fn timed_tokens<'a>(
+    run: &mut Run<'a>,
+    count: usize,
+    runs: u32,
+    progress: &mut dyn FnMut(String),
+    read: &mut dyn FnMut(&mut Run<'a>) -> Result<(), Failure>,
+) -> Result<Measured, Failure> {
+    let start = run.position();
     let mut per_step_ms = Vec::new();
     let mut bytes_per_step = 0;
     for number in 0..runs {
-        run.truncate(context);
+        run.truncate(start);
         let before = run.bytes_touched();
         let began = Instant::now();
-        run.prefill(&tokens[context..], None, cancel)?;
-        let elapsed = began.elapsed().as_secs_f64() * 1e3 / wanted as f64;
-        bytes_per_step = (run.bytes_touched() - before) / wanted as u64;
+        read(run)?;
+        let elapsed = began.elapsed().as_secs_f64() * 1e3 / count as f64;
+        bytes_per_step = (run.bytes_touched() - before) / count as u64;
         per_step_ms.push(elapsed);
         progress(format!("run {} of {runs}: {:.1} tokens/s", number + 1, 1e3 / elapsed));
     }
