@@ -13,7 +13,8 @@ use larql_tests::checkpoint::{Tensor, dot, read};
 use larqld::inference::{Run, ffn};
 use larqld::mounts::Model;
 
-const PROMPTS: [&str; 3] = ["The capital of France is", "The symbol for Helium is", "Japan borders"];
+const PROMPTS: [&str; 3] =
+    ["The capital of France is", "The symbol for Helium is", "Japan borders"];
 const EPSILON: f64 = 1e-6;
 
 fn model() -> Model {
@@ -21,7 +22,13 @@ fn model() -> Model {
     Model::open(&files, &atlas_checkpoint()).expect("the bundled model opens")
 }
 
-fn logits(model: &Model, pool: &Pool, path: FfnPath, prompt: &str, hook: Option<&mut dyn Hook>) -> Vec<f32> {
+fn logits(
+    model: &Model,
+    pool: &Pool,
+    path: FfnPath,
+    prompt: &str,
+    hook: Option<&mut dyn Hook>,
+) -> Vec<f32> {
     let tokens = model.tokenizer().unwrap().encode(prompt, true).unwrap();
     let network = ffn(path);
     let mut run = Run::new(model, pool, &*network, Precision::Exact, tokens.len()).unwrap();
@@ -38,7 +45,10 @@ fn a_walk_over_all_features_equals_the_dense_network() {
             let walk = logits(&model, &pool, FfnPath::Walk { k }, prompt, None);
             let largest = dense.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
             for (walk, dense) in walk.iter().zip(&dense) {
-                assert!((walk - dense).abs() <= 1e-4 * largest, "{prompt}, K = {k:?}: {walk} and {dense}");
+                assert!(
+                    (walk - dense).abs() <= 1e-4 * largest,
+                    "{prompt}, K = {k:?}: {walk} and {dense}"
+                );
             }
         }
     }
@@ -67,10 +77,17 @@ fn gelu_tanh(x: f64) -> f64 {
 
 /// The output of a layer's network over the `k` features of the largest |gate score|, then the norm
 /// that Gemma puts behind it.
-fn walk_by_definition(weights: &HashMap<String, Tensor>, layer: usize, k: usize, input: &[f64]) -> Vec<f64> {
+fn walk_by_definition(
+    weights: &HashMap<String, Tensor>,
+    layer: usize,
+    k: usize,
+    input: &[f64],
+) -> Vec<f64> {
     let tensor = |name: &str| &weights[&format!("model.layers.{layer}.{name}.weight")];
-    let (gate, up, down) = (tensor("mlp.gate_proj"), tensor("mlp.up_proj"), tensor("mlp.down_proj").transposed());
-    let mut scores: Vec<(usize, f64)> = (0..gate.shape[0]).map(|feature| (feature, dot(gate.row(feature), input))).collect();
+    let (gate, up, down) =
+        (tensor("mlp.gate_proj"), tensor("mlp.up_proj"), tensor("mlp.down_proj").transposed());
+    let mut scores: Vec<(usize, f64)> =
+        (0..gate.shape[0]).map(|feature| (feature, dot(gate.row(feature), input))).collect();
     scores.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
     let mut out = vec![0.0; input.len()];
     for &(feature, score) in scores.iter().take(k) {
@@ -101,7 +118,10 @@ fn a_walk_over_some_features_equals_its_definition() {
                 let largest = expected.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
                 for (found, expected) in found.iter().zip(&expected) {
                     let difference = (f64::from(*found) - expected).abs();
-                    assert!(difference <= 1e-4 * largest.max(1.0), "layer {layer}, position {position}, K = {k}: {difference:e}");
+                    assert!(
+                        difference <= 1e-4 * largest.max(1.0),
+                        "layer {layer}, position {position}, K = {k}: {difference:e}"
+                    );
                 }
             }
         }
@@ -122,16 +142,23 @@ fn zeroing_the_last_network_gives_the_logits_recomputed_by_hand() {
         let without = logits(&model, &pool, FfnPath::Dense, prompt, Some(&mut zero));
         assert_ne!(whole, without, "{prompt}");
         let added = &seen.output[&5][seen.output[&5].len() - 256..];
-        let stream: Vec<f64> =
-            residuals.layers()[5].iter().zip(added).map(|(&after, &added)| f64::from(after) - f64::from(added)).collect();
+        let stream: Vec<f64> = residuals.layers()[5]
+            .iter()
+            .zip(added)
+            .map(|(&after, &added)| f64::from(after) - f64::from(added))
+            .collect();
         let mean = stream.iter().map(|value| value * value).sum::<f64>() / 256.0;
         let scale = 1.0 / (mean + EPSILON).sqrt();
         let norm = &weights["model.norm.weight"].values;
-        let normed: Vec<f64> = stream.iter().zip(norm).map(|(value, weight)| value * scale * (1.0 + weight)).collect();
+        let normed: Vec<f64> =
+            stream.iter().zip(norm).map(|(value, weight)| value * scale * (1.0 + weight)).collect();
         let embeddings = &weights["model.embed_tokens.weight"];
         for (id, found) in without.iter().enumerate() {
             let expected = dot(embeddings.row(id), &normed);
-            assert!((f64::from(*found) - expected).abs() <= 3e-4, "{prompt}, token {id}: {found} and {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() <= 3e-4,
+                "{prompt}, token {id}: {found} and {expected}"
+            );
         }
     }
 }
