@@ -19,6 +19,7 @@ use super::{
 };
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
+use crate::kernels::matmul::release_scratch;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_in_place};
 use crate::kernels::rotary;
 use crate::quant::to_f32;
@@ -132,6 +133,18 @@ pub struct Decoder<'a> {
     residual: Vec<f32>,
     normed: Vec<f32>,
     bytes_touched: u64,
+    _scratch: ThreadScratch,
+}
+
+/// Gives back the scratch memory that kernels keep between the calls of a thread. A server has a
+/// thread for each of many sessions, and all but a few of them are at rest.
+struct ThreadScratch;
+
+impl Drop for ThreadScratch {
+    fn drop(&mut self) {
+        release_scratch();
+        super::ffn::release_scratch();
+    }
 }
 
 /// What one layer's attention and norms use; norm weights have the family's offset added.
@@ -247,6 +260,7 @@ impl<'a> Decoder<'a> {
             residual: Vec::new(),
             normed: Vec::new(),
             bytes_touched: 0,
+            _scratch: ThreadScratch,
         })
     }
 

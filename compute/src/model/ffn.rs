@@ -76,6 +76,11 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
+/// Gives back what the calling thread keeps between layers.
+pub(super) fn release_scratch() {
+    drop(SCRATCH.take());
+}
+
 impl Ffn for DenseFfn {
     fn forward(
         &self,

@@ -133,6 +133,11 @@ pub(crate) fn with_scratch<R>(length: usize, run: impl FnOnce(&mut [f32]) -> R) 
     result
 }
 
+/// Gives back the calling thread's scratch memory; the next [`with_scratch`] allocates anew.
+pub(crate) fn release_scratch() {
+    drop(UNPACKED.take());
+}
+
 /// `c = a · b`, or `c += a · b`, for shapes `(rows, columns, depth)`; each matrix is its start
 /// and the distances between its rows and between its columns, in numbers.
 ///
