@@ -33,6 +33,12 @@ impl Operator for Command {
             }
             Some(Physical::Unmount { name }) => {
                 work.engine().unmount(&name)?;
+                let mut state = work.context.state();
+                if state.current.as_ref().is_some_and(|mounted| mounted.name == name) {
+                    state.current = None;
+                    work.mounted = None;
+                }
+                drop(state);
                 work.notice(format!("unmounted {name}"), "")?;
             }
             Some(Physical::Set(change)) => work.context.state().settings.apply(&change),
