@@ -1,15 +1,23 @@
 //! How far a long statement is, on stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::render::text;
+use super::terminal;
 use crate::event::Progress;
 
 /// How often a bar is drawn again when nothing arrives.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often a bar is drawn at most.
+const FRAMES_PER_SECOND: u8 = 20;
+/// Columns that stay free at the end of a bar: the `^C` that the terminal shows for Ctrl-C would
+/// wrap otherwise, and the bar would stay above it.
+const COLUMNS_FREE: usize = 2;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +63,17 @@ impl ProgressView {
             ProgressMode::Bar => {
                 let fresh = self.bar.is_none();
                 let bar = self.bar.get_or_insert_with(|| {
-                    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                    let screen = Box::new(Screen::default());
+                    let target = ProgressDrawTarget::term_like_with_hz(screen, FRAMES_PER_SECOND);
+                    ProgressBar::with_draw_target(None, target)
                 });
                 if fresh || stage != self.stage || bar.length() != Some(progress.total) {
                     bar.set_style(style(progress));
+                    bar.set_prefix(stage.clone());
+                    bar.set_message(text::escape(&progress.unit).into_owned());
                     bar.set_length(progress.total);
                 }
                 self.stage = stage;
-                bar.set_prefix(self.stage.clone());
-                bar.set_message(text::escape(&progress.unit).into_owned());
                 bar.set_position(progress.done);
                 if fresh {
                     bar.enable_steady_tick(TICK);
@@ -84,6 +94,73 @@ impl ProgressView {
 impl Drop for ProgressView {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// The terminal at stderr, as a bar sees it.
+#[derive(Debug, Default)]
+struct Screen {
+    /// What is written at the next flush.
+    frame: Mutex<String>,
+}
+
+impl Screen {
+    fn put(&self, text: &str) -> io::Result<()> {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        Ok(())
+    }
+
+    fn move_by(&self, count: usize, direction: char) -> io::Result<()> {
+        match count {
+            0 => Ok(()),
+            _ => self.put(&format!("\x1b[{count}{direction}")),
+        }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        let columns = terminal::size_of(&io::stderr()).map_or(80, |(_, columns)| columns);
+        u16::try_from(columns.saturating_sub(COLUMNS_FREE).max(1)).unwrap_or(u16::MAX)
+    }
+
+    fn height(&self) -> u16 {
+        let rows = terminal::size_of(&io::stderr()).map_or(24, |(rows, _)| rows);
+        u16::try_from(rows).unwrap_or(u16::MAX)
+    }
+
+    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
+        self.move_by(count, 'A')
+    }
+
+    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
+        self.move_by(count, 'B')
+    }
+
+    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
+        self.move_by(count, 'C')
+    }
+
+    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
+        self.move_by(count, 'D')
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.put(line)?;
+        self.put("\n")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.put(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.put("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let frame = std::mem::take(&mut *self.frame.lock().unwrap_or_else(PoisonError::into_inner));
+        io::stderr().write_all(frame.as_bytes())
     }
 }
 

@@ -1,14 +1,20 @@
 //! The terminal's size, and a pager for what does not fit.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 
 /// Returns the size of the terminal at stdout as (rows, columns); None if it is none or does not tell.
 pub(super) fn size() -> Option<(usize, usize)> {
+    size_of(&io::stdout())
+}
+
+/// The same of another stream.
+pub(super) fn size_of(stream: &impl AsRawFd) -> Option<(usize, usize)> {
     // SAFETY: winsize is plain numbers, for which zero is a value.
     let mut found: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: the request writes one winsize, and `found` is one.
-    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut found) };
+    let answer = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCGWINSZ, &raw mut found) };
     let known = answer == 0 && found.ws_row > 0 && found.ws_col > 0;
     known.then(|| (usize::from(found.ws_row), usize::from(found.ws_col)))
 }
