@@ -8,7 +8,9 @@ pub mod atlas;
 pub mod checkpoint;
 pub mod daemon;
 pub mod goldens;
+pub mod home;
 pub mod random_checkpoint;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 
