@@ -53,8 +53,10 @@ pub(super) fn attend(
             if let Some(cap) = description.softcap {
                 softcap(cap, scores);
             }
+            // A score that is no number would get no weight, and damaged weights would pass unseen.
+            let damaged = scores.iter().any(|score| score.is_nan());
             softmax(scores);
-            out.fill(0.0);
+            out.fill(if damaged { f32::NAN } else { 0.0 });
             for (chunk, weights) in scores.chunks(VALUES_AT_ONCE).enumerate() {
                 let mut rows: [(&[u8], f32); VALUES_AT_ONCE] = [(&[], 0.0); VALUES_AT_ONCE];
                 for (offset, weight) in weights.iter().enumerate() {
@@ -173,6 +175,20 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_makes_the_head_no_number() {
+        let (keys, values) = ([1.0; 12], [1.0; 12]);
+        let mut queries = [1.0; 24];
+        queries[7] = f32::NAN;
+        let mut out = [0.0; 24];
+        let (pool, cancel) = (Pool::new(1), Cancel::new());
+        let description = description(None, None);
+        attend(&pool, &description, &queries, (&keys, &values), 0, &mut out, &cancel).unwrap();
+        for (index, value) in out.iter().enumerate() {
+            assert_eq!(value.is_nan(), index / 6 == 1, "{index}");
         }
     }
 
