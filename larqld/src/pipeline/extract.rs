@@ -598,9 +598,10 @@ impl<'a> Job<'a> {
         let (mean, deviation) = score_statistics(self.pool, &gates, queries, self.cancel)?;
         let samples = (queries.len() / gates.columns().max(1) * gates.rows()) as u64;
         if !mean.is_finite() || !deviation.is_finite() {
-            let message =
-                format!("gate scores of layer {layer} are not finite: its weights are damaged");
-            return Err(Failure::new(code::DAMAGED, message));
+            let source = self.options.source.display();
+            let message = format!("{source}: gate scores of layer {layer} are not finite");
+            return Err(Failure::new(code::DAMAGED, message)
+                .hint("its gates or embeddings are damaged: download the weights again"));
         }
         Ok(LayerScores { mean, deviation, samples })
     }
