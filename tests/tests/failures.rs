@@ -559,6 +559,7 @@ async fn weights_that_are_no_numbers_are_told_and_never_answered() {
             Err(error) => {
                 assert_eq!(error.code, "XX001", "{part}: {error}");
                 assert!(error.message.contains("not finite"), "{part}: {error}");
+                assert!(error.message.contains("nan") && !error.hint.is_empty(), "{error}");
             }
         }
         assert_well(&daemon).await;
