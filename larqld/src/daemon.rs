@@ -112,8 +112,8 @@ async fn serve(
     let result = loop {
         tokio::select! {
             result = &mut serving => break result,
-            _ = terminate.recv() => break drain_and_stop(&drain, serving, config.drain).await,
-            _ = interrupt.recv() => break drain_and_stop(&drain, serving, config.drain).await,
+            _ = terminate.recv() => break drain_and_stop(&drain, serving, &engine, config.drain).await,
+            _ = interrupt.recv() => break drain_and_stop(&drain, serving, &engine, config.drain).await,
             _ = reload.recv() => match reload_configuration(&arguments, &engine, &callers, &log) {
                 Ok(()) => tracing::info!("tokens, roots and log filter are as the configuration says now"),
                 Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
@@ -125,16 +125,27 @@ async fn serve(
     result
 }
 
+/// How long clients may take, when everything is answered, to read what is on its way to them.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
+
+/// Ends when everything is answered and read, or the time is over. A connection on which nothing
+/// is asked, or whose client does not react, does not hold the daemon.
 async fn drain_and_stop(
     drain: &watch::Sender<bool>,
     serving: impl Future<Output = anyhow::Result<()>>,
+    engine: &Engine,
     patience: Duration,
 ) -> anyhow::Result<()> {
     tracing::info!(seconds = patience.as_secs(), "draining");
     drain.send_replace(true);
-    match tokio::time::timeout(patience, serving).await {
-        Ok(result) => result,
-        Err(_) => {
+    let answered = async {
+        engine.until_idle().await;
+        tokio::time::sleep(LAST_FRAMES).await;
+    };
+    tokio::select! {
+        result = serving => result,
+        () = answered => Ok(()),
+        () = tokio::time::sleep(patience) => {
             tracing::warn!("statements were still running when the time to drain was over");
             Ok(())
         }

@@ -17,6 +17,7 @@ use larql_planner::catalog::{Catalog as PlannerCatalog, CostConstants, Mount, Se
 use larql_storage::catalog::{Catalog, MountKind, MountRecord};
 use larql_storage::file::Files;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::failure::{Failure, code};
@@ -54,6 +55,18 @@ pub struct Engine {
     started: Instant,
     sessions: AtomicU64,
     statements: AtomicU64,
+    /// How many sessions and calls there are that the daemon does not leave while it drains.
+    tasks: watch::Sender<usize>,
+}
+
+/// A session or a call at work, for as long as this lives.
+#[derive(Debug)]
+pub struct Task(watch::Sender<usize>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.send_modify(|tasks| *tasks -= 1);
+    }
 }
 
 impl Engine {
@@ -80,6 +93,7 @@ impl Engine {
             started: Instant::now(),
             sessions: AtomicU64::new(0),
             statements: AtomicU64::new(0),
+            tasks: watch::Sender::new(0),
         });
         // A record that is damaged is no reason to forget the others.
         let (records, problems) = engine.catalog.lock().mounts_and_problems()?;
@@ -124,8 +138,21 @@ impl Engine {
                 role,
                 owner,
                 state: Mutex::default(),
+                _task: self.begin_task(),
             }),
         }
+    }
+
+    /// Says that something begins which the daemon should not leave while it drains.
+    pub fn begin_task(&self) -> Task {
+        self.tasks.send_modify(|tasks| *tasks += 1);
+        Task(self.tasks.clone())
+    }
+
+    /// Waits until no session is open and no call runs.
+    pub async fn until_idle(&self) {
+        // The sender lives in this engine, so waiting cannot fail.
+        let _ = self.tasks.subscribe().wait_for(|&tasks| tasks == 0).await;
     }
 
     /// The files.
@@ -344,6 +371,7 @@ struct SessionShared {
     role: Role,
     owner: bool,
     state: Mutex<SessionState>,
+    _task: Task,
 }
 
 impl Drop for SessionShared {

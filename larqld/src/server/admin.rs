@@ -91,6 +91,7 @@ impl Admin for Administration {
         // Dropping this future, as the client going away does, cancels what runs.
         let cancel = Cancel::new();
         let _guard = CancelOnDrop(cancel.clone());
+        let _task = engine.begin_task();
         let answer = blocking(move || {
             let base = working_directory(&message.working_directory);
             let mounted = engine.find_model(&message.model, base.as_deref(), caller.owner)?;
@@ -126,8 +127,9 @@ impl Admin for Administration {
         let (events, receiver) = mpsc::channel(16);
         let cancel = Cancel::new();
         let guard = cancel_when_gone(&events, &cancel);
+        let task = engine.begin_task();
         tokio::task::spawn_blocking(move || {
-            let _guard = guard;
+            let _held = (guard, task);
             let run = || {
                 let base = working_directory(&message.working_directory);
                 let mounted = engine.find_model(&message.model, base.as_deref(), caller.owner)?;

@@ -57,8 +57,9 @@ impl Generate for Generation {
         let cancel = Cancel::new();
         let engine = self.engine.clone();
         let guard = cancel_when_gone(&events, &cancel);
+        let task = engine.begin_task();
         tokio::task::spawn_blocking(move || {
-            let _guard = guard;
+            let _held = (guard, task);
             let run = std::panic::AssertUnwindSafe(|| {
                 run(&engine, message, caller.owner, &cancel, &events)
             });
