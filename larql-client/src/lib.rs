@@ -45,7 +45,7 @@ pub use event::{
     GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position, Progress,
     StatementError, Summary, Welcome,
 };
-pub use quote::{InvalidIdentifier, identifier, quote};
+pub use quote::{mount_name, quote};
 pub use target::{Target, TargetError};
 pub use token::{Token, TokenError};
 pub use value::{Column, ColumnType, Row, Value};

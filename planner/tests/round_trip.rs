@@ -410,8 +410,9 @@ fn lifecycle() -> BoxedStrategy<Statement> {
         extract,
         compile,
         target.prop_map(Statement::Use),
-        (literal(), option::of(name())).prop_map(|(path, name)| Statement::Mount { path, name }),
-        name().prop_map(Statement::Unmount),
+        (literal(), option::of(prop_oneof![name(), literal()]))
+            .prop_map(|(path, name)| Statement::Mount { path, name }),
+        prop_oneof![name(), literal()].prop_map(Statement::Unmount),
         (option::of(literal()), any::<bool>())
             .prop_map(|(facts, resume)| Statement::Label { facts, resume }),
         literal().prop_map(Statement::VerifyVindex),

@@ -13,7 +13,7 @@ use super::commands::COMMANDS;
 use super::keywords::{KEYWORDS, is_keyword};
 use super::render::FORMATS;
 use super::split::{Piece, Scan};
-use crate::quote::quote;
+use crate::quote::{mount_name, quote};
 
 /// The names of all mounts, as last heard; shared with whoever asks the daemon for them.
 pub(super) type Names = Arc<Mutex<Vec<String>>>;
@@ -106,11 +106,9 @@ fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
         }
         Some((start, Piece::Text)) => {
             let typed = words.pop().unwrap_or_default();
-            if wants_identifier(words.last()) {
-                return (
-                    start,
-                    names.iter().filter(|name| name.starts_with(typed)).cloned().collect(),
-                );
+            if wants_mount_name(words.last()) {
+                let named = names.iter().filter(|name| name.starts_with(typed));
+                return (start, named.map(|name| mount_name(name)).collect());
             }
             let lower = typed.starts_with(|c: char| c.is_ascii_lowercase());
             let upper = typed.to_ascii_uppercase();
@@ -121,7 +119,9 @@ fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
             };
             (start, found.map(cased).collect())
         }
-        Some((_, Piece::Blank)) if wants_identifier(words.last()) => (before.len(), names.to_vec()),
+        Some((_, Piece::Blank)) if wants_mount_name(words.last()) => {
+            (before.len(), names.iter().map(|name| mount_name(name)).collect())
+        }
         Some((_, Piece::Blank)) if wants_string(words.last()) => {
             (before.len(), names.iter().map(|name| quote(name)).collect())
         }
@@ -134,7 +134,7 @@ fn word(before: &str, candidates: impl Iterator<Item = String>) -> (usize, Vec<S
     (start, candidates.filter(|candidate| candidate.starts_with(&before[start..])).collect())
 }
 
-fn wants_identifier(word: Option<&&str>) -> bool {
+fn wants_mount_name(word: Option<&&str>) -> bool {
     word.is_some_and(|word| word.eq_ignore_ascii_case("UNMOUNT"))
 }
 

@@ -111,8 +111,8 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             command(Plan::leaf(operator, &MOUNT_COLUMNS), "MOUNT", Role::Admin)
         }
         Statement::Unmount(name) => {
-            let reader = Reader::named(catalog, name)?;
-            let name = reader.mount.name().to_owned();
+            // A mount may be remembered and not to be had: whoever unmounts knows the names.
+            let name = name.value.clone();
             command(Plan::leaf(Operator::Unmount { name }, &[]), "UNMOUNT", Role::Admin)
         }
         Statement::Extract(request) => {

@@ -219,9 +219,13 @@ impl Display for Statement {
             Self::Diff(diff) => diff.fmt(formatter),
             Self::Use(target) => target.fmt(formatter),
             Self::Mount { path, name } => {
-                write!(formatter, "MOUNT {}{}", Quoted(&path.value), NameClause("AS", name))
+                write!(formatter, "MOUNT {}", Quoted(&path.value))?;
+                match name {
+                    Some(name) => write!(formatter, " AS {}", MountName(&name.value)),
+                    None => Ok(()),
+                }
             }
-            Self::Unmount(name) => write!(formatter, "UNMOUNT {name}"),
+            Self::Unmount(name) => write!(formatter, "UNMOUNT {}", MountName(&name.value)),
             Self::Walk(walk) => walk.fmt(formatter),
             Self::Infer(infer) => {
                 let compare = Words("COMPARE", infer.compare.is_some());
@@ -727,6 +731,21 @@ impl Display for ExpressionKind {
                     write!(formatter, "{name}({distinct}{})", Joined(arguments, ", "))
                 }
             },
+        }
+    }
+}
+
+/// A mount's name: bare where that reads back, else quoted.
+struct MountName<'a>(&'a str);
+
+impl Display for MountName<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let mut characters = self.0.chars();
+        let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if first && characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            formatter.write_str(self.0)
+        } else {
+            quoted(formatter, self.0)
         }
     }
 }

@@ -13,7 +13,7 @@ use super::expression::expression;
 use super::pipeline;
 use crate::syntax::ast::{
     Compile, CompileConflict, CompileFormat, Diff, Extract, ExtractComponent, ExtractDtype,
-    ExtractLevel, Reference, Statement, Use,
+    ExtractLevel, Name, Reference, Statement, Use,
 };
 use crate::syntax::keyword::Keyword;
 use crate::syntax::lexer::Symbol;
@@ -140,12 +140,18 @@ pub(super) fn use_statement(input: Cursor<'_>) -> Parsed<'_, Statement> {
 
 pub(super) fn mount(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (rest, path) = string(input)?;
-    let (rest, name) = opt(preceded(keyword(Keyword::As), name)).parse(rest)?;
+    let (rest, name) = opt(preceded(keyword(Keyword::As), mount_name)).parse(rest)?;
     Ok((rest, Statement::Mount { path, name }))
 }
 
 pub(super) fn unmount(input: Cursor<'_>) -> Parsed<'_, Statement> {
-    map(name, Statement::Unmount).parse(input)
+    map(mount_name, Statement::Unmount).parse(input)
+}
+
+/// A mount's name: bare where it is an identifier, else a string, because directories have names
+/// such as `Llama-3.2-1B`.
+fn mount_name(input: Cursor<'_>) -> Parsed<'_, Name> {
+    alt((string, name)).parse(input)
 }
 
 pub(super) fn label(input: Cursor<'_>) -> Parsed<'_, Statement> {
