@@ -16,7 +16,7 @@ use crate::target::Target;
 use crate::token::Token;
 use crate::transport;
 use crate::value::{Column, Row, Value};
-use crate::wire::{Frame, FrameSender, Frames, Link, MESSAGE_BYTES_MAX, Measurements, Tokens};
+use crate::wire::{Frame, FrameSender, Frames, Link, Measurements, Tokens};
 
 /// Room for everything in an Execute frame apart from its script, in bytes.
 const FRAME_OVERHEAD_BYTES: usize = 1 << 20;
@@ -116,7 +116,7 @@ impl Client {
         let script = script.into();
         let id = self.id_next;
         self.id_next += 1;
-        let limit = MESSAGE_BYTES_MAX - FRAME_OVERHEAD_BYTES;
+        let limit = larql_proto::REQUEST_BYTES_MAX - FRAME_OVERHEAD_BYTES;
         let refusal = (script.len() > limit).then(|| StatementError {
             code: "54000".to_owned(),
             message: format!(

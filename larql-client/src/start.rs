@@ -25,6 +25,8 @@ use crate::token::Token;
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long we look for another daemon's answer after ours gave up.
 const LOSER_GRACE: Duration = Duration::from_secs(1);
+/// How long a daemon that answers no more may take to be gone.
+const LEAVING_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often we look.
 const POLL: Duration = Duration::from_millis(20);
 /// How much of the daemon's output is shown when it fails, in bytes.
@@ -32,11 +34,12 @@ const LOG_TAIL_BYTES: u64 = 2000;
 /// How long a daemon may take to leave after SIGTERM.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Returns the data directory: `flag`, else `$LARQL_HOME`, else `$XDG_DATA_HOME/larql`, else
-/// `~/.local/share/larql`; absolute.
+/// Returns the data directory: `flag`, else `$LARQLD_DATA_DIR`, else `$LARQL_HOME`, else
+/// `$XDG_DATA_HOME/larql`, else `~/.local/share/larql`, else `/var/lib/larqld`; absolute. The daemon
+/// decides alike.
 ///
 /// # Errors
-/// A usage message if none of them is set, or the working directory cannot be read.
+/// A usage message if the working directory cannot be read.
 pub fn data_dir(
     flag: Option<&Path>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -44,14 +47,12 @@ pub fn data_dir(
     let variable = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let chosen = flag
         .map(Path::to_path_buf)
+        .or_else(|| variable("LARQLD_DATA_DIR"))
         .or_else(|| variable("LARQL_HOME"))
         // Relative paths are invalid there, says the XDG base directory specification.
         .or_else(|| variable("XDG_DATA_HOME").filter(|p| p.is_absolute()).map(|p| p.join("larql")))
-        .or_else(|| variable("HOME").map(|home| home.join(".local/share/larql")));
-    let Some(chosen) = chosen else {
-        return Err(Message::new("22023", "no data directory: neither LARQL_HOME nor HOME is set")
-            .with_hint("give one with --data-dir"));
-    };
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share/larql")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/larqld"));
     std::path::absolute(&chosen).map_err(|error| {
         Message::new("58030", format!("could not resolve {}: {error}", chosen.display()))
     })
@@ -103,7 +104,24 @@ impl Access {
         self.start(&data_dir).await
     }
 
+    /// Connects once; more often while the daemon at a socket of ours ends in that moment, so that a
+    /// new one can be started.
     async fn try_connect(&self) -> Result<Client, ConnectError> {
+        let began = Instant::now();
+        loop {
+            match self.connect_once().await {
+                Err(ConnectError::Handshake { .. })
+                    if data_dir_of(&self.target).is_some()
+                        && began.elapsed() < LEAVING_TIME_MAX =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Client, ConnectError> {
         let options = ConnectOptions { token: self.token.clone(), ..ConnectOptions::default() };
         Client::connect(&self.target, options).await
     }
@@ -323,7 +341,10 @@ mod tests {
         assert_eq!(data_dir(None, environment(&all[1..])).unwrap(), Path::new("/x/larql"));
         let home = data_dir(None, environment(&all[2..])).unwrap();
         assert_eq!(home, Path::new("/h/.local/share/larql"));
-        assert!(data_dir(None, environment(&[("LARQL_HOME", "")])).is_err());
+        let daemon = &[("LARQLD_DATA_DIR", "/d"), ("LARQL_HOME", "/l")];
+        assert_eq!(data_dir(None, environment(daemon)).unwrap(), Path::new("/d"));
+        let service = data_dir(None, environment(&[("LARQL_HOME", "")])).unwrap();
+        assert_eq!(service, Path::new("/var/lib/larqld"));
     }
 
     #[test]

@@ -23,9 +23,6 @@ use crate::event::{
 use crate::token::Token;
 use crate::value::{Column, ColumnType, Row, Value};
 
-/// The largest message that either side accepts, in bytes.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
-
 /// What arrives on a session stream, with the id of its script (0 for the handshake).
 #[derive(Debug)]
 pub(crate) enum Frame {
@@ -126,8 +123,8 @@ impl Link {
             client,
         }));
         let frames = SessionClient::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(larql_proto::RESPONSE_BYTES_MAX)
+            .max_encoding_message_size(larql_proto::REQUEST_BYTES_MAX)
             .open(tokio_stream::wrappers::UnboundedReceiverStream::new(receiver))
             .await
             .map_err(call_error)?
@@ -155,8 +152,8 @@ impl Link {
             stop: request.stop,
         };
         let stream = GenerateClient::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(larql_proto::RESPONSE_BYTES_MAX)
+            .max_encoding_message_size(larql_proto::REQUEST_BYTES_MAX)
             .generate(request)
             .await
             .map_err(call_error)?;
@@ -226,8 +223,8 @@ impl Link {
 
     fn admin(&self) -> AdminClient<InterceptedService<Channel, Bearer>> {
         AdminClient::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(larql_proto::RESPONSE_BYTES_MAX)
+            .max_encoding_message_size(larql_proto::REQUEST_BYTES_MAX)
     }
 }
 

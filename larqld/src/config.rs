@@ -133,16 +133,11 @@ impl Config {
     /// A file that cannot be read or has an unknown key, an address that is not loopback, a number
     /// that makes no sense: each with the name of the key.
     pub fn load(arguments: &Arguments) -> anyhow::Result<Self> {
-        let default_dir = match &arguments.data_dir {
-            Some(directory) => Some(directory.clone()),
-            None => default_data_dir(),
-        };
-        let path = arguments.config.clone().or_else(|| {
-            default_dir
-                .as_ref()
-                .map(|directory| directory.join("larqld.toml"))
-                .filter(|path| path.is_file())
-        });
+        let directory = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
+        let path = arguments
+            .config
+            .clone()
+            .or_else(|| Some(directory.join("larqld.toml")).filter(|path| path.is_file()));
         let file = match path {
             Some(path) => read_file(&path)?,
             None => File::default(),
@@ -151,12 +146,8 @@ impl Config {
     }
 
     fn merge(arguments: &Arguments, file: File) -> anyhow::Result<Self> {
-        let data_dir = arguments
-            .data_dir
-            .clone()
-            .or(file.data_dir)
-            .or_else(default_data_dir)
-            .context("no data directory: set --data-dir, LARQL_HOME or HOME")?;
+        let data_dir =
+            arguments.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
         let listen =
             if arguments.listen.is_empty() { file.listen } else { arguments.listen.clone() };
         let mounts = if arguments.mount.is_empty() { file.mount } else { arguments.mount.clone() };
@@ -202,15 +193,20 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("{} is not a larqld configuration", path.display()))
 }
 
-/// `$LARQL_HOME`, else `/var/lib/larqld` for root without a home of its own, else
-/// `$XDG_DATA_HOME/larql`, else `~/.local/share/larql`.
-fn default_data_dir() -> Option<PathBuf> {
+/// `$LARQL_HOME`, else `$XDG_DATA_HOME/larql`, else `~/.local/share/larql`, else `/var/lib/larqld` for
+/// a service without a home. The same as `larql_client::start::data_dir`.
+fn default_data_dir() -> PathBuf {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("LARQL_HOME")
-        .or_else(|| variable("XDG_DATA_HOME").map(|directory| directory.join("larql")))
+        // Relative paths are invalid there, says the XDG base directory specification.
+        .or_else(|| {
+            variable("XDG_DATA_HOME")
+                .filter(|path| path.is_absolute())
+                .map(|path| path.join("larql"))
+        })
         .or_else(|| variable("HOME").map(|home| home.join(".local/share/larql")))
-        .or_else(|| Some(PathBuf::from("/var/lib/larqld")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/larqld"))
 }
 
 /// Parses `ADDR`, `ADDR:PORT`, `:PORT` or `PORT` and insists on loopback: other addresses need TLS

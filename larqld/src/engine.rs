@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use larql_compute::cpu::Pool;
+use larql_compute::cpu::{Cancel, Pool};
 use larql_planner::catalog::{Catalog as PlannerCatalog, CostConstants, Mount, Settings};
 use larql_storage::catalog::{Catalog, MountKind, MountRecord};
 use larql_storage::file::Files;
@@ -24,7 +24,7 @@ use crate::failure::{Failure, code};
 use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
 use crate::paths;
-use crate::session::Role;
+use crate::session::{self, Role};
 
 /// A mount as it is remembered: open, or not to be had at the moment.
 #[derive(Debug, Clone)]
@@ -38,6 +38,16 @@ pub enum MountEntry {
         /// Why it cannot be read.
         failure: Failure,
     },
+}
+
+impl MountEntry {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Open(mounted) => mounted.model.path(),
+            Self::Unavailable { path, .. } => path,
+        }
+    }
 }
 
 /// What all sessions share.
@@ -100,25 +110,52 @@ impl Engine {
         for problem in problems {
             tracing::error!("{problem}: {}", problem.hint());
         }
-        for record in records {
-            let entry = match engine.model(&record.path) {
-                Ok(model) => {
-                    MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model }))
-                }
-                Err(failure) => {
-                    tracing::warn!(mount = record.name, "not available: {}", failure.message);
-                    MountEntry::Unavailable { path: record.path, failure }
-                }
-            };
-            engine.publish(&record.name, Some(entry));
+        let (checkpoints, vindexes): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.kind == MountKind::Checkpoint);
+        for record in vindexes {
+            engine.restore(record);
         }
+        engine.restore_later(checkpoints);
         for path in &config.mounts {
-            let name = paths::stem(path);
-            if !engine.mounts.load().contains_key(&name) {
-                engine.mount(path, &name)?;
-            }
+            engine.mount(path, &paths::stem(path), &Cancel::new())?;
         }
         Ok(engine)
+    }
+
+    /// Opens what a record remembers, and publishes it or why it cannot be had.
+    fn restore(&self, record: MountRecord) {
+        let entry = match self.model(&record.path, &Cancel::new()) {
+            Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
+            Err(failure) => {
+                tracing::warn!(mount = record.name, "not available: {}", failure.message);
+                MountEntry::Unavailable { path: record.path, failure }
+            }
+        };
+        self.publish(&record.name, Some(entry));
+    }
+
+    /// Opens checkpoints on a thread of their own: each is read whole for its identity, and nobody
+    /// should wait for that before the daemon answers.
+    fn restore_later(self: &Arc<Self>, records: Vec<MountRecord>) {
+        if records.is_empty() {
+            return;
+        }
+        for record in &records {
+            let failure = Failure::new(code::BUSY, format!("{} is being opened", record.name))
+                .hint("the daemon has just started: try again in a moment");
+            let entry = MountEntry::Unavailable { path: record.path.clone(), failure };
+            self.publish(&record.name, Some(entry));
+        }
+        let engine = Arc::downgrade(self);
+        std::thread::spawn(move || {
+            for record in records {
+                let Some(engine) = engine.upgrade() else { return };
+                // Somebody may have unmounted it in the meantime.
+                if engine.mounts().contains_key(&record.name) {
+                    engine.restore(record);
+                }
+            }
+        });
     }
 
     /// The context of a new session.
@@ -215,7 +252,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn model(&self, path: &Path) -> Result<Arc<Model>, Failure> {
+    pub fn model(&self, path: &Path, cancel: &Cancel) -> Result<Arc<Model>, Failure> {
         let path =
             self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
         if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
@@ -224,7 +261,7 @@ impl Engine {
         {
             return Ok(model);
         }
-        let model = Model::open(&self.files, &path)?;
+        let model = Model::open(&self.files, &path, cancel)?;
         let source = self.catalog.lock().get_setting(&source_key(model.base_hash()));
         // Where the weights come from only makes hints better.
         let source = source.unwrap_or_else(|error| {
@@ -242,16 +279,23 @@ impl Engine {
     /// Mounts a directory under a name, durably.
     ///
     /// # Errors
-    /// `EXISTS` when the name stands for another directory; as [`Model::open`]; when the catalog
-    /// cannot be written.
-    pub fn mount(&self, path: &Path, name: &str) -> Result<Arc<Mounted>, Failure> {
-        let model = self.model(path)?;
+    /// `INVALID_PARAMETER` for a name that USE could not find, `EXISTS` when the name stands for
+    /// another directory; as [`Model::open`]; when the catalog cannot be written.
+    pub fn mount(&self, path: &Path, name: &str, cancel: &Cancel) -> Result<Arc<Mounted>, Failure> {
+        if name.is_empty() || paths::looks_like_path(name) || name.chars().any(char::is_control) {
+            return Err(Failure::new(
+                code::INVALID_PARAMETER,
+                format!("{name:?} is no mount's name"),
+            )
+            .hint("MOUNT \"path\" AS name; a name has no / and does not begin with a dot"));
+        }
+        let model = self.model(path, cancel)?;
         let catalog = self.catalog.lock();
-        if let Some(MountEntry::Open(there)) = self.mounts.load().get(name)
-            && there.model.path() != model.path()
+        let there = self.mounts.load().get(name).map(|entry| entry.path().to_owned());
+        if let Some(there) = there
+            && there != model.path()
         {
-            let message =
-                format!("\"{name}\" is mounted already, from {}", there.model.path().display());
+            let message = format!("\"{name}\" is mounted already, from {}", there.display());
             return Err(Failure::new(code::EXISTS, message)
                 .hint("choose another name: MOUNT \"path\" AS name"));
         }
@@ -304,27 +348,31 @@ impl Engine {
         Ok(())
     }
 
-    /// What a MODEL argument names: a mount, or a directory. The result may have no durable mount.
+    /// What a MODEL argument or a USE names: a mount, or a directory, which only an administrator
+    /// may open. The result may have no durable mount.
     ///
     /// # Errors
-    /// When it is neither.
-    pub fn find_model(
-        &self,
-        reference: &str,
-        base: Option<&Path>,
-        owner: bool,
-    ) -> Result<Arc<Mounted>, Failure> {
-        if !paths::looks_like_path(reference)
-            && let Ok(mounted) = self.mounted(reference)
+    /// When it is neither, or the directory may not be opened by that caller.
+    pub fn find_model(&self, reference: &str, from: &Place<'_>) -> Result<Arc<Mounted>, Failure> {
+        let by_name = match paths::looks_like_path(reference) {
+            true => None,
+            false => Some(self.mounted(reference)),
+        };
+        match by_name {
+            Some(Ok(mounted)) => return Ok(mounted),
+            // A mount that is remembered and cannot be read says so, rather than "no such file".
+            Some(Err(failure)) if failure.code != code::UNDEFINED_OBJECT => return Err(failure),
+            _ => {}
+        }
+        let path = self.resolve(reference, from.directory, from.owner)?;
+        if !path.exists()
+            && let Some(Err(failure)) = by_name
         {
-            return Ok(mounted);
+            return Err(failure);
         }
-        let path = self.resolve(reference, base, owner)?;
-        if !path.exists() && !paths::looks_like_path(reference) {
-            return self.mounted(reference);
-        }
+        session::require(from.role, Role::Admin, "opening a directory that is not mounted")?;
         let name = paths::stem(&path);
-        Ok(Arc::new(Mounted { name, model: self.model(&path)? }))
+        Ok(Arc::new(Mounted { name, model: self.model(&path, from.cancel)? }))
     }
 
     /// A path of a statement, made absolute and checked against what the session may name.
@@ -361,6 +409,19 @@ impl Engine {
 /// The catalog's key for the checkpoint that a base was extracted from.
 fn source_key(base_hash: &str) -> String {
     format!("source of {base_hash}")
+}
+
+/// Who names a model, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// What relative paths are relative to.
+    pub directory: Option<&'a Path>,
+    /// What the caller may do.
+    pub role: Role,
+    /// Whether the caller is the daemon's own user.
+    pub owner: bool,
+    /// Says when to stop.
+    pub cancel: &'a Cancel,
 }
 
 #[derive(Debug)]

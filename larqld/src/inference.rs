@@ -22,8 +22,11 @@ pub fn ffn(path: FfnPath) -> Box<dyn Ffn> {
 /// The token ids of a prompt, checked to fit the model's context.
 ///
 /// # Errors
-/// `EMPTY_TEXT` for a prompt without tokens, `LIMIT` for one that is too long.
+/// `EMPTY_TEXT` for an empty prompt or one without tokens, `LIMIT` for one that is too long.
 pub fn prompt_tokens(model: &Model, prompt: &str) -> Result<Vec<u32>, Failure> {
+    if prompt.is_empty() {
+        return Err(Failure::new(code::EMPTY_TEXT, "the prompt is empty").hint("write some text"));
+    }
     let tokens = model.tokenizer()?.encode(prompt, true)?;
     check_tokens(model, &tokens, 0)?;
     Ok(tokens)

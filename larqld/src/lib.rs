@@ -12,7 +12,6 @@ pub mod daemon;
 pub mod engine;
 pub mod exec;
 pub mod failure;
-mod failures_of_crates;
 pub mod generate;
 pub mod inference;
 mod machine;

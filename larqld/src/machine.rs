@@ -1,4 +1,5 @@
-//! What this machine's memory and arithmetic do, measured once and kept in the catalog.
+//! What this machine's memory gives the pool's threads, measured once and kept in the catalog. The rates of
+//! arithmetic are the planner's own (`planner::cost`).
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,19 +10,21 @@ use larql_compute::quant::{Dtype, MatrixView};
 use larql_planner::catalog::CostConstants;
 use larql_storage::catalog::Catalog;
 
-/// The catalog key of the measured constants; a new measurement is a new key.
-const KEY: &str = "machine/1";
+/// The catalog key of the measured bandwidth, by thread count; a new way to measure is a new version.
+fn key(pool: &Pool) -> String {
+    format!("machine/1/{} threads", pool.threads())
+}
 
 /// The planner's constants for this machine: from the catalog, or measured now and kept there.
 pub fn costs(catalog: &Catalog, pool: &Pool) -> CostConstants {
     let mut costs = CostConstants::default();
-    let kept = catalog.get_setting(KEY).ok().flatten();
+    let kept = catalog.get_setting(&key(pool)).ok().flatten();
     let bandwidth =
         kept.as_deref().and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)));
     let bandwidth = bandwidth.filter(|bandwidth| bandwidth.is_finite() && *bandwidth > 0.0);
     costs.bandwidth_bytes_per_s = bandwidth.unwrap_or_else(|| {
         let measured = streaming_bytes_per_second(pool, 64 << 20, 3);
-        if let Err(error) = catalog.put_setting(KEY, &measured.to_le_bytes()) {
+        if let Err(error) = catalog.put_setting(&key(pool), &measured.to_le_bytes()) {
             tracing::warn!("the measured constants are not kept: {error}");
         }
         measured

@@ -15,5 +15,10 @@ pub const VERSION_MIN: u32 = 1;
 /// The newest protocol version that this build speaks.
 pub const VERSION_MAX: u32 = 1;
 
+/// Bytes that one message from a client to the daemon may have.
+pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Bytes that one message from the daemon to a client may have.
+pub const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
 /// The compiled descriptors of every `.proto` file, for the gRPC reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -3,8 +3,8 @@
 use larql_storage::file::{DiskFiles, Fault, FaultyFiles, Files, MemoryFiles, Operation};
 use larql_storage::vindex::{
     Checksum, FileState, InputToken, Labels, LayerBands, LayerScores, Layout, Manifest,
-    ManifestHeader, Source, SourceFile, Statistics, TensorKey, TensorRecord, Vindex, VindexError,
-    VindexWriteError, VindexWriter, WritePlan, down_meta, gate_meta, verify,
+    ManifestHeader, Source, SourceFile, Statistics, TensorKey, TensorRecord, VerifyStep, Vindex,
+    VindexError, VindexWriteError, VindexWriter, WritePlan, down_meta, gate_meta, verify,
 };
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -300,12 +300,24 @@ fn verify_stops_when_asked_and_says_so() {
     let (files, path) = memory();
     write(&files, &path, &plan()).unwrap();
     let mut seen = 0;
-    let report = verify(&files, &path, &mut |_| {
-        seen += 1;
+    let report = verify(&files, &path, &mut |step| {
+        seen += u32::from(matches!(step, VerifyStep::File(_)));
         if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let report = report.unwrap();
     assert_eq!((report.files.len(), report.stopped, report.is_ok()), (2, true, false));
+}
+
+#[test]
+fn verify_stops_within_a_file_when_asked() {
+    let (files, path) = memory();
+    write(&files, &path, &plan()).unwrap();
+    let report = verify(&files, &path, &mut |step| match step {
+        VerifyStep::Read { .. } => ControlFlow::Break(()),
+        VerifyStep::File(_) => ControlFlow::Continue(()),
+    });
+    let report = report.unwrap();
+    assert_eq!((report.files.len(), report.stopped, report.is_ok()), (1, true, false));
 }
 
 #[test]

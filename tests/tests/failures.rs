@@ -1279,18 +1279,18 @@ fn execute(id: u64, script: &str) -> Option<client_frame::Frame> {
     Some(client_frame::Frame::Execute(wire::Execute { id, script, ..wire::Execute::default() }))
 }
 
-/// Reads frames until the stream ends; the last one must be a refusal.
+/// Reads frames until the stream ends; one of them must be a refusal. What a script had answered
+/// before it was stopped may come after it.
 async fn refusal(mut frames: tonic::Streaming<wire::ServerFrame>) -> wire::Refused {
-    let mut last = None;
+    let mut refused = None;
     while let Some(frame) =
         timeout(PATIENCE, frames.message()).await.expect("a frame").expect("a frame")
     {
-        last = frame.frame;
+        if let Some(server_frame::Frame::Refused(found)) = frame.frame {
+            refused = Some(found);
+        }
     }
-    match last {
-        Some(server_frame::Frame::Refused(refused)) => refused,
-        other => panic!("{other:?} is no refusal"),
-    }
+    refused.expect("a refusal before the end")
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const EPSILON: f64 = 1e-6;
 
 fn model() -> Model {
     let files: Arc<dyn Files> = DiskFiles::shared();
-    Model::open(&files, &atlas_checkpoint()).expect("the bundled model opens")
+    Model::open(&files, &atlas_checkpoint(), &Cancel::new()).expect("the bundled model opens")
 }
 
 fn logits(

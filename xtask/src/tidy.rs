@@ -141,7 +141,7 @@ fn check_name(file: &str, faults: &mut Vec<String>) {
 
 fn check_source(file: &str, text: &str, faults: &mut Vec<String>) {
     let generated = text.starts_with("// @generated");
-    if !generated && !text.trim_start_matches(|c: char| c == '\u{feff}').starts_with("//!") {
+    if !generated && !text.trim_start_matches('\u{feff}').starts_with("//!") {
         faults.push(format!("{file}: does not open by saying what it is for (//!)"));
     }
     let lines: Vec<&str> = text.lines().collect();

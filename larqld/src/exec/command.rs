@@ -9,7 +9,6 @@ use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 use crate::mounts::{Kind, Mounted};
 use crate::paths;
-use crate::session::Role;
 
 /// Does one thing once and tells what it did.
 pub(super) struct Command {
@@ -69,29 +68,7 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<Row, Failure> {
 
 fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {
     let engine = work.engine();
-    let by_name =
-        if paths::looks_like_path(reference) { None } else { Some(engine.mounted(reference)) };
-    let mounted = match by_name {
-        Some(Ok(mounted)) => mounted,
-        // A mount that is remembered and cannot be read says so, rather than "no such file".
-        Some(Err(failure)) if failure.code != code::UNDEFINED_OBJECT => return Err(failure),
-        unknown => {
-            let path = work.resolve(reference)?;
-            if !path.exists()
-                && let Some(Err(failure)) = unknown
-            {
-                return Err(failure);
-            }
-            // Opening a directory that nobody mounted is an administrator's act.
-            if work.context.role() < Role::Admin {
-                let message = "opening a directory needs the role admin; USE a mounted name";
-                return Err(
-                    Failure::new(code::FORBIDDEN, message).hint("SHOW MOUNTS lists the names")
-                );
-            }
-            Arc::new(Mounted { name: paths::stem(&path), model: engine.model(&path)? })
-        }
-    };
+    let mounted = engine.find_model(reference, &work.place())?;
     match (kind, mounted.model.kind()) {
         (Kind::Checkpoint, Kind::Vindex) => Err(Failure::new(
             code::INVALID_PARAMETER,
@@ -114,7 +91,7 @@ fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Fa
 fn mount(work: &mut Work<'_>, path: &str, name: Option<String>) -> Result<Row, Failure> {
     let path = work.resolve(path)?;
     let name = name.unwrap_or_else(|| paths::stem(&path));
-    let mounted = work.engine().mount(&path, &name)?;
+    let mounted = work.engine().mount(&path, &name, work.cancel)?;
     let row = mount_row(work, &mounted);
     work.mounted = Some(mounted);
     Ok(row)

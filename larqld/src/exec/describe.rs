@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use larql_planner::catalog::Bands;
+use larql_planner::catalog::{Bands, Component};
 use larql_planner::physical::plan::{self, BandCaps, Display};
 use larql_planner::value::Value;
 
@@ -117,10 +117,22 @@ impl DescribeEdges {
 
     /// Says what kept an answer empty, so that nobody takes it for a failure.
     fn tell_why_empty(&self, work: &Work<'_>) -> Result<(), Failure> {
+        if self.describe.limit == Some(0) {
+            return Ok(());
+        }
+        let entity = &self.describe.entity;
+        if self.describe.relations_only && !work.model()?.has(Component::Labels) {
+            let message =
+                format!("no feature has a label, so no edge of {entity:?} has a relation");
+            return work.notice(message, "leave out RELATIONS ONLY");
+        }
         let z = work.context.state().settings.describe_z();
-        let message =
-            format!("no edge of {:?} stands out at z >= {z} in its layer", self.describe.entity);
-        work.notice(message, format!("SET describe_z = {} shows weaker ones", z / 2.0))
+        let message = format!("no edge of {entity:?} stands out at z >= {z} in its layer");
+        let hint = match z > 0.0 {
+            true => format!("SET describe_z = {} shows weaker ones", z / 2.0),
+            false => String::new(),
+        };
+        work.notice(message, hint)
     }
 
     fn row(&self, edge: Edge) -> Row {

@@ -46,7 +46,7 @@ impl Operator for Extract {
         }
         engine.remember_source(&done.base_hash, &options.source)?;
         let name = paths::stem(&options.destination);
-        let mount = match engine.mount(&options.destination, &name) {
+        let mount = match engine.mount(&options.destination, &name, work.cancel) {
             Ok(mounted) => {
                 work.mounted = Some(mounted);
                 Value::text(name)

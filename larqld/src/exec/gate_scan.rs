@@ -45,7 +45,8 @@ pub(super) fn query_vector(model: &Model, query: &QueryVector) -> Result<Vec<f32
         return Err(Failure::new(
             code::EMPTY_TEXT,
             format!("{text:?} has no token in the vocabulary"),
-        ));
+        )
+        .hint("write some text"));
     }
     Ok(sum.into_iter().map(|sum| (sum / f64::from(found)) as f32).collect())
 }

@@ -30,7 +30,7 @@ impl Operator for LayerStatistics {
         let model = work.model()?;
         let (with_tokens, top_target) = targets(work, &model, layer)?;
         let (mean, deviation) = match model.gate_scores(layer) {
-            Some((mean, deviation)) => (Value::Real(mean), Value::Real(deviation)),
+            Some((mean, deviation)) => (Value::Score(mean as f32), Value::Score(deviation as f32)),
             None => (Value::Null, Value::Null),
         };
         Ok(Some(vec![vec![
@@ -60,7 +60,9 @@ fn targets(work: &mut Work<'_>, model: &Model, layer: u32) -> Result<(Value, Val
         }
     }
     work.touch(u64::from(meta.features(layer)) * meta.record_bytes() as u64);
-    let content = tops.into_iter().filter(|(id, _)| is_content(&tokenizer.word(*id)));
+    let content = tops
+        .into_iter()
+        .filter(|(id, _)| !tokenizer.is_special(*id) && is_content(&tokenizer.word(*id)));
     let top = content.max_by(|(a, a_count), (b, b_count)| a_count.cmp(b_count).then(b.cmp(a)));
     Ok((integer(count), top.map_or(Value::Null, |(id, _)| Value::Text(tokenizer.word(id)))))
 }

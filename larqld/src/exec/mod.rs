@@ -44,7 +44,7 @@ pub use work::{Meter, Work};
 
 use crate::engine::SessionContext;
 use crate::failure::{Failure, code};
-use crate::session::{Role, Script};
+use crate::session::{self, Role, Script};
 
 /// Rows that one batch holds at most.
 pub const BATCH_ROWS: usize = 256;
@@ -123,7 +123,7 @@ fn run_statement(
     cancel.check()?;
     let snapshot = context.snapshot();
     let planned = larql_planner::plan(statement, &snapshot)?;
-    authorise(context.role(), planned.required_role, planned.tag)?;
+    session::require(context.role(), role(planned.required_role), planned.tag)?;
     if let Some(mounted) = &snapshot.current {
         mounted.model.check()?;
     }
@@ -146,21 +146,14 @@ fn run_statement(
     sink.send(Output::Summary(summary)).map_err(|SinkClosed| Failure::cancelled())
 }
 
-/// The one place where a statement meets the session's role.
-fn authorise(role: Role, required: larql_planner::Role, tag: &str) -> Result<(), Failure> {
-    let required = match required {
+/// The session's own role for one of the planner's.
+fn role(required: larql_planner::Role) -> Role {
+    match required {
         larql_planner::Role::Reader => Role::Reader,
         larql_planner::Role::Infer => Role::Infer,
         larql_planner::Role::Editor => Role::Editor,
         larql_planner::Role::Admin => Role::Admin,
-    };
-    if role >= required {
-        return Ok(());
     }
-    let message =
-        format!("{tag} needs the role {}, this session has {}", required.as_str(), role.as_str());
-    Err(Failure::new(code::FORBIDDEN, message)
-        .hint("connect over the unix socket, or show a token of that role"))
 }
 
 /// The operators of a plan, each metered under its node's id.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use larql_planner::value::Value;
-use larql_storage::vindex::{FileReport, FileState, verify};
+use larql_storage::vindex::{FileState, VerifyStep, verify};
 
 use super::mount_row::integer;
 use super::rows::Ready;
@@ -25,18 +25,22 @@ impl VerifyVindex {
     fn run(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let path = work.resolve(&self.path)?;
         let mut rows = Vec::new();
-        let mut bytes = 0;
-        let report = verify(work.engine().files(), &path, &mut |file: FileReport| {
-            bytes += file.bytes;
-            let told = work.progress("verifying", bytes, 0, "bytes");
-            if file.state != FileState::Ok {
-                self.damaged.push(file.name.clone());
+        let mut read = 0;
+        let report = verify(work.engine().files(), &path, &mut |step| {
+            match step {
+                VerifyStep::Read { bytes } => read += bytes,
+                VerifyStep::File(file) => {
+                    if file.state != FileState::Ok {
+                        self.damaged.push(file.name.clone());
+                    }
+                    rows.push(vec![
+                        Value::text(file.name),
+                        Value::text(state(&file.state)),
+                        integer(file.bytes),
+                    ]);
+                }
             }
-            rows.push(vec![
-                Value::text(file.name),
-                Value::text(state(&file.state)),
-                integer(file.bytes),
-            ]);
+            let told = work.progress("verifying", read, 0, "bytes");
             match told.and(work.cancel.check().map_err(Failure::from)) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -46,7 +50,7 @@ impl VerifyVindex {
         if report.stopped {
             return Err(Failure::cancelled());
         }
-        work.touch(bytes);
+        work.touch(read);
         Ok(Ready::new(rows))
     }
 }

@@ -8,7 +8,7 @@ use larql_compute::cpu::Cancel;
 use larql_planner::physical::plan::Node;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
-use crate::engine::{Engine, SessionContext};
+use crate::engine::{Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Mounted};
 use crate::session::Script;
@@ -123,6 +123,16 @@ impl<'a> Work<'a> {
     /// As [`Engine::resolve`].
     pub fn resolve(&self, text: &str) -> Result<PathBuf, Failure> {
         self.engine().resolve(text, self.working_directory(), self.context.owner())
+    }
+
+    /// Where names of models in the statement come from.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            directory: self.working_directory(),
+            role: self.context.role(),
+            owner: self.context.owner(),
+            cancel: self.cancel,
+        }
     }
 
     /// The client's directory.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use larql_compute::cpu::Cancel;
 use larql_compute::model::{Architecture, Matrix, Orientation, Role, Weights};
 use larql_compute::quant::{Dtype, MatrixView, to_f32};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
@@ -80,11 +81,11 @@ impl Model {
     ///
     /// # Errors
     /// A failure that names the directory and what is wrong with it.
-    pub fn open(files: &Arc<dyn Files>, path: &Path) -> Result<Self, Failure> {
+    pub fn open(files: &Arc<dyn Files>, path: &Path, cancel: &Cancel) -> Result<Self, Failure> {
         if files.metadata(&path.join("index.json")).is_ok() {
             Self::open_vindex(files, path)
         } else {
-            Self::open_checkpoint(files, path)
+            Self::open_checkpoint(files, path, cancel)
         }
     }
 
@@ -139,7 +140,11 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::open`]; also when a tensor that the family requires is missing.
-    pub fn open_checkpoint(files: &Arc<dyn Files>, path: &Path) -> Result<Self, Failure> {
+    pub fn open_checkpoint(
+        files: &Arc<dyn Files>,
+        path: &Path,
+        cancel: &Cancel,
+    ) -> Result<Self, Failure> {
         let checkpoint = Checkpoint::open(files, path)?;
         let config =
             checkpoint.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
@@ -159,7 +164,7 @@ impl Model {
             let key = PlacedKey::Checkpoint(tensor.name.to_owned());
             placed.insert((spec.role, spec.layer), Placed { key, ..place });
         }
-        let base_hash = checkpoint_base_hash(&checkpoint, "source", &mut |_| Ok(()))?;
+        let base_hash = checkpoint_base_hash(&checkpoint, "source", &mut |_| Ok(cancel.check()?))?;
         Ok(Self {
             path: path.to_owned(),
             source: Source::Checkpoint(Box::new(checkpoint)),

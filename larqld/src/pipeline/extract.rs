@@ -1,8 +1,8 @@
 //! EXTRACT: a checkpoint becomes a vindex.
 //!
 //! Work streams tensor by tensor from the mapped checkpoint, so memory stays near one layer whatever
-//! the model's size (`LAYER_BUFFERS` says how much of it). What is complete survives a kill and is not
-//! done again on RESUME; until the last rename there is nothing that could be mounted. The same source
+//! the model's size: a transposed down matrix, and the products of a block of features with a block of
+//! the vocabulary. What is complete survives a kill and is not written again on RESUME; until the last rename there is nothing that could be mounted. The same source
 //! and options give the same bytes.
 //!
 //! Weights are written in the type asked for. What is learned about features (output tokens, input
@@ -36,10 +36,6 @@ use crate::mounts::{architecture, checkpoint_base_hash};
 pub const TOKENS_PER_FEATURE: usize = 10;
 /// Vocabulary rows whose gate scores make a layer's statistics.
 pub const STATISTICS_SAMPLES: usize = 1000;
-/// How many matrices of one layer, in f32, are in memory at one time: the transposed down matrix, and
-/// the products of one block of features with one block of the vocabulary.
-pub const LAYER_BUFFERS: usize = 2;
-
 /// Features that are transposed at a time.
 const TRANSPOSE_FEATURES: usize = 64;
 /// Bytes that are hashed between two looks at the cancel token.

@@ -1,5 +1,6 @@
 //! The Admin service: the daemon's state, bundled files, reference output, benchmarks.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::grpc::working_directory;
-use super::listen::{Caller, Callers};
-use super::{cancel_when_gone, status};
-use crate::engine::Engine;
-use crate::failure::{Failure, code};
+use super::admission::Admission;
+use super::listen::Caller;
+use super::{cancel_when_gone, convert, guarded};
+use crate::engine::{self, Engine};
+use crate::failure::Failure;
 use crate::session::Role;
 use crate::{bench, bundled, reference};
 
@@ -23,26 +24,13 @@ use crate::{bench, bundled, reference};
 #[derive(Debug, Clone)]
 pub struct Administration {
     engine: Arc<Engine>,
-    callers: Arc<Callers>,
+    door: Admission,
 }
 
 impl Administration {
     /// A service over the engine.
-    pub fn new(engine: Arc<Engine>, callers: Arc<Callers>) -> Self {
-        Self { engine, callers }
-    }
-
-    fn require<T>(&self, request: &Request<T>, role: Role) -> Result<Caller, Status> {
-        let caller = self.callers.identify(request)?;
-        if caller.role >= role {
-            return Ok(caller);
-        }
-        let message = format!(
-            "this needs the role {}, the caller has {}",
-            role.as_str(),
-            caller.role.as_str()
-        );
-        Err(status(&Failure::new(code::FORBIDDEN, message)))
+    pub(super) fn new(engine: Arc<Engine>, door: Admission) -> Self {
+        Self { engine, door }
     }
 }
 
@@ -56,7 +44,7 @@ impl Admin for Administration {
         &self,
         request: Request<wire::StatusRequest>,
     ) -> Result<Response<wire::StatusResponse>, Status> {
-        self.require(&request, Role::Reader)?;
+        self.door.identify(&request, Role::Reader, "the daemon's state")?;
         let engine = &self.engine;
         Ok(Response::new(wire::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -73,7 +61,7 @@ impl Admin for Administration {
         &self,
         request: Request<wire::UnpackBundledRequest>,
     ) -> Result<Response<wire::UnpackBundledResponse>, Status> {
-        self.require(&request, Role::Admin)?;
+        self.door.identify(&request, Role::Admin, "unpacking a bundled model")?;
         let engine = self.engine.clone();
         let name = request.into_inner().name;
         let path =
@@ -85,74 +73,48 @@ impl Admin for Administration {
         &self,
         request: Request<wire::LogitsRequest>,
     ) -> Result<Response<wire::LogitsResponse>, Status> {
-        let caller = self.require(&request, Role::Infer)?;
+        let (caller, place) = self.door.admit(&request, Role::Infer, "reference output")?;
         let engine = self.engine.clone();
-        let message = request.into_inner();
+        let (model, directory, request) = convert::reference_request(request.into_inner());
         // Dropping this future, as the client going away does, cancels what runs.
         let cancel = Cancel::new();
         let _guard = CancelOnDrop(cancel.clone());
-        let _task = engine.begin_task();
+        let task = engine.begin_task();
         let answer = blocking(move || {
-            let base = working_directory(&message.working_directory);
-            let mounted = engine.find_model(&message.model, base.as_deref(), caller.owner)?;
-            let request = reference::Request {
-                token_ids: message.token_ids,
-                greedy_tokens: message.greedy_tokens,
-                fast: message.fast,
-            };
+            let _held = (task, place);
+            let mounted =
+                engine.find_model(&model, &from(&caller, directory.as_deref(), &cancel))?;
             reference::reference(&mounted.model, engine.pool(), &request, &cancel)
         })
         .await?;
-        Ok(Response::new(wire::LogitsResponse {
-            logits: answer.logits,
-            layers: (0..)
-                .zip(answer.layers)
-                .map(|(layer, residual)| wire::LayerResidual {
-                    layer,
-                    norm: residual.norm,
-                    first8: residual.first8,
-                })
-                .collect(),
-            greedy: answer.greedy,
-        }))
+        Ok(Response::new(convert::reference_answer(answer)))
     }
 
     async fn bench(
         &self,
         request: Request<wire::BenchRequest>,
     ) -> Result<Response<BenchEvents>, Status> {
-        let caller = self.require(&request, Role::Infer)?;
+        let (caller, place) = self.door.admit(&request, Role::Admin, "a bench")?;
         let engine = self.engine.clone();
-        let message = request.into_inner();
+        let (model, directory, request) = convert::bench_request(request.into_inner());
         let (events, receiver) = mpsc::channel(16);
         let cancel = Cancel::new();
         let guard = cancel_when_gone(&events, &cancel);
         let task = engine.begin_task();
         tokio::task::spawn_blocking(move || {
-            let _held = (guard, task);
-            let run = || {
-                let base = working_directory(&message.working_directory);
-                let mounted = engine.find_model(&message.model, base.as_deref(), caller.owner)?;
-                let request = bench::Request {
-                    kind: message.kind.clone(),
-                    tokens: message.tokens,
-                    context: message.context,
-                    runs: message.runs,
-                    threads: message.threads,
-                };
+            let _held = (guard, task, place);
+            let measured = guarded(|| {
+                let from = from(&caller, directory.as_deref(), &cancel);
+                let mounted = engine.find_model(&model, &from)?;
                 bench::bench(&engine, &mounted, &request, &cancel, &mut |line| {
-                    let event =
-                        wire::BenchEvent { event: Some(wire::bench_event::Event::Progress(line)) };
-                    let _ = events.blocking_send(Ok(event));
+                    let event = wire::bench_event::Event::Progress(line);
+                    let _ = events.blocking_send(Ok(wire::BenchEvent { event: Some(event) }));
                 })
-            };
-            let last = match run() {
-                Ok(json) => Ok(wire::BenchEvent {
-                    event: Some(wire::bench_event::Event::Json(json.to_string())),
-                }),
-                Err(failure) => Err(status(&failure)),
-            };
-            let _ = events.blocking_send(last);
+            });
+            let last = measured.map(|json| wire::BenchEvent {
+                event: Some(wire::bench_event::Event::Json(json.to_string())),
+            });
+            let _ = events.blocking_send(last.map_err(|failure| convert::status(&failure)));
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -161,7 +123,7 @@ impl Admin for Administration {
         &self,
         request: Request<wire::NamesRequest>,
     ) -> Result<Response<wire::NamesResponse>, Status> {
-        self.require(&request, Role::Reader)?;
+        self.door.identify(&request, Role::Reader, "the list of mounts")?;
         let mounts = self.engine.mounts().keys().cloned().collect();
         Ok(Response::new(wire::NamesResponse { mounts }))
     }
@@ -175,9 +137,15 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Where a call's MODEL argument comes from.
+fn from<'a>(caller: &Caller, directory: Option<&'a Path>, cancel: &'a Cancel) -> engine::Place<'a> {
+    engine::Place { directory, role: caller.role, owner: caller.owner, cancel }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Status> {
     let defect = |_| Status::internal("XX000: the call met a defect of larqld; the daemon goes on");
-    tokio::task::spawn_blocking(work).await.map_err(defect)?.map_err(|failure| status(&failure))
+    let result = tokio::task::spawn_blocking(work).await.map_err(defect)?;
+    result.map_err(|failure| convert::status(&failure))
 }

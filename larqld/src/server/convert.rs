@@ -1,14 +1,18 @@
 //! Wire types to domain types and back: the only file that knows both.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use larql_compute::sample::SamplerOptions;
 use larql_planner::value::{Column, ColumnType, Value};
 use larql_proto::v1 as wire;
 
-use super::grpc::working_directory;
 use crate::exec::{Output, Summary};
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
+use crate::generate::{self, Prompt};
 use crate::session::{ClientFrame, Hello, Refusal, Script, Welcome};
+use crate::text::ChatMessage;
+use crate::{bench, reference};
 
 /// A frame from the wire; its deadline counts from `now`.
 pub(super) fn client_frame(frame: wire::ClientFrame, now: Instant) -> ClientFrame {
@@ -172,6 +176,133 @@ fn value(value: Value) -> wire::Value {
         })),
     };
     wire::Value { kind }
+}
+
+/// A failure as a gRPC status. Its message begins with the five-character code; the hint travels in
+/// the metadata `larql-hint`.
+pub(super) fn status(failure: &Failure) -> tonic::Status {
+    use tonic::Code;
+    let grpc = match failure.code {
+        code::NOT_SUPPORTED => Code::Unimplemented,
+        code::UNAUTHENTICATED => Code::Unauthenticated,
+        code::FORBIDDEN => Code::PermissionDenied,
+        code::UNDEFINED_OBJECT | code::NO_SUCH_FILE => Code::NotFound,
+        code::EXISTS => Code::AlreadyExists,
+        code::CANCELLED => Code::Cancelled,
+        code::OVERLOADED | code::DISK_FULL => Code::ResourceExhausted,
+        code::MISSING_COMPONENT | code::BUSY | code::NO_MOUNT_IN_USE => Code::FailedPrecondition,
+        code::DAMAGED => Code::DataLoss,
+        code::SHUTTING_DOWN => Code::Unavailable,
+        code::INTERNAL | code::IO => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    let mut status = tonic::Status::new(grpc, format!("{}: {}", failure.code, failure.message));
+    // Metadata is ASCII; a hint may quote names that are not.
+    let hint: String = failure
+        .hint
+        .chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect();
+    if let Ok(hint) = hint.parse() {
+        status.metadata_mut().insert("larql-hint", hint);
+    }
+    status
+}
+
+/// A generation's request: which model, from which directory, and what to do with it.
+///
+/// # Errors
+/// `INVALID_PARAMETER` unless there is a prompt or a chat, one of the two.
+pub(super) fn generate_request(
+    message: wire::GenerateRequest,
+) -> Result<(String, Option<PathBuf>, generate::Request), Failure> {
+    let prompt = match (message.prompt.is_empty(), message.messages.is_empty()) {
+        (false, true) => Prompt::Text(message.prompt),
+        (true, false) => {
+            let turn = |turn: wire::Message| ChatMessage { role: turn.role, content: turn.content };
+            Prompt::Chat(message.messages.into_iter().map(turn).collect())
+        }
+        _ => {
+            let reason = "give a prompt or messages, one of the two";
+            return Err(Failure::new(code::INVALID_PARAMETER, reason));
+        }
+    };
+    let request = generate::Request {
+        prompt,
+        tokens_max: message.tokens_max,
+        sampler: SamplerOptions {
+            temperature: message.temperature.unwrap_or(0.0),
+            top_k: message.top_k.map(|k| k as usize),
+            top_p: message.top_p,
+            seed: message.seed,
+        },
+        stop: message.stop,
+    };
+    Ok((message.model, working_directory(&message.working_directory), request))
+}
+
+/// A token that was made.
+pub(super) fn token(id: u32, text: String) -> wire::GenerateEvent {
+    let event = wire::generate_event::Event::Token(wire::Token { id, text });
+    wire::GenerateEvent { event: Some(event) }
+}
+
+/// The end of a generation.
+pub(super) fn generated(done: &generate::Finished, base_hash: &str) -> wire::GenerateEvent {
+    let done = wire::Done {
+        reason: done.reason.as_str().to_owned(),
+        prompt_tokens: u32::try_from(done.prompt_tokens).unwrap_or(u32::MAX),
+        generated_tokens: done.generated_tokens,
+        prefill_ms: done.prefill.as_secs_f64() * 1e3,
+        decode_ms: done.decode.as_secs_f64() * 1e3,
+        base_hash: base_hash.to_owned(),
+    };
+    wire::GenerateEvent { event: Some(wire::generate_event::Event::Done(done)) }
+}
+
+/// A request for reference output.
+pub(super) fn reference_request(
+    message: wire::LogitsRequest,
+) -> (String, Option<PathBuf>, reference::Request) {
+    let request = reference::Request {
+        token_ids: message.token_ids,
+        greedy_tokens: message.greedy_tokens,
+        fast: message.fast,
+    };
+    (message.model, working_directory(&message.working_directory), request)
+}
+
+/// Reference output.
+pub(super) fn reference_answer(answer: reference::Answer) -> wire::LogitsResponse {
+    let layer = |(layer, residual): (u32, reference::Residual)| wire::LayerResidual {
+        layer,
+        norm: residual.norm,
+        first8: residual.first8,
+    };
+    wire::LogitsResponse {
+        logits: answer.logits,
+        layers: (0..).zip(answer.layers).map(layer).collect(),
+        greedy: answer.greedy,
+    }
+}
+
+/// A request for a measurement.
+pub(super) fn bench_request(
+    message: wire::BenchRequest,
+) -> (String, Option<PathBuf>, bench::Request) {
+    let request = bench::Request {
+        kind: message.kind,
+        tokens: message.tokens,
+        context: message.context,
+        runs: message.runs,
+        threads: message.threads,
+    };
+    (message.model, working_directory(&message.working_directory), request)
+}
+
+/// An absolute directory from the wire; anything else is as good as none.
+fn working_directory(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! client that reads slowly slows its own script down and nobody else; a client that is gone closes
 //! the channel, which the task sees at once and tells the script to stop.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +13,17 @@ use std::time::{Duration, Instant};
 use larql_compute::cpu::Cancel;
 use larql_proto::v1 as wire;
 use larql_proto::v1::session_server::Session as SessionService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::listen::{Caller, Callers};
-use super::{convert, status};
+use super::admission::{Admission, Place};
+use super::convert;
+use super::listen::Caller;
 use crate::engine::{Engine, SessionContext};
 use crate::exec::{Output, OutputSink, SinkClosed};
-use crate::failure::{Failure, code};
-use crate::session::{Action, Script, Session};
+use crate::session::{Action, Role, Script, Session};
 
 /// Frames that may wait for a client that reads slowly, before its script has to wait.
 const FRAMES_AHEAD: usize = 8;
@@ -33,22 +32,15 @@ const FRAMES_AHEAD: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Sessions {
     engine: Arc<Engine>,
-    callers: Arc<Callers>,
+    door: Admission,
     drain: watch::Receiver<bool>,
-    places: Arc<Semaphore>,
     next_id: Arc<AtomicU64>,
 }
 
 impl Sessions {
-    /// A service of at most `sessions_max` sessions at one time.
-    pub fn new(
-        engine: Arc<Engine>,
-        callers: Arc<Callers>,
-        drain: watch::Receiver<bool>,
-        sessions_max: usize,
-    ) -> Self {
-        let places = Arc::new(Semaphore::new(sessions_max));
-        Self { engine, callers, drain, places, next_id: Arc::new(AtomicU64::new(1)) }
+    /// A service over the engine.
+    pub(super) fn new(engine: Arc<Engine>, door: Admission, drain: watch::Receiver<bool>) -> Self {
+        Self { engine, door, drain, next_id: Arc::new(AtomicU64::new(1)) }
     }
 }
 
@@ -62,12 +54,7 @@ impl SessionService for Sessions {
         &self,
         request: Request<Streaming<wire::ClientFrame>>,
     ) -> Result<Response<Frames>, Status> {
-        let caller = self.callers.identify(&request)?;
-        let place = self.places.clone().try_acquire_owned().map_err(|_| {
-            let failure = Failure::new(code::OVERLOADED, "too many sessions")
-                .hint("try again when one has ended, or raise sessions_max");
-            status(&failure)
-        })?;
+        let (caller, place) = self.door.admit(&request, Role::Reader, "a session")?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
         let drive = Drive {
@@ -95,7 +82,7 @@ struct Drive {
     context: SessionContext,
     frames: mpsc::Sender<Result<wire::ServerFrame, Status>>,
     running: Option<Running>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Drive {
@@ -231,9 +218,4 @@ impl OutputSink for FrameSink {
         let frame = convert::output(self.id, &self.text, output);
         self.frames.blocking_send(Ok(frame)).map_err(|_| SinkClosed)
     }
-}
-
-/// An absolute directory from the wire; anything else is as good as none.
-pub(super) fn working_directory(text: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }

@@ -1,6 +1,6 @@
 //! Sockets to listen on, and who it is that calls.
 //!
-//! The unix socket trusts the daemon's own user and refuses every other one. A loopback TCP caller
+//! The unix socket trusts the daemon's own user and root, and refuses every other user. A loopback TCP caller
 //! has the role `infer`, or what the token allows that it shows; a token that is wrong is refused.
 
 use std::io;

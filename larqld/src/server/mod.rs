@@ -4,6 +4,7 @@
 //! domain types; `listen` opens sockets and tells who is calling.
 
 mod admin;
+mod admission;
 mod convert;
 mod generate;
 mod grpc;
@@ -16,15 +17,14 @@ use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::failure::{Failure, code};
 
 pub use listen::{Callers, ListenError, Listeners};
 
+use larql_proto::REQUEST_BYTES_MAX;
 use larql_proto::v1::admin_server::AdminServer;
 use larql_proto::v1::generate_server::GenerateServer;
 use larql_proto::v1::session_server::SessionServer;
-
-/// Bytes that one message from a client may have.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Serves every listener until `drain` turns true and the last session is over.
 ///
@@ -44,10 +44,10 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(larql_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let sessions =
-        grpc::Sessions::new(engine.clone(), callers.clone(), drain.clone(), config.sessions_max);
-    let generation = generate::Generation::new(engine.clone(), callers.clone());
-    let admin = admin::Administration::new(engine, callers);
+    let door = admission::Admission::new(callers, config.sessions_max);
+    let sessions = grpc::Sessions::new(engine.clone(), door.clone(), drain.clone());
+    let generation = generate::Generation::new(engine.clone(), door.clone());
+    let admin = admin::Administration::new(engine, door);
     let router = || {
         Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
@@ -56,16 +56,23 @@ pub async fn serve(
             .add_service(health_service.clone())
             .add_service(reflection.clone())
             .add_service(
-                SessionServer::new(sessions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                SessionServer::new(sessions.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
             )
             .add_service(
                 GenerateServer::new(generation.clone())
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
+                    .max_decoding_message_size(REQUEST_BYTES_MAX),
             )
             .add_service(
-                AdminServer::new(admin.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                AdminServer::new(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
             )
     };
+    // Whoever asks for health while the daemon drains should go elsewhere.
+    let mut leaving = drain.clone();
+    tokio::spawn(async move {
+        let _ = leaving.wait_for(|&draining| draining).await;
+        health.set_not_serving::<SessionServer<grpc::Sessions>>().await;
+        health.set_not_serving::<GenerateServer<generate::Generation>>().await;
+    });
     let drained = |mut drain: watch::Receiver<bool>| async move {
         // A dropped sender means that nobody can ask any more: drain as well.
         let _ = drain.wait_for(|&draining| draining).await;
@@ -79,32 +86,6 @@ pub async fn serve(
         ended??;
     }
     Ok(())
-}
-
-/// A failure as a gRPC status. Its message begins with the five-character code; the hint travels in
-/// the metadata `larql-hint`.
-fn status(failure: &crate::failure::Failure) -> tonic::Status {
-    use crate::failure::code;
-    use tonic::Code;
-    let grpc = match failure.code {
-        code::NOT_SUPPORTED => Code::Unimplemented,
-        code::UNAUTHENTICATED => Code::Unauthenticated,
-        code::FORBIDDEN => Code::PermissionDenied,
-        code::UNDEFINED_OBJECT | code::NO_SUCH_FILE => Code::NotFound,
-        code::EXISTS => Code::AlreadyExists,
-        code::CANCELLED => Code::Cancelled,
-        code::OVERLOADED | code::DISK_FULL => Code::ResourceExhausted,
-        code::MISSING_COMPONENT | code::BUSY | code::NO_MOUNT_IN_USE => Code::FailedPrecondition,
-        code::DAMAGED => Code::DataLoss,
-        code::SHUTTING_DOWN => Code::Unavailable,
-        code::INTERNAL | code::IO => Code::Internal,
-        _ => Code::InvalidArgument,
-    };
-    let mut status = tonic::Status::new(grpc, format!("{}: {}", failure.code, failure.message));
-    if let Ok(hint) = failure.hint.parse() {
-        status.metadata_mut().insert("larql-hint", hint);
-    }
-    status
 }
 
 /// Cancels when whoever reads from `events` is gone. The watch ends with the returned guard, which
@@ -122,4 +103,11 @@ fn cancel_when_gone<T: Send + 'static>(
         }
     });
     guard
+}
+
+/// Runs a call so that a panic fails the call and nothing else.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Failure::new(code::INTERNAL, "the call met a defect of larqld; the daemon goes on"))
+    })
 }

@@ -54,6 +54,20 @@ impl Role {
     }
 }
 
+/// Refuses what a role does not allow: the one place where roles decide.
+///
+/// # Errors
+/// `FORBIDDEN`, naming `what` and both roles.
+pub fn require(role: Role, required: Role, what: &str) -> Result<(), Failure> {
+    if role >= required {
+        return Ok(());
+    }
+    let message =
+        format!("{what} needs the role {}, this caller has {}", required.as_str(), role.as_str());
+    Err(Failure::new(code::FORBIDDEN, message)
+        .hint("connect over the unix socket, or show a token of that role"))
+}
+
 /// What the machine asks its surroundings to do.
 #[derive(Debug, PartialEq)]
 pub enum Action {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::bind::expression::Expression;
-use crate::catalog::{Bands, MountKind};
+use crate::catalog::Bands;
 use crate::explain::RuleStep;
 use crate::layers::{LayerSet, Slot};
 use crate::settings::SettingChange;
@@ -345,8 +345,8 @@ pub struct DescribeEdges {
     pub relations_only: bool,
     /// At most so many rows altogether.
     pub limit: Option<u64>,
-    /// Give the rows of each layer as soon as it is scanned, grouped by target within that layer only
-    /// (so a target may come again at a later layer); caps do not apply, `limit` does.
+    /// Give the rows of each layer as soon as it is scanned: each target once, as the first hit that
+    /// shows it, instead of grouped over all layers. Caps and `limit` apply.
     pub stream: bool,
 }
 
@@ -510,17 +510,6 @@ impl Level {
 }
 
 pub use crate::syntax::ast::{ExtractComponent, ExtractDtype};
-
-impl Use {
-    /// The mount kind asked for, where the statement says.
-    pub fn kind(&self) -> Option<MountKind> {
-        match self {
-            Self::Vindex(_) => Some(MountKind::Vindex),
-            Self::Model(_) => Some(MountKind::Checkpoint),
-            Self::Current => None,
-        }
-    }
-}
 
 /// One sort key over the child's columns.
 #[derive(Debug, Clone, PartialEq)]

@@ -37,5 +37,5 @@ pub use manifest::{
 };
 pub use reader::{TensorSlice, Vindex, VindexError};
 pub use statistics::{LayerScores, Statistics};
-pub use verify::{FileReport, FileState, VerifyReport, verify};
+pub use verify::{FileReport, FileState, VerifyReport, VerifyStep, verify};
 pub use writer::{VindexWriteError, VindexWriter, WritePlan};

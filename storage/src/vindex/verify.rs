@@ -70,8 +70,20 @@ impl VerifyReport {
 /// Bytes hashed between two looks at the mapping.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Compares the SHA-256 of every file of a vindex with its manifest. `on_file` sees each report as it
-/// is made and may stop the rest.
+/// What [`verify`] tells while it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VerifyStep {
+    /// So many more bytes were read, of the file that is being read.
+    Read {
+        /// How many.
+        bytes: u64,
+    },
+    /// A file is done.
+    File(FileReport),
+}
+
+/// Compares the SHA-256 of every file of a vindex with its manifest. `on_step` sees each report as it
+/// is made, and how far it is within a file, and may stop the rest.
 ///
 /// # Errors
 /// When the manifest itself is missing or damaged, as [`super::Vindex::open`]; a damaged file is a
@@ -79,50 +91,64 @@ const CHUNK_BYTES: usize = 8 << 20;
 pub fn verify(
     files: &Arc<dyn Files>,
     directory: &Path,
-    on_file: &mut dyn FnMut(FileReport) -> ControlFlow<()>,
+    on_step: &mut dyn FnMut(VerifyStep) -> ControlFlow<()>,
 ) -> Result<VerifyReport, VindexError> {
     let manifest = read_manifest(files, directory)?;
     let index_bytes = files.metadata(&directory.join(INDEX)).map_or(0, |found| found.length);
     let index = FileReport { name: INDEX.to_owned(), bytes: index_bytes, state: FileState::Ok };
-    let rest = manifest.files.iter().map(|entry| FileReport {
-        name: entry.name.clone(),
-        bytes: entry.bytes,
-        state: state_of(files, &directory.join(&entry.name), entry.bytes, entry.sha256),
-    });
     let mut report = VerifyReport::default();
-    let reports = std::iter::once(index).chain(rest);
-    for file in reports {
-        report.files.push(file.clone());
-        if on_file(file).is_break() {
-            report.stopped = report.files.len() <= manifest.files.len();
-            break;
+    let mut stopped = on_step(VerifyStep::File(index.clone())).is_break();
+    report.files.push(index);
+    for entry in &manifest.files {
+        if stopped {
+            report.stopped = true;
+            return Ok(report);
         }
+        let path = directory.join(&entry.name);
+        let mut on_read = |bytes| on_step(VerifyStep::Read { bytes });
+        let Some(state) = state_of(files, &path, entry.bytes, entry.sha256, &mut on_read) else {
+            report.stopped = true;
+            return Ok(report);
+        };
+        let file = FileReport { name: entry.name.clone(), bytes: entry.bytes, state };
+        report.files.push(file.clone());
+        stopped = on_step(VerifyStep::File(file)).is_break();
     }
     Ok(report)
 }
 
-fn state_of(files: &Arc<dyn Files>, path: &Path, bytes: u64, expected: Checksum) -> FileState {
+/// How a file compares; `None` when told to stop within it.
+fn state_of(
+    files: &Arc<dyn Files>,
+    path: &Path,
+    bytes: u64,
+    expected: Checksum,
+    on_read: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Option<FileState> {
     let unreadable = |error: io::Error| FileState::Unreadable { problem: error.to_string() };
     let mapping = match files.map(path) {
         Ok(mapping) => mapping,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return FileState::Missing,
-        Err(error) => return unreadable(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(FileState::Missing),
+        Err(error) => return Some(unreadable(error)),
     };
     let found = mapping.bytes().len() as u64;
     if found != bytes {
-        return FileState::WrongSize { found };
+        return Some(FileState::WrongSize { found });
     }
     let mut checksummer = Checksummer::new();
     for chunk in mapping.bytes().chunks(CHUNK_BYTES) {
         checksummer.update(chunk);
+        if on_read(chunk.len() as u64).is_break() {
+            return None;
+        }
     }
     if let Err(error) = mapping.check() {
-        return unreadable(error);
+        return Some(unreadable(error));
     }
-    match checksummer.finish() {
+    Some(match checksummer.finish() {
         found if found == expected => FileState::Ok,
         found => FileState::WrongChecksum { found, expected },
-    }
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use larql_storage::catalog::CatalogError;
 use larql_storage::checkpoint::CheckpointError;
 use larql_storage::vindex::{VindexError, VindexWriteError};
 
-use crate::failure::{CODES, Failure, code};
+use super::{CODES, Failure, code};
 use crate::text::TextError;
 
 /// The daemon's own constant for a code of the planner.
