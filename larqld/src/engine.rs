@@ -364,12 +364,13 @@ impl Engine {
             Some(Err(failure)) if failure.code != code::UNDEFINED_OBJECT => return Err(failure),
             _ => {}
         }
-        let path = self.resolve(reference, from.directory, from.owner)?;
-        if !path.exists()
-            && let Some(Err(failure)) = by_name
+        let resolved = self.resolve(reference, from.directory, from.owner);
+        if let Some(Err(unknown)) = by_name
+            && !resolved.as_ref().is_ok_and(|path| path.exists())
         {
-            return Err(failure);
+            return Err(unknown);
         }
+        let path = resolved?;
         session::require(from.role, Role::Admin, "opening a directory that is not mounted")?;
         let name = paths::stem(&path);
         Ok(Arc::new(Mounted { name, model: self.model(&path, from.cancel)? }))

@@ -40,6 +40,7 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SessionServer<grpc::Sessions>>().await;
     health.set_serving::<GenerateServer<generate::Generation>>().await;
+    health.set_serving::<AdminServer<admin::Administration>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(larql_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
