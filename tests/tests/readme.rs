@@ -63,9 +63,7 @@ async fn the_readmes_session_is_what_the_programs_print() {
             String::from_utf8_lossy(&output.stderr)
         );
         let printed = String::from_utf8(output.stdout).expect("UTF-8");
-        // The first table is the answer of USE, which holds a path.
-        let answer = printed.split_once("\n\n").map_or("", |(_, rest)| rest).trim_end();
-        let shown = if statement.starts_with("USE ") { "" } else { answer };
+        let shown = printed.trim_end();
         let prompt = if statement.starts_with("USE ") { "larql" } else { "atlas" };
         written += &format!("{prompt}=> {statement}\n");
         if !shown.is_empty() {

@@ -24,9 +24,7 @@ impl Command {
 impl Operator for Command {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         match self.operator.take() {
-            Some(Physical::Use(wanted)) => {
-                return use_mount(work, &wanted).map(|row| Some(vec![row]));
-            }
+            Some(Physical::Use(wanted)) => use_mount(work, &wanted)?,
             Some(Physical::Mount { path, name }) => {
                 return mount(work, &path, name).map(|row| Some(vec![row]));
             }
@@ -51,7 +49,7 @@ impl Operator for Command {
     }
 }
 
-fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<Row, Failure> {
+fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<(), Failure> {
     let mounted = match wanted {
         Use::Vindex(reference) => find(work, reference, Kind::Vindex)?,
         Use::Model(reference) => find(work, reference, Kind::Checkpoint)?,
@@ -61,9 +59,8 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<Row, Failure> {
     };
     mounted.model.check()?;
     work.context.state().current = Some(mounted.clone());
-    let row = mount_row(work, &mounted);
     work.mounted = Some(mounted);
-    Ok(row)
+    Ok(())
 }
 
 fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {

@@ -504,7 +504,7 @@ fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError
         ast::Use::Model { path, .. } => (Use::Model(path.value.clone()), Role::Admin),
         ast::Use::Remote(url) => (Use::Vindex(url.value.clone()), Role::Admin),
     };
-    let plan = Plan::leaf(Operator::Use(operator), &MOUNT_COLUMNS);
+    let plan = Plan::leaf(Operator::Use(operator), &[]);
     Ok(Bound { plan, tag: "USE", required_role, mount: None })
 }
 

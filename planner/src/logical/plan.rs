@@ -318,7 +318,7 @@ pub const MODEL_COLUMNS: NamedColumns<6> = [
     ("size_bytes", ColumnType::Integer),
 ];
 
-/// The columns of SHOW MOUNTS, USE and MOUNT.
+/// The columns of SHOW MOUNTS and MOUNT. USE answers no rows, so that what follows it in a script stands alone.
 pub const MOUNT_COLUMNS: NamedColumns<8> = [
     ("name", ColumnType::Text),
     ("path", ColumnType::Text),
