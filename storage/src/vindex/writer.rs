@@ -281,6 +281,19 @@ impl VindexWriter {
         Ok(writer)
     }
 
+    /// Whether a destination may be written to as things are now; [`VindexWriter::create`] asks the
+    /// same again.
+    ///
+    /// # Errors
+    /// `DestinationExists` and `DestinationIsNotAVindex`, as [`VindexWriter::create`].
+    pub fn check_destination(
+        files: &Arc<dyn Files>,
+        destination: &Path,
+        overwrite: bool,
+    ) -> Result<()> {
+        check_destination(files, destination, overwrite)
+    }
+
     /// Whether a tensor is complete already, from an interrupted run or from this one.
     pub fn has(&self, file: &str, key: &TensorKey) -> bool {
         self.keys.get(key).is_some_and(|found| found == file)
