@@ -31,7 +31,7 @@ pub enum Prompt {
 pub struct Request {
     /// What to continue.
     pub prompt: Prompt,
-    /// The most tokens to make.
+    /// The most tokens to make; 0 makes as many as the context has room for.
     pub tokens_max: u32,
     /// How tokens are chosen.
     pub sampler: SamplerOptions,
@@ -107,7 +107,8 @@ pub fn generate(
     };
     let context_max = model.architecture().context_max;
     let room = context_max - prompt.len();
-    let most = room.min(request.tokens_max as usize);
+    let wanted = if request.tokens_max == 0 { TOKENS_MAX } else { request.tokens_max } as usize;
+    let most = room.min(wanted);
     let ends = end_tokens(model)?;
     let began = Instant::now();
     let ffn = DenseFfn;
@@ -138,7 +139,7 @@ pub fn generate(
         if generated < most {
             run.decode(token, cancel)?;
             model.check()?;
-        } else if most == room && room < request.tokens_max as usize {
+        } else if most == room && room < wanted {
             reason = Reason::Context;
         }
     }
@@ -158,8 +159,8 @@ pub fn generate(
 
 fn check(request: &Request) -> Result<(), Failure> {
     let invalid = |message: String| Err(Failure::new(code::INVALID_PARAMETER, message));
-    if request.tokens_max == 0 || request.tokens_max > TOKENS_MAX {
-        return invalid(format!("{} tokens: from 1 to {TOKENS_MAX}", request.tokens_max));
+    if request.tokens_max > TOKENS_MAX {
+        return invalid(format!("{} tokens: at most {TOKENS_MAX}", request.tokens_max));
     }
     if request.stop.len() > STOPS_MAX || request.stop.iter().any(String::is_empty) {
         return invalid(format!("at most {STOPS_MAX} stop strings, none of them empty"));
