@@ -1,6 +1,6 @@
 //! Checkpoints of random weights, of any size: for statements that take long, and for layers with
-//! few features. They belong to the Llama family, tie their embeddings, and know the words
-//! `Word1`, `Word2` …
+//! few features. They belong to the Llama family, tie their embeddings, and know the words `Word3`,
+//! `Word4` … and, from number 203 on, words of other scripts among them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -86,9 +86,18 @@ pub fn prompt(words: usize) -> String {
     (0..words).map(|word| format!("Word{} ", word % 200 + 3)).collect()
 }
 
+/// The word of a token.
+fn word(id: usize) -> String {
+    match (id, id % 3) {
+        (203.., 0) => format!("Größe{id}"),
+        (203.., 1) => format!("東京{id}"),
+        _ => format!("Word{id}"),
+    }
+}
+
 fn tokenizer(vocabulary: usize) -> String {
     let mut words: serde_json::Map<String, serde_json::Value> =
-        (3..vocabulary).map(|id| (format!("Word{id}"), id.into())).collect();
+        (3..vocabulary).map(|id| (word(id), id.into())).collect();
     for (id, name) in ["<unk>", "<s>", "</s>"].into_iter().enumerate() {
         words.insert(name.to_owned(), id.into());
     }
