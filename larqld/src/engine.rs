@@ -282,7 +282,7 @@ impl Engine {
     /// `INVALID_PARAMETER` for a name that USE could not find, `EXISTS` when the name stands for
     /// another directory; as [`Model::open`]; when the catalog cannot be written.
     pub fn mount(&self, path: &Path, name: &str, cancel: &Cancel) -> Result<Arc<Mounted>, Failure> {
-        if name.is_empty() || paths::looks_like_path(name) || name.chars().any(char::is_control) {
+        if !paths::is_mount_name(name) {
             return Err(Failure::new(
                 code::INVALID_PARAMETER,
                 format!("{name:?} is no mount's name"),
@@ -354,10 +354,7 @@ impl Engine {
     /// # Errors
     /// When it is neither, or the directory may not be opened by that caller.
     pub fn find_model(&self, reference: &str, from: &Place<'_>) -> Result<Arc<Mounted>, Failure> {
-        let by_name = match paths::looks_like_path(reference) {
-            true => None,
-            false => Some(self.mounted(reference)),
-        };
+        let by_name = paths::is_mount_name(reference).then(|| self.mounted(reference));
         match by_name {
             Some(Ok(mounted)) => return Ok(mounted),
             // A mount that is remembered and cannot be read says so, rather than "no such file".

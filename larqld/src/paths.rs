@@ -9,6 +9,11 @@ pub fn looks_like_path(reference: &str) -> bool {
     reference.contains('/') || reference.starts_with('.')
 }
 
+/// Whether a text can be a mount's name: not empty, no path, no control characters.
+pub fn is_mount_name(text: &str) -> bool {
+    !text.is_empty() && !looks_like_path(text) && !text.chars().any(char::is_control)
+}
+
 /// The name that a directory is mounted under unless the user chooses one: its last component
 /// without the extension `.vindex`.
 pub fn stem(path: &Path) -> String {

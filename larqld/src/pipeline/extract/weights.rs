@@ -166,10 +166,10 @@ impl<'a> Job<'a> {
                 write_converted(out, tensor.bytes, *source, *stored, cancel)
             }
         };
-        match writer.tensor(file, record, write) {
-            Err(_) if cancel.check().is_err() => Err(Failure::cancelled()),
-            result => Ok(result?),
-        }
+        let written = writer.tensor(file, record, write);
+        // A cancelled write looks like a failed one; the reason is the cancel's.
+        self.cancel.check()?;
+        Ok(written?)
     }
 }
 
