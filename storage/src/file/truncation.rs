@@ -176,13 +176,13 @@ fn replace_lost_pages(address: usize) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-unsafe fn errno_location() -> *mut i32 {
+fn errno_location() -> *mut i32 {
     // SAFETY: no preconditions.
     unsafe { libc::__errno_location() }
 }
 
 #[cfg(not(target_os = "linux"))]
-unsafe fn errno_location() -> *mut i32 {
+fn errno_location() -> *mut i32 {
     // SAFETY: no preconditions.
     unsafe { libc::__error() }
 }
