@@ -1,6 +1,7 @@
 //! What EXTRACT learns about features: output tokens, input tokens, score statistics.
 
 use larql_compute::browse::{score_statistics, top_tokens};
+use larql_compute::cpu::{Cancel, Cancelled};
 use larql_compute::model::Role;
 use larql_compute::quant::MatrixView;
 use larql_storage::vindex::down_meta::{self, FeatureRecord};
@@ -99,7 +100,7 @@ impl<'a> Job<'a> {
         unembedding: &MatrixView<'_>,
     ) -> Result<Vec<FeatureRecord>, Failure> {
         let down = self.matrix(Role::Down, Some(layer))?;
-        let transposed = transpose(&down);
+        let transposed = transpose(&down, self.cancel)?;
         let features = MatrixView::from_f32(down.columns(), down.rows(), &transposed)
             .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
         let tokens =
@@ -149,12 +150,13 @@ impl<'a> Job<'a> {
 }
 
 /// All columns of a matrix as rows.
-fn transpose(view: &MatrixView<'_>) -> Vec<f32> {
+fn transpose(view: &MatrixView<'_>, cancel: &Cancel) -> Result<Vec<f32>, Cancelled> {
     let mut transposed = vec![0.0; view.rows() * view.columns()];
     let width = TRANSPOSE_FEATURES * view.rows();
     for (index, block) in transposed.chunks_mut(width.max(1)).enumerate() {
+        cancel.check()?;
         let first = index * TRANSPOSE_FEATURES;
         transpose_columns(view, first..first + block.len() / view.rows(), block);
     }
-    transposed
+    Ok(transposed)
 }
