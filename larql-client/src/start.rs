@@ -110,10 +110,10 @@ impl Access {
         let began = Instant::now();
         loop {
             match self.connect_once().await {
-                Err(ConnectError::Handshake { .. })
-                    if data_dir_of(&self.target).is_some()
-                        && began.elapsed() < LEAVING_TIME_MAX =>
-                {
+                Err(
+                    ConnectError::Handshake { .. }
+                    | ConnectError::Unreachable { nobody_listens: false, .. },
+                ) if data_dir_of(&self.target).is_some() && began.elapsed() < LEAVING_TIME_MAX => {
                     tokio::time::sleep(POLL).await;
                 }
                 ended => return ended,
