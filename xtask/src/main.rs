@@ -100,6 +100,9 @@ fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
 fn test(filter: &[String]) -> anyhow::Result<()> {
     // Whole-system tests start the real programs, so these are built first.
     build(false)?;
+    if filter.is_empty() {
+        run(cargo().args(["test", "--workspace", "--locked", "--doc"]))?;
+    }
     let nextest =
         cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     if nextest {
@@ -111,9 +114,6 @@ fn test(filter: &[String]) -> anyhow::Result<()> {
         run(cargo()
             .args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"])
             .args(filter))?;
-    }
-    if filter.is_empty() {
-        run(cargo().args(["test", "--workspace", "--locked", "--doc"]))?;
     }
     Ok(())
 }
