@@ -274,7 +274,7 @@ fn describe(
 /// Words of the vocabulary, evenly spaced, that stand in a string as they are.
 fn some_words(model: &Model) -> Result<Vec<Arc<str>>, Failure> {
     let tokenizer = model.tokenizer()?;
-    let plain = |word: &Arc<str>| is_content(word) && word.chars().all(char::is_alphabetic);
+    let plain = |word: &Arc<str>| is_content(word) && word.chars().all(char::is_alphanumeric);
     let all: Vec<Arc<str>> = (0..model.architecture().vocabulary_size as u32)
         .map(|id| tokenizer.word(id))
         .filter(plain)
