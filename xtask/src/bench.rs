@@ -45,7 +45,8 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         model(&daemon, &mut table, "1B shape, f16 checkpoint", &source, arguments.runs, false)?;
         let part = daemon.data.join("part.vindex");
         extraction(&daemon, &mut table, "1B shape, 2 of 16 layers", &source, &part, "LAYERS 0-1")?;
-        browse(&daemon, &mut table, "1B shape, 2 layers", &part, arguments.runs)?;
+        // DESCRIBE reads the knowledge band, which these layers have no part in.
+        gate_scan(&daemon, &mut table, "1B shape, 2 layers", &part, arguments.runs)?;
         mount(&daemon, &mut table, "1B shape, 2 layers", &part, arguments.runs)?;
     }
     drop(daemon);
@@ -284,23 +285,27 @@ fn model(
         String::new(),
     );
     if vindex {
-        browse(daemon, table, name, path, runs)?;
+        gate_scan(daemon, table, name, path, runs)?;
+        describe(daemon, table, name, path, runs)?;
         mount(daemon, table, name, path, runs)?;
     }
     Ok(())
 }
 
-fn browse(
+/// Milliseconds of a bench's object at one of its quantiles.
+fn ms(json: &Value, of: &str, at: &str) -> f64 {
+    json[of][at].as_f64().unwrap_or(f64::NAN)
+}
+
+fn gate_scan(
     daemon: &Daemon,
     table: &mut Table,
     name: &str,
     path: &Path,
     runs: u32,
 ) -> anyhow::Result<()> {
-    let path = path.display().to_string();
-    let runs = runs.to_string();
+    let (path, runs) = (path.display().to_string(), runs.to_string());
     let scan = daemon.json(&["bench", "gate-scan", &path, "--runs", &runs, "--json"])?;
-    let ms = |json: &Value, of: &str, at: &str| json[of][at].as_f64().unwrap_or(f64::NAN);
     table.row(
         &format!("gate scan of one layer, {name}"),
         format!("{:.3} ms", ms(&scan, "ms_per_scan", "median")),
@@ -311,6 +316,17 @@ fn browse(
             scan["probed_gb_per_s"].as_f64().unwrap_or(f64::NAN)
         ),
     );
+    Ok(())
+}
+
+fn describe(
+    daemon: &Daemon,
+    table: &mut Table,
+    name: &str,
+    path: &Path,
+    runs: u32,
+) -> anyhow::Result<()> {
+    let (path, runs) = (path.display().to_string(), runs.to_string());
     let describe = daemon.json(&["bench", "describe", &path, "--runs", &runs, "--json"])?;
     table.row(
         &format!("DESCRIBE, {name}"),
