@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::cost::CostConstants;
+use crate::physical::plan::Quantisation;
 pub use crate::settings::Settings;
-use crate::syntax::ast::{Extract, ExtractDtype, ExtractLevel, Statement};
+use crate::syntax::ast::{Extract, ExtractDtype, ExtractLevel, ExtractQuant, Statement};
 use crate::syntax::{Span, Spanned};
 
 /// What is mounted, and what the session chose.
@@ -60,6 +61,10 @@ pub trait Mount: Send + Sync + fmt::Debug {
     /// The type in which the weights are stored: `f16`, `f32` or `source`.
     fn stored_type(&self) -> &str {
         "f16"
+    }
+    /// The block format that an EXTRACT gave the matrices.
+    fn quantisation(&self) -> Option<Quantisation> {
+        None
     }
 }
 
@@ -157,6 +162,8 @@ pub struct Extraction {
     pub level: String,
     /// The type in which weights are stored: `f16`, `f32` or `source`.
     pub stored_type: String,
+    /// The block format of the matrices.
+    pub quantisation: Option<Quantisation>,
     /// Whether a vindex is at the destination.
     pub overwrite: bool,
 }
@@ -169,6 +176,7 @@ impl Extraction {
             destination: mount.destination_hint(),
             level: mount.level().to_owned(),
             stored_type: mount.stored_type().to_owned(),
+            quantisation: mount.quantisation(),
             overwrite: mount.kind() == MountKind::Vindex,
         }
     }
@@ -189,6 +197,14 @@ impl Extraction {
             "source" => Some(ExtractDtype::Source),
             _ => None,
         };
+        let at = |quant| Spanned::new(quant, Span::default());
+        let quant = self.quantisation.map(|quantisation| match quantisation {
+            Quantisation::Q4K { .. } => ExtractQuant::Q4K,
+            Quantisation::Q8_0 => ExtractQuant::Q8_0,
+            Quantisation::Fp4 => ExtractQuant::Fp4,
+            Quantisation::Fp8 => ExtractQuant::Fp8,
+        });
+        let down_q4k = self.quantisation == Some(Quantisation::Q4K { down_q4k: true });
         let extract = Extract {
             source: literal(&self.source),
             destination: literal(&self.destination),
@@ -196,6 +212,9 @@ impl Extraction {
             layers: None,
             level,
             dtype,
+            quant: quant.map(at),
+            down_q4k: down_q4k.then(|| Spanned::new((), Span::default())),
+            drop_gate_vectors: None,
             without_labels: false,
             overwrite: self.overwrite,
             resume: false,

@@ -359,24 +359,31 @@ fn lifecycle() -> BoxedStrategy<Statement> {
         ExtractLevel::Weights,
     ]);
     let dtype = select(vec![ExtractDtype::F16, ExtractDtype::F32, ExtractDtype::Source]);
+    let quant =
+        select(vec![ExtractQuant::Q4K, ExtractQuant::Q8_0, ExtractQuant::Fp4, ExtractQuant::Fp8]);
     let extract = (
         (literal(), literal(), option::of(vec(component, 1..4)), option::of(range())),
-        (option::of(level), option::of(dtype), any::<[bool; 3]>()),
+        (option::of(level), option::of(dtype), option::of(quant), any::<[bool; 5]>()),
     )
-        .prop_map(|((source, destination, components, layers), (level, dtype, flags))| {
-            let [without_labels, overwrite, resume] = flags;
-            Statement::Extract(Box::new(Extract {
-                source,
-                destination,
-                components,
-                layers,
-                level,
-                dtype,
-                without_labels,
-                overwrite,
-                resume,
-            }))
-        });
+        .prop_map(
+            |((source, destination, components, layers), (level, dtype, quant, flags))| {
+                let [down, drop, without_labels, overwrite, resume] = flags;
+                Statement::Extract(Box::new(Extract {
+                    source,
+                    destination,
+                    components,
+                    layers,
+                    level,
+                    dtype,
+                    quant: quant.map(at),
+                    down_q4k: flag(down),
+                    drop_gate_vectors: flag(drop),
+                    without_labels,
+                    overwrite,
+                    resume,
+                }))
+            },
+        );
     let format = select(vec![CompileFormat::Safetensors, CompileFormat::Gguf]);
     let conflict = select(vec![
         CompileConflict::LastWins,

@@ -20,6 +20,7 @@ fn header() -> ManifestHeader {
         model: "Ätlas".to_owned(),
         family: "gemma3".to_owned(),
         level: "browse".to_owned(),
+        quantisation: None,
         dtype: "f16".to_owned(),
         base_hash: "cd".repeat(32),
         source: Source {

@@ -79,6 +79,9 @@ pub(super) enum Command {
     /// Turn a checkpoint into a vindex
     #[command(visible_alias = "extract-index")]
     Extract(Extract),
+    /// Turn files of other programs into a vindex
+    #[command(subcommand)]
+    Convert(Convert),
     /// Check every byte of a vindex against its checksums
     Verify {
         /// The vindex directory
@@ -158,9 +161,31 @@ pub(super) enum Dtype {
     Source,
 }
 
+/// The block format of a vindex's matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Quant {
+    /// Q4_K, with Q6_K for down, value, embeddings and unembedding
+    #[value(name = "q4k", alias = "q4_k")]
+    Q4K,
+    /// Q8_0
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// FP4 gates and ups, FP8 downs
+    Fp4,
+    /// FP8 gates, ups and downs
+    Fp8,
+}
+
+/// Ways to turn one kind of file into another.
+#[derive(Debug, Subcommand)]
+pub(super) enum Convert {
+    /// A GGUF file into a vindex: extract, by its other name
+    GgufToVindex(Extract),
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Extract {
-    /// The checkpoint directory
+    /// The checkpoint: a directory, a .safetensors file or a .gguf file
     pub(super) source: String,
     /// The vindex directory to write
     #[arg(short, long, value_name = "DST")]
@@ -177,6 +202,15 @@ pub(super) struct Extract {
     /// Short for --dtype f32
     #[arg(long, conflicts_with = "dtype")]
     pub(super) f32: bool,
+    /// Quantise the matrices to this block format; --dtype is then the type of the rest
+    #[arg(long, value_enum)]
+    pub(super) quant: Option<Quant>,
+    /// With --quant q4k: down vectors as Q4_K too
+    #[arg(long)]
+    pub(super) down_q4k: bool,
+    /// With --quant q4k: keep no second copy of the gate vectors for browsing (there is none anyway)
+    #[arg(long)]
+    pub(super) drop_gate_vectors: bool,
     /// Only these layers, both ends included
     #[arg(long, value_name = "A-B", value_parser = layers)]
     pub(super) layers: Option<(u32, u32)>,

@@ -3,7 +3,7 @@
 //! Every text from the command line enters through [`quote`] or
 //! [`mount_name`].
 
-use super::args::{Command, Dev, Dtype, Extract, Level, Walk};
+use super::args::{Command, Convert, Dev, Dtype, Extract, Level, Quant, Walk};
 use crate::quote::{mount_name, quote};
 use crate::shell::render::Message;
 
@@ -13,7 +13,9 @@ use crate::shell::render::Message;
 /// A usage message if a name is none, or the command is no statement.
 pub(super) fn statement(command: &Command) -> Result<String, Message> {
     Ok(match command {
-        Command::Extract(extract) => self::extract(extract),
+        Command::Extract(extract) | Command::Convert(Convert::GgufToVindex(extract)) => {
+            self::extract(extract)
+        }
         Command::Verify { vindex } => format!("VERIFY VINDEX {}", quote(vindex)),
         Command::Mount { path, name: None } => format!("MOUNT {}", quote(path)),
         Command::Mount { path, name: Some(alias) } => {
@@ -51,7 +53,16 @@ fn extract(extract: &Extract) -> String {
         Some(Dtype::Source) => " DTYPE SOURCE",
         None => "",
     });
+    statement.push_str(match extract.quant {
+        Some(Quant::Q4K) => " QUANT Q4K",
+        Some(Quant::Q8_0) => " QUANT Q8_0",
+        Some(Quant::Fp4) => " QUANT FP4",
+        Some(Quant::Fp8) => " QUANT FP8",
+        None => "",
+    });
     for (asked, words) in [
+        (extract.down_q4k, " DOWN Q4K"),
+        (extract.drop_gate_vectors, " DROP GATE VECTORS"),
         (extract.resume, " RESUME"),
         (extract.overwrite, " OVERWRITE"),
         (extract.no_labels, " WITHOUT LABELS"),
@@ -90,6 +101,18 @@ mod tests {
             (
                 "extract m -o v --level attention --dtype source",
                 "EXTRACT MODEL \"m\" INTO \"v\" WITH ATTENTION DTYPE SOURCE",
+            ),
+            (
+                "extract m -o v --quant q4k --down-q4k --drop-gate-vectors",
+                "EXTRACT MODEL \"m\" INTO \"v\" WITH INFERENCE QUANT Q4K DOWN Q4K DROP GATE VECTORS",
+            ),
+            (
+                "convert gguf-to-vindex m.gguf -o v --dtype source",
+                "EXTRACT MODEL \"m.gguf\" INTO \"v\" WITH INFERENCE DTYPE SOURCE",
+            ),
+            (
+                "convert gguf-to-vindex m.gguf -o v --quant q8_0",
+                "EXTRACT MODEL \"m.gguf\" INTO \"v\" WITH INFERENCE QUANT Q8_0",
             ),
             ("verify v", "VERIFY VINDEX \"v\""),
             ("mount v", "MOUNT \"v\""),

@@ -30,6 +30,7 @@ impl Operator for Extract {
             components: plan.components,
             layers: plan.layers,
             dtype: plan.dtype,
+            quantisation: plan.quantisation,
             overwrite: plan.overwrite,
             resume: plan.resume,
         };

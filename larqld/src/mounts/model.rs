@@ -9,6 +9,7 @@ use larql_compute::cpu::Cancel;
 use larql_compute::model::{Architecture, Matrix, Orientation, Role, Weights};
 use larql_compute::quant::{Dtype, MatrixView, to_f32};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
+use larql_planner::physical::plan::Quantisation;
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::file::Files;
 use larql_storage::vindex::{DownMeta, GateMeta, Layout, TensorKey, Vindex};
@@ -271,6 +272,16 @@ impl Model {
         }
     }
 
+    /// The block format that EXTRACT gave the matrices.
+    pub fn quantisation(&self) -> Option<Quantisation> {
+        match &self.source {
+            Source::Vindex(vindex) => {
+                vindex.manifest().quantisation.as_deref().and_then(Quantisation::from_name)
+            }
+            Source::Checkpoint(_) => None,
+        }
+    }
+
     /// The same model, whose weights are known to come from the checkpoint at `path`.
     #[must_use]
     pub fn extracted_from(mut self, path: Option<PathBuf>) -> Self {
@@ -346,6 +357,7 @@ impl Model {
             destination: self.path.display().to_string(),
             level: self.level().to_owned(),
             stored_type: self.weights_type().to_owned(),
+            quantisation: self.quantisation(),
             overwrite: self.kind() == Kind::Vindex,
         };
         let hint = extraction.statement_that_adds(missing);

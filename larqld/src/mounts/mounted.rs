@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larql_planner::catalog::{Bands, Component, Mount, MountKind};
+use larql_planner::physical::plan::Quantisation;
 
 use super::{Kind, Model};
 
@@ -90,6 +91,10 @@ impl Mount for Mounted {
 
     fn stored_type(&self) -> &str {
         self.model.weights_type()
+    }
+
+    fn quantisation(&self) -> Option<Quantisation> {
+        self.model.quantisation()
     }
 
     fn destination_hint(&self) -> String {

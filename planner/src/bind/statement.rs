@@ -16,10 +16,13 @@ use crate::logical::plan::{
 };
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, ExplainInfer, Extract, FeatureColumn, FfnPath, Infer,
-    Level, Operator, QueryVector, RELATION_COUNT_INPUT, Use,
+    Level, Operator, Quantisation, QueryVector, RELATION_COUNT_INPUT, Use,
 };
 use crate::planned::Role;
-use crate::syntax::ast::{self, Band, LayerChoice, Show, Statement, Text, TextOperand, WalkMode};
+use crate::syntax::ast::{
+    self, Band, ExtractComponent, ExtractQuant, LayerChoice, Show, Statement, Text, TextOperand,
+    WalkMode,
+};
 use crate::syntax::{Span, Spanned};
 use crate::value::ColumnType;
 
@@ -116,7 +119,7 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             command(Plan::leaf(Operator::Unmount { name }, &[]), "UNMOUNT", Role::Admin)
         }
         Statement::Extract(request) => {
-            let operator = Operator::Extract(extract(request));
+            let operator = Operator::Extract(extract(request)?);
             command(Plan::leaf(operator, &EXTRACT_COLUMNS), "EXTRACT", Role::Admin)
         }
         Statement::VerifyVindex(path) => {
@@ -508,23 +511,59 @@ fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError
     Ok(Bound { plan, tag: "USE", required_role, mount: None })
 }
 
-fn extract(request: &ast::Extract) -> Extract {
-    Extract {
+fn extract(request: &ast::Extract) -> Result<Extract, BindError> {
+    let level = match request.level {
+        None => Level::Browse,
+        Some(ast::ExtractLevel::Attention) => Level::Attention,
+        Some(ast::ExtractLevel::Inference) => Level::Inference,
+        Some(ast::ExtractLevel::All | ast::ExtractLevel::Weights) => Level::All,
+    };
+    Ok(Extract {
         source: request.source.value.clone(),
         destination: request.destination.value.clone(),
-        level: match request.level {
-            None => Level::Browse,
-            Some(ast::ExtractLevel::Attention) => Level::Attention,
-            Some(ast::ExtractLevel::Inference) => Level::Inference,
-            Some(ast::ExtractLevel::All | ast::ExtractLevel::Weights) => Level::All,
-        },
+        level,
         components: request.components.clone(),
         layers: request.layers.as_ref().map(|range| (range.value.first, range.value.last)),
         dtype: request.dtype.unwrap_or(ast::ExtractDtype::F16),
+        quantisation: quantisation(request, level)?,
+        drop_gate_vectors: request.drop_gate_vectors.is_some(),
         labels: !request.without_labels,
         overwrite: request.overwrite,
         resume: request.resume,
+    })
+}
+
+/// What QUANT asks for. Options that would change nothing without it are refused.
+fn quantisation(request: &ast::Extract, level: Level) -> Result<Option<Quantisation>, BindError> {
+    let quant = request.quant.map(|quant| quant.value);
+    let refuse = |what: &str, flag: ast::Flag, hint: &str| {
+        let span = flag.map(|flag| flag.span);
+        Err(BindError::Meaningless { what: what.to_owned(), span, hint: hint.to_owned() })
+    };
+    if quant != Some(ExtractQuant::Q4K) {
+        let hint = "add QUANT Q4K, or leave it out";
+        if request.down_q4k.is_some() {
+            return refuse("DOWN Q4K goes with QUANT Q4K only", request.down_q4k, hint);
+        }
+        if request.drop_gate_vectors.is_some() {
+            let flag = request.drop_gate_vectors;
+            return refuse("DROP GATE VECTORS goes with QUANT Q4K only", flag, hint);
+        }
     }
+    let holds_down = request
+        .components
+        .as_ref()
+        .is_none_or(|components| components.contains(&ExtractComponent::FfnDown));
+    if request.down_q4k.is_some() && !(holds_down && level >= Level::Inference) {
+        let hint = "extract FFN_DOWN and WITH INFERENCE, or leave it out";
+        return refuse("no down vectors are stored that could be Q4K", request.down_q4k, hint);
+    }
+    Ok(quant.map(|quant| match quant {
+        ExtractQuant::Q4K => Quantisation::Q4K { down_q4k: request.down_q4k.is_some() },
+        ExtractQuant::Q8_0 => Quantisation::Q8_0,
+        ExtractQuant::Fp4 => Quantisation::Fp4,
+        ExtractQuant::Fp8 => Quantisation::Fp8,
+    }))
 }
 
 fn setting_name(name: &Spanned<String>) -> Result<&'static str, BindError> {

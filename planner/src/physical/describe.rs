@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::plan::{Explain, Extract, FfnPath, Operator, QueryVector, SortKey, Use};
+use super::plan::{Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use};
 use crate::bind::expression::Expression;
 use crate::layers::Slot;
 use crate::syntax::print::quoted;
@@ -160,6 +160,8 @@ fn extract_detail(detail: &mut Detail, extract: &Extract) {
     detail.add(format_args!("{} into {}", Quoted(&extract.source), Quoted(&extract.destination)));
     detail.add(format_args!("level {}", extract.level.name()));
     detail.add(format_args!("dtype {}", extract.dtype.to_string().to_lowercase()));
+    detail.add_optional("quant", extract.quantisation.map(Quantisation::name).as_ref());
+    detail.add_if(extract.drop_gate_vectors, "drop gate vectors");
     if let Some((first, last)) = extract.layers {
         detail.add(format_args!("layers {first}-{last}"));
     }

@@ -474,8 +474,12 @@ pub struct Extract {
     pub components: Option<Vec<ExtractComponent>>,
     /// Only these layers, first and last inclusive. Checked against the checkpoint when it is open.
     pub layers: Option<(u32, u32)>,
-    /// The type of the written weights.
+    /// The type of the written weights, of those that `quantisation` leaves where it is given.
     pub dtype: ExtractDtype,
+    /// The block format of the matrices.
+    pub quantisation: Option<Quantisation>,
+    /// The gate vectors need not be kept a second time for browsing.
+    pub drop_gate_vectors: bool,
     /// Learn labels afterwards where the level allows it.
     pub labels: bool,
     /// Replace an existing vindex.
@@ -510,6 +514,50 @@ impl Level {
 }
 
 pub use crate::syntax::ast::{ExtractComponent, ExtractDtype};
+
+/// The block format of an extraction's matrices. Which matrix gets which type is the extraction's
+/// own table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quantisation {
+    /// `q4k`: Q4_K, and Q6_K where it matters more.
+    Q4K {
+        /// Down is Q4_K too.
+        down_q4k: bool,
+    },
+    /// `q8_0`
+    Q8_0,
+    /// `fp4`: FP4 gates and ups, FP8 downs.
+    Fp4,
+    /// `fp8`
+    Fp8,
+}
+
+impl Quantisation {
+    /// Every one there is.
+    pub const ALL: [Self; 5] = [
+        Self::Q4K { down_q4k: false },
+        Self::Q4K { down_q4k: true },
+        Self::Q8_0,
+        Self::Fp4,
+        Self::Fp8,
+    ];
+
+    /// The name, as in manifests and plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q4K { down_q4k: false } => "q4k",
+            Self::Q4K { down_q4k: true } => "q4k down q4k",
+            Self::Q8_0 => "q8_0",
+            Self::Fp4 => "fp4",
+            Self::Fp8 => "fp8",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|quantisation| quantisation.name() == name)
+    }
+}
 
 /// One sort key over the child's columns.
 #[derive(Debug, Clone, PartialEq)]

@@ -309,6 +309,12 @@ pub struct Extract {
     pub level: Option<ExtractLevel>,
     /// `DTYPE …`
     pub dtype: Option<ExtractDtype>,
+    /// `QUANT …`
+    pub quant: Option<Spanned<ExtractQuant>>,
+    /// `DOWN Q4K`
+    pub down_q4k: Flag,
+    /// `DROP GATE VECTORS`
+    pub drop_gate_vectors: Flag,
     /// `WITHOUT LABELS`
     pub without_labels: bool,
     /// `OVERWRITE`
@@ -356,6 +362,19 @@ pub enum ExtractDtype {
     F32,
     /// `SOURCE`: as in the checkpoint.
     Source,
+}
+
+/// The block format after `QUANT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExtractQuant {
+    /// `Q4K`, also `Q4_K`
+    Q4K,
+    /// `Q8_0`
+    Q8_0,
+    /// `FP4`
+    Fp4,
+    /// `FP8`
+    Fp8,
 }
 
 /// `COMPILE`

@@ -188,6 +188,7 @@ words_of! {
         Attention "ATTENTION", Inference "INFERENCE", All "ALL", Weights "WEIGHTS",
     }
     ExtractDtype { F16 "F16", F32 "F32", Source "SOURCE" }
+    ExtractQuant { Q4K "Q4K", Q8_0 "Q8_0", Fp4 "FP4", Fp8 "FP8" }
     CompileFormat { Safetensors "SAFETENSORS", Gguf "GGUF" }
     CompileConflict {
         LastWins "LAST_WINS", HighestConfidence "HIGHEST_CONFIDENCE", Fail "FAIL",
@@ -350,6 +351,9 @@ impl Display for Extract {
         Clause("LAYERS", &self.layers).fmt(formatter)?;
         Clause("WITH", &self.level).fmt(formatter)?;
         Clause("DTYPE", &self.dtype).fmt(formatter)?;
+        Clause("QUANT", &self.quant).fmt(formatter)?;
+        Words("DOWN Q4K", self.down_q4k.is_some()).fmt(formatter)?;
+        Words("DROP GATE VECTORS", self.drop_gate_vectors.is_some()).fmt(formatter)?;
         Words("WITHOUT LABELS", self.without_labels).fmt(formatter)?;
         Words("OVERWRITE", self.overwrite).fmt(formatter)?;
         Words("RESUME", self.resume).fmt(formatter)

@@ -26,6 +26,9 @@ pub struct ManifestHeader {
     pub level: String,
     /// Requested precision of the weights: `f16`, `f32` or `source`.
     pub dtype: String,
+    /// Requested block format of the matrices, for example `q4k`; opaque to storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<String>,
     /// Identity of the base: SHA-256 over canonical weights, configuration and tokenizer.
     pub base_hash: String,
     /// Where the weights came from.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{Architecture, Role, TensorSpec};
 use larql_compute::quant::Dtype;
-use larql_planner::physical::plan::{ExtractComponent, ExtractDtype, Level};
+use larql_planner::physical::plan::{ExtractComponent, ExtractDtype, Level, Quantisation};
 use larql_storage::checkpoint::{Checkpoint, Tensor};
 use larql_storage::file::Files;
 use larql_storage::vindex::{
@@ -58,6 +58,8 @@ pub struct Options {
     pub layers: Option<(u32, u32)>,
     /// In which type.
     pub dtype: ExtractDtype,
+    /// In which block format the matrices are.
+    pub quantisation: Option<Quantisation>,
     /// Replace an existing vindex.
     pub overwrite: bool,
     /// Continue an interrupted run.
@@ -95,6 +97,10 @@ pub fn extract(
     progress: &mut Progress<'_>,
 ) -> Result<Extracted, Failure> {
     // Before anything long is begun: the writer looks again when it takes the lock.
+    if let Some(quantisation) = options.quantisation {
+        let message = format!("QUANT {} is not supported yet", quantisation.name());
+        return Err(Failure::new(code::UNSUPPORTED_FORMAT, message).hint("leave it out"));
+    }
     VindexWriter::check_destination(files, &options.destination, options.overwrite)?;
     let checkpoint = Checkpoint::open(files, &options.source)?;
     let config = checkpoint.side_file("config.json")?.ok_or_else(|| {
@@ -336,6 +342,7 @@ impl<'a> Job<'a> {
             family: architecture.family().to_owned(),
             level: self.options.level.name().to_owned(),
             dtype: dtype_name(self.options.dtype).to_owned(),
+            quantisation: self.options.quantisation.map(|found| found.name().to_owned()),
             base_hash: base_hash.to_owned(),
             source: Source { name, files },
             layers: architecture.layers() as u32,

@@ -8,7 +8,7 @@ use std::iter::{Copied, Enumerate};
 use std::slice::Iter;
 
 use nom::error::{ErrorKind, ParseError};
-use nom::{IResult, Input, Needed};
+use nom::{IResult, Input, Needed, Parser};
 
 use crate::nearest_name::nearest;
 use crate::syntax::ast::{Flag, Literal, Name, Parameter, Text, TextOperand};
@@ -318,6 +318,16 @@ pub(super) fn one_of<'s, T: Copy, const N: usize>(
             }
         }
         Err(nom::Err::Error(Refusal(None)))
+    }
+}
+
+/// What a parser gives, with its place.
+pub(super) fn spanned<'s, T>(
+    mut parser: impl Parser<Cursor<'s>, Output = T, Error = Refusal>,
+) -> impl FnMut(Cursor<'s>) -> Parsed<'s, Spanned<T>> {
+    move |input| {
+        let (rest, value) = parser.parse(input)?;
+        Ok((rest, Spanned::new(value, input.span_until(rest))))
     }
 }
 

@@ -7,13 +7,14 @@ use nom::multi::{many0, separated_list1};
 use nom::sequence::preceded;
 
 use super::cursor::{
-    Cursor, Parsed, count, flag, keyword, keywords, layer, name, one_of, range, string, symbol,
+    Cursor, Parsed, count, flag, keyword, keywords, layer, name, one_of, range, spanned, string,
+    symbol,
 };
 use super::expression::expression;
 use super::pipeline;
 use crate::syntax::ast::{
     Compile, CompileConflict, CompileFormat, Diff, Extract, ExtractComponent, ExtractDtype,
-    ExtractLevel, Name, Reference, Statement, Use,
+    ExtractLevel, ExtractQuant, Name, Reference, Statement, Use,
 };
 use crate::syntax::keyword::Keyword;
 use crate::syntax::lexer::Symbol;
@@ -28,6 +29,9 @@ pub(super) fn extract(input: Cursor<'_>) -> Parsed<'_, Statement> {
         layers: None,
         level: None,
         dtype: None,
+        quant: None,
+        down_q4k: None,
+        drop_gate_vectors: None,
         without_labels: false,
         overwrite: false,
         resume: false,
@@ -52,6 +56,14 @@ pub(super) fn extract(input: Cursor<'_>) -> Parsed<'_, Statement> {
         (Keyword::F32, ExtractDtype::F32),
         (Keyword::Source, ExtractDtype::Source),
     ]);
+    let quant = one_of([
+        (Keyword::Q4K, ExtractQuant::Q4K),
+        (Keyword::Q4Underscore, ExtractQuant::Q4K),
+        (Keyword::Q8_0, ExtractQuant::Q8_0),
+        (Keyword::Fp4, ExtractQuant::Fp4),
+        (Keyword::Fp8, ExtractQuant::Fp8),
+    ]);
+    let q4k = one_of([(Keyword::Q4K, ()), (Keyword::Q4Underscore, ())]);
     let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::Components), components), |components| {
             extract.components = Some(components);
@@ -59,6 +71,11 @@ pub(super) fn extract(input: Cursor<'_>) -> Parsed<'_, Statement> {
         map(preceded(keyword(Keyword::Layers), range), |range| extract.layers = Some(range)),
         map(preceded(keyword(Keyword::With), level), |level| extract.level = Some(level)),
         map(preceded(keyword(Keyword::Dtype), dtype), |dtype| extract.dtype = Some(dtype)),
+        map(preceded(keyword(Keyword::Quant), spanned(quant)), |quant| extract.quant = Some(quant)),
+        map(spanned(preceded(keyword(Keyword::Down), q4k)), |down| extract.down_q4k = Some(down)),
+        map(spanned(keywords([Keyword::Drop, Keyword::Gate, Keyword::Vectors])), |drop| {
+            extract.drop_gate_vectors = Some(drop);
+        }),
         map(keywords([Keyword::Without, Keyword::Labels]), |()| extract.without_labels = true),
         map(keyword(Keyword::Overwrite), |_| extract.overwrite = true),
         map(keyword(Keyword::Resume), |_| extract.resume = true),
