@@ -4,7 +4,7 @@
 //! a tag means is decided once, by larqld, when a model is opened.
 //!
 //! - [`mod@file`]: the seam to the disk (mmap, memory, and a backend that fails on demand).
-//! - [`checkpoint`]: what others publish (safetensors today), read in place.
+//! - [`checkpoint`]: what others publish (safetensors, GGUF), read in place.
 //! - [`vindex`]: the directory that larqld mounts: its layout, reader, resumable writer, checks.
 //! - [`catalog`]: what is mounted, kept across restarts.
 //!

@@ -110,7 +110,9 @@ impl From<CheckpointError> for Failure {
             CheckpointError::NoSuchPath { .. } | CheckpointError::MissingFile { .. } => {
                 code::NO_SUCH_FILE
             }
-            CheckpointError::NoWeights { .. } | CheckpointError::NoIndex { .. } => {
+            CheckpointError::NoWeights { .. }
+            | CheckpointError::NoIndex { .. }
+            | CheckpointError::SeveralModels { .. } => {
                 code::UNSUPPORTED_FORMAT
             }
             CheckpointError::Io { source, .. } => io_code(source),

@@ -14,7 +14,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The directory holds no weights that are read here.
-    #[error("{} holds no weights: neither model.safetensors nor its index", .directory.display())]
+    #[error("{} holds no weights: neither .safetensors nor .gguf files", .directory.display())]
     NoWeights {
         /// The directory.
         directory: PathBuf,
@@ -25,6 +25,14 @@ pub enum CheckpointError {
         /// The directory.
         directory: PathBuf,
         /// Weight files in it.
+        count: usize,
+    },
+    /// Several GGUF models, and nothing says which is meant.
+    #[error("{} holds {count} GGUF models", .directory.display())]
+    SeveralModels {
+        /// The directory.
+        directory: PathBuf,
+        /// Models in it, each counted once however many files it has.
         count: usize,
     },
     /// A file is named that cannot lie in this directory.
@@ -76,14 +84,15 @@ impl CheckpointError {
         match self {
             Self::NoSuchPath { .. } => "check the path",
             Self::NoWeights { .. } => {
-                "name a directory with safetensors weights, as the hub lays it out"
+                "name a directory with safetensors weights, as the hub lays it out, or a .gguf file"
             }
             Self::NoIndex { .. } => "download model.safetensors.index.json too, or name one file",
+            Self::SeveralModels { .. } => "name one of its .gguf files",
             Self::FileName { .. } | Self::LinkOutside { .. } => {
                 "copy the files into one directory, and download the index again"
             }
             Self::MissingFile { .. } => "the download is incomplete: download it again",
-            Self::Damaged { .. } => "download the file again, or convert it to safetensors again",
+            Self::Damaged { .. } => "download the file again, or convert the model again",
             Self::Changed(_) => "restore the file and open the checkpoint again",
             Self::Io { .. } => "check that it is a readable regular file",
         }

@@ -1,7 +1,8 @@
-//! The hub's layout: which files of a directory are the weights, and which links they may be.
+//! Which files of a directory are the weights, as the hub lays them out, and which links they may be.
 
+use super::gguf::SplitName;
 use super::json::Entries;
-use super::{CheckpointError, Shard, TensorEntry};
+use super::{CheckpointError, CheckpointKind, Shard, TensorEntry};
 use crate::file::{FileKind, Files, Mapping, is_plain_name};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,8 @@ pub(super) enum WeightNames {
         /// Shard by tensor.
         weight_map: HashMap<String, String>,
     },
+    /// A GGUF file, or the parts of one, in order.
+    Gguf(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -44,9 +47,12 @@ pub(super) fn find_weights(
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new(".")).to_path_buf();
         let name = path.file_name().and_then(|name| name.to_str());
-        return match name.filter(|name| is_weights(name) && is_plain_name(name)) {
-            Some(name) => Ok((directory, WeightNames::Single(name.to_owned()))),
-            None => Err(CheckpointError::NoWeights { directory: path.to_path_buf() }),
+        return match name.filter(|name| is_plain_name(name)) {
+            Some(name) if is_safetensors(name) => {
+                Ok((directory, WeightNames::Single(name.to_owned())))
+            }
+            Some(name) if is_gguf(name) => Ok((directory, WeightNames::gguf(name))),
+            _ => Err(CheckpointError::NoWeights { directory: path.to_path_buf() }),
         };
     }
     let directory = path.to_path_buf();
@@ -61,12 +67,9 @@ pub(super) fn find_weights(
     } else if listed.contains(&INDEX) {
         read_index(files, &directory)?
     } else {
-        match listed
-            .iter()
-            .filter(|name| is_weights(name) && is_plain_name(name))
-            .collect::<Vec<_>>()[..]
-        {
-            [] => return Err(CheckpointError::NoWeights { directory }),
+        let plain = || listed.iter().filter(|name| is_plain_name(name));
+        match plain().filter(|name| is_safetensors(name)).collect::<Vec<_>>()[..] {
+            [] => find_gguf(&directory, plain().copied().filter(|name| is_gguf(name)))?,
             [single] => WeightNames::Single((*single).to_owned()),
             ref several => {
                 return Err(CheckpointError::NoIndex { directory, count: several.len() });
@@ -76,8 +79,35 @@ pub(super) fn find_weights(
     Ok((directory, names))
 }
 
-fn is_weights(name: &str) -> bool {
+fn is_safetensors(name: &str) -> bool {
     name.ends_with(".safetensors")
+}
+
+fn is_gguf(name: &str) -> bool {
+    name.ends_with(".gguf")
+}
+
+/// The one model among the GGUF files of a directory.
+fn find_gguf<'a>(
+    directory: &Path,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<WeightNames, CheckpointError> {
+    let directory = directory.to_path_buf();
+    let mut models: Vec<&str> = Vec::new();
+    for name in names {
+        let part = SplitName::parse(name);
+        // Names come sorted, so the parts of one model follow one another.
+        let before = models.last().and_then(|last| SplitName::parse(last));
+        let another = !part.zip(before).is_some_and(|(part, before)| part.is_beside(&before));
+        if another {
+            models.push(name);
+        }
+    }
+    match models[..] {
+        [] => Err(CheckpointError::NoWeights { directory }),
+        [single] => Ok(WeightNames::gguf(single)),
+        _ => Err(CheckpointError::SeveralModels { directory, count: models.len() }),
+    }
 }
 
 fn read_index(files: &Arc<dyn Files>, directory: &Path) -> Result<WeightNames, CheckpointError> {
@@ -90,7 +120,7 @@ fn read_index(files: &Arc<dyn Files>, directory: &Path) -> Result<WeightNames, C
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     let mut shards = BTreeSet::new();
     for (_, shard) in &entries {
-        if !is_plain_name(shard) || !is_weights(shard) {
+        if !is_plain_name(shard) || !is_safetensors(shard) {
             return Err(CheckpointError::FileName { file: path, name: shard.clone() });
         }
         if !shards.contains(shard) {
@@ -104,19 +134,28 @@ fn read_index(files: &Arc<dyn Files>, directory: &Path) -> Result<WeightNames, C
 }
 
 impl WeightNames {
+    /// A GGUF file with the parts beside it that its name speaks of.
+    fn gguf(name: &str) -> Self {
+        match SplitName::parse(name) {
+            Some(part) => Self::Gguf(part.all().collect()),
+            None => Self::Gguf(vec![name.to_owned()]),
+        }
+    }
+
+    /// The format of the files.
+    pub(super) fn kind(&self) -> CheckpointKind {
+        match self {
+            Self::Single(_) | Self::Sharded { .. } => CheckpointKind::Safetensors,
+            Self::Gguf(_) => CheckpointKind::Gguf,
+        }
+    }
+
     /// The weight files, sorted.
     pub(super) fn shards(&self) -> Vec<&str> {
         match self {
             Self::Single(name) => vec![name],
+            Self::Gguf(names) => names.iter().map(String::as_str).collect(),
             Self::Sharded { shards, .. } => shards.iter().map(String::as_str).collect(),
-        }
-    }
-
-    /// Number of weight files.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Single(_) => 1,
-            Self::Sharded { shards, .. } => shards.len(),
         }
     }
 
@@ -127,7 +166,8 @@ impl WeightNames {
         shards: &[Shard],
         mut tensors: Vec<TensorEntry>,
     ) -> Result<Vec<TensorEntry>, CheckpointError> {
-        let damaged = |problem| CheckpointError::Damaged { path: directory.join(INDEX), problem };
+        let file = directory.join(if let Self::Gguf(parts) = &self { &parts[0] } else { INDEX });
+        let damaged = |problem| CheckpointError::Damaged { path: file.clone(), problem };
         if let Self::Sharded { mut weight_map, .. } = self {
             let mut listed = 0;
             tensors.retain(|tensor| match weight_map.get(&tensor.name) {
@@ -145,7 +185,7 @@ impl WeightNames {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twins) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
             let [a, b] = [&twins[0], &twins[1]].map(|tensor| &shards[tensor.shard].name);
-            return Err(damaged(format!("{:?} is in {a} and in {b}, unlisted", twins[0].name)));
+            return Err(damaged(format!("{:?} is in {a} and in {b}", twins[0].name)));
         }
         Ok(tensors)
     }

@@ -1,12 +1,14 @@
 //! What others publish: a model's weights and the files beside them, read in place.
 //!
-//! A [`Checkpoint`] joins the weight files of a directory into one sorted list of tensors. Formats are
-//! files of this folder (`safetensors.rs` reads one file, `hub.rs` finds and joins them); each
-//! yields names, opaque format tags, shapes and byte ranges, checked against the file's length.
+//! A [`Checkpoint`] joins the weight files of a model into one sorted list of tensors. Each format
+//! (`safetensors.rs`, [`gguf`]) reads one file and yields names, opaque format tags, shapes and byte
+//! ranges, checked against the file's length; `hub.rs` finds the files and joins them.
 //!
 //! Nothing is trusted: a shard index names plain files in its own directory, a symbolic link leads
 //! nowhere but into the blob store of the hub's own cache, and no count costs memory before it was
 //! compared with the bytes that are there. Tensor data may lie at any address: bytes only.
+
+pub mod gguf;
 
 mod error;
 mod hub;
@@ -14,8 +16,10 @@ mod json;
 mod safetensors;
 
 pub use error::CheckpointError;
+pub use gguf::GgufMetadata;
 
 use crate::file::{Files, Mapping, is_plain_name};
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -34,6 +38,17 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// Sorted by name.
     tensors: Vec<TensorEntry>,
+    gguf: Option<GgufMetadata>,
+}
+
+/// The format of the weight files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointKind {
+    /// safetensors, single or in shards, with the hub's files beside them.
+    Safetensors,
+    /// GGUF, whole or in parts, with configuration and tokenizer in its metadata.
+    Gguf,
 }
 
 /// One weight file.
@@ -43,11 +58,30 @@ struct Shard {
     mapping: Arc<dyn Mapping>,
 }
 
+/// A tensor of one file; `range` lies inside its bytes.
+struct Found {
+    name: String,
+    /// The element format as the file calls it.
+    format: Cow<'static, str>,
+    /// Outermost first.
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// A stranger's name, quoted and short enough for a message.
+fn shorten(name: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    match name.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
 /// Where a tensor lies.
 #[derive(Debug)]
 struct TensorEntry {
     name: String,
-    format: String,
+    format: Cow<'static, str>,
     shape: Vec<usize>,
     shard: usize,
     range: Range<usize>,
@@ -58,7 +92,7 @@ struct TensorEntry {
 pub struct Tensor<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its element format as the file calls it: `F32`, `F16`, `BF16`, …
+    /// Its element format as the file calls it: `F32`, `F16`, `BF16`, `Q4_K`, …
     pub format: &'a str,
     /// Its dimensions, outermost first.
     pub shape: &'a [usize],
@@ -67,34 +101,60 @@ pub struct Tensor<'a> {
 }
 
 impl Checkpoint {
-    /// Opens a hub-layout directory, or a single `.safetensors` file.
+    /// Opens a hub-layout directory, or a single `.safetensors` or `.gguf` file.
     ///
-    /// Weights are `model.safetensors`, else the shards that `model.safetensors.index.json` names,
-    /// else the one `.safetensors` file there is.
+    /// The weights of a directory are `model.safetensors`, else the shards that
+    /// `model.safetensors.index.json` names, else the one `.safetensors` file there is, else the one
+    /// GGUF model. Of a GGUF model in parts (`NAME-00001-of-00003.gguf`) any part stands for all.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, each named; nothing is kept open.
     pub fn open(files: &Arc<dyn Files>, path: &Path) -> Result<Self, CheckpointError> {
         let (directory, names) = hub::find_weights(files, path)?;
-        let mut shards = Vec::with_capacity(names.len());
+        let mut shards = Vec::new();
         let mut tensors = Vec::new();
+        let mut metadata = Vec::new();
         for name in names.shards() {
+            let damaged =
+                |problem| CheckpointError::Damaged { path: directory.join(name), problem };
             let mapping = hub::map(files, &directory, name)?;
-            let found = safetensors::parse(mapping.bytes()).map_err(|problem| {
-                CheckpointError::Damaged { path: directory.join(name), problem }
-            })?;
+            let found = match names.kind() {
+                CheckpointKind::Safetensors => {
+                    safetensors::parse(mapping.bytes()).map_err(damaged)?
+                }
+                CheckpointKind::Gguf => {
+                    let (part, found) = gguf::parse(&mapping).map_err(damaged)?;
+                    metadata.push(part);
+                    found
+                }
+            };
             let shard = shards.len();
-            tensors.extend(found.into_iter().map(|tensor| TensorEntry {
-                name: tensor.name,
-                format: tensor.format,
-                shape: tensor.shape,
-                shard,
-                range: tensor.range,
+            tensors.extend(found.into_iter().map(|Found { name, format, shape, range }| {
+                TensorEntry { name, format, shape, shard, range }
             }));
             shards.push(Shard { name: name.to_owned(), mapping });
+        }
+        if names.kind() == CheckpointKind::Gguf {
+            gguf::check_parts(&metadata, tensors.len()).map_err(|(part, problem)| {
+                CheckpointError::Damaged { path: directory.join(&shards[part].name), problem }
+            })?;
         }
         let tensors = names.select(&directory, &shards, tensors)?;
         if tensors.is_empty() {
             return Err(CheckpointError::NoWeights { directory });
         }
-        Ok(Self { files: files.clone(), directory, shards, tensors })
+        let gguf = metadata.into_iter().next();
+        Ok(Self { files: files.clone(), directory, shards, tensors, gguf })
+    }
+
+    /// The format of the weight files.
+    pub fn kind(&self) -> CheckpointKind {
+        if self.gguf.is_some() { CheckpointKind::Gguf } else { CheckpointKind::Safetensors }
+    }
+
+    /// The metadata of a GGUF model, of its first part where it has several.
+    pub fn gguf(&self) -> Option<&GgufMetadata> {
+        self.gguf.as_ref()
     }
 
     /// The directory that holds the files.

@@ -6,12 +6,12 @@
 //! long as its shape and format say.
 
 use super::json::Entries;
+use super::{Found, shorten};
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use std::fmt;
-use std::ops::Range;
 
 /// The longest header that the format allows.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -19,14 +19,6 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 const DIMENSIONS_MAX: usize = 8;
 /// The header's one key that is no tensor.
 const METADATA: &str = "__metadata__";
-
-/// A tensor of the file; `range` lies inside its bytes.
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) format: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) range: Range<usize>,
-}
 
 #[derive(Deserialize)]
 struct TensorInfo {
@@ -114,7 +106,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Found>, String> {
         free_from = end;
         found.push(Found {
             name,
-            format: dtype,
+            format: dtype.into(),
             shape: shape
                 .iter()
                 .map(|&size| usize::try_from(size))
@@ -144,14 +136,5 @@ fn bytes_of(format: &str, shape: &[u64]) -> Result<u64, String> {
         Some(bits) if bits.is_multiple_of(8) => Ok(bits / 8),
         Some(_) => Err(format!("{format} {shape:?} does not fill whole bytes")),
         None => Err(format!("the size of shape {shape:?} overflows")),
-    }
-}
-
-/// A stranger's name, quoted and short enough for a message.
-fn shorten(name: &str) -> String {
-    const CHARS_MAX: usize = 100;
-    match name.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{:?}…", &name[..end]),
-        None => format!("{name:?}"),
     }
 }
