@@ -110,6 +110,8 @@ pub const ELEMENT_TYPES: &[ElementType] = &[
     element_type(34, "TQ1_0", 256, 54),
     element_type(35, "TQ2_0", 256, 66),
     element_type(39, "MXFP4", 32, 17),
+    element_type(40, "NVFP4", 64, 36),
+    element_type(41, "Q1_0", 128, 18),
 ];
 
 const fn element_type(
