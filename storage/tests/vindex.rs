@@ -50,6 +50,8 @@ fn gate(layer: u32) -> (TensorRecord, Vec<u8>) {
         expert: None,
         dtype: "f16".to_owned(),
         shape: vec![u64::from(FEATURES), 7],
+        columns_padded: None,
+        scales: None,
         layout: Layout::RowMajor,
         offset: 0,
         bytes: bytes.len() as u64,

@@ -10,7 +10,7 @@ use super::{Checksum, layout};
 use crate::file::is_plain_name;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// What a whole vindex says about itself, apart from its files.
@@ -100,6 +100,13 @@ pub struct TensorRecord {
     pub dtype: String,
     /// Dimensions as they lie in the bytes, outermost first.
     pub shape: Vec<u64>,
+    /// Elements that a row takes in the bytes, where that is more than the last dimension: rows of
+    /// block formats are whole blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns_padded: Option<u64>,
+    /// The scales that lie in records of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scales: Option<ScalesRecord>,
     /// How those bytes relate to the source.
     pub layout: Layout,
     /// First byte in the file; a writer fills it in, whatever it is given.
@@ -109,7 +116,62 @@ pub struct TensorRecord {
     pub bytes: u64,
 }
 
+/// Scales that belong to a matrix and lie in records of their own, which have the matrix's layer and
+/// expert, and its role with a suffix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ScalesRecord {
+    /// A factor for each tile of the matrix, row-major, in `<role>.grid`.
+    Grid {
+        /// Rows of a tile.
+        rows: u64,
+        /// Columns of a tile.
+        columns: u64,
+    },
+    /// A scale for each `group` elements of a row in `<role>.scales`, and what is added, if anything
+    /// is, in `<role>.biases`.
+    Groups {
+        /// Elements that share a scale.
+        group: u64,
+    },
+    /// An exponent for each 32 elements of a row, in `<role>.scales`.
+    Mx,
+}
+
+/// Elements that share an exponent in the MX formats.
+const MX_GROUP: u64 = 32;
+
+impl ScalesRecord {
+    /// The suffixes of the roles under which scales lie, the ones that must be there first.
+    pub fn suffixes(&self) -> &'static [&'static str] {
+        match self {
+            Self::Grid { .. } => &[".grid"],
+            Self::Groups { .. } => &[".scales", ".biases"],
+            Self::Mx => &[".scales"],
+        }
+    }
+
+    /// The shape of the scales of a matrix; `None` where a tile or group is empty.
+    pub fn shape(&self, rows: u64, columns: u64) -> Option<[u64; 2]> {
+        match *self {
+            Self::Grid { rows: 0, .. }
+            | Self::Grid { columns: 0, .. }
+            | Self::Groups { group: 0 } => None,
+            Self::Grid { rows: tile_rows, columns: tile_columns } => {
+                Some([rows.div_ceil(tile_rows), columns.div_ceil(tile_columns)])
+            }
+            Self::Groups { group } => Some([rows, columns.div_ceil(group)]),
+            Self::Mx => Some([rows, columns.div_ceil(MX_GROUP)]),
+        }
+    }
+}
+
 impl TensorRecord {
+    /// The key of the record that holds this one's scales of that suffix.
+    pub fn companion(&self, suffix: &str) -> TensorKey {
+        TensorKey { role: Cow::Owned(format!("{}{suffix}", self.role)), ..self.key() }
+    }
+
     /// What the tensor is looked up by.
     pub fn key(&self) -> TensorKey {
         TensorKey { role: Cow::Owned(self.role.clone()), layer: self.layer, expert: self.expert }
@@ -298,8 +360,41 @@ impl Manifest {
                 }
             }
         }
-        Ok(())
+        check_scales(&self.files)
     }
+}
+
+/// Checks that the scales of every tensor are there, and as many as it needs.
+fn check_scales(files: &[FileEntry]) -> Result<(), String> {
+    let tensors = || files.iter().flat_map(|file| &file.tensors);
+    if tensors().all(|tensor| tensor.scales.is_none()) {
+        return Ok(());
+    }
+    let by_key: HashMap<TensorKey, &TensorRecord> =
+        tensors().map(|tensor| (tensor.key(), tensor)).collect();
+    for tensor in tensors() {
+        let Some(scales) = &tensor.scales else { continue };
+        let problem = |what: String| Err(format!("{}: {what}", tensor.name));
+        let &[rows, columns] = &tensor.shape[..] else {
+            return problem("it has scales, and is no matrix".to_owned());
+        };
+        let Some(expected) = scales.shape(rows, columns) else {
+            return problem("its scales are for tiles or groups of nothing".to_owned());
+        };
+        for (index, suffix) in scales.suffixes().iter().enumerate() {
+            let key = tensor.companion(suffix);
+            match by_key.get(&key) {
+                Some(found) if found.shape == expected => {}
+                Some(found) => {
+                    let found = &found.shape;
+                    return problem(format!("{key} has the shape {found:?}, not {expected:?}"));
+                }
+                None if index > 0 => {}
+                None => return problem(format!("{key} is missing")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks one tensor of `file` that may not start before `free_from`.
@@ -318,6 +413,10 @@ fn check_tensor(
     }
     if shape.iter().try_fold(1_u64, |count, &size| count.checked_mul(size)).is_none() {
         return Err(format!("the element count of shape {shape:?} overflows"));
+    }
+    let columns = shape.last().copied().unwrap_or(1);
+    if let Some(padded) = tensor.columns_padded.filter(|&padded| padded <= columns) {
+        return Err(format!("rows of {columns} are padded to {padded}"));
     }
     if !offset.is_multiple_of(TENSOR_ALIGNMENT_BYTES) {
         return Err(format!("offset {offset} is not a multiple of {TENSOR_ALIGNMENT_BYTES}"));
@@ -342,4 +441,68 @@ fn check_seal(text: &[u8]) -> Result<(), ManifestError> {
     let (covered, tail) = text.split_at(covered);
     let expected = format!("{SEAL}: \"{}\"\n}}\n", Checksum::of(covered));
     if tail == expected.as_bytes() { Ok(()) } else { Err(ManifestError::Checksum) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(role: &str, shape: [u64; 2], scales: Option<ScalesRecord>) -> TensorRecord {
+        TensorRecord {
+            name: role.to_owned(),
+            role: role.to_owned(),
+            layer: Some(0),
+            expert: None,
+            dtype: "u4".to_owned(),
+            shape: shape.to_vec(),
+            columns_padded: None,
+            scales,
+            layout: Layout::RowMajor,
+            offset: 0,
+            bytes: 0,
+        }
+    }
+
+    fn check(tensors: Vec<TensorRecord>) -> Result<(), String> {
+        let file = FileEntry {
+            name: "gate_vectors.bin".to_owned(),
+            bytes: 0,
+            sha256: Checksum::of(b""),
+            tensors,
+        };
+        let header = ManifestHeader { layers: 1, features: vec![3], ..ManifestHeader::default() };
+        Manifest { version: VERSION, header, files: vec![file] }.check()
+    }
+
+    #[test]
+    fn scales_must_be_there_and_as_many_as_their_matrix_needs() {
+        let groups = |group| Some(ScalesRecord::Groups { group });
+        let weight = |scales| record("gate", [3, 130], scales);
+        check(vec![weight(groups(64)), record("gate.scales", [3, 3], None)]).unwrap();
+        let error = check(vec![weight(groups(64))]).unwrap_err();
+        assert!(error.contains("gate.scales of layer 0 is missing"), "{error}");
+        let short = record("gate.scales", [3, 2], None);
+        let error = check(vec![weight(groups(64)), short]).unwrap_err();
+        assert!(error.contains("[3, 2], not [3, 3]"), "{error}");
+        let biases = record("gate.biases", [2, 3], None);
+        let scales = record("gate.scales", [3, 3], None);
+        assert!(check(vec![weight(groups(64)), scales, biases]).is_err());
+        assert!(check(vec![weight(groups(0)), record("gate.scales", [3, 0], None)]).is_err());
+        let grid = Some(ScalesRecord::Grid { rows: 2, columns: 128 });
+        check(vec![weight(grid.clone()), record("gate.grid", [2, 2], None)]).unwrap();
+        assert!(check(vec![weight(grid), record("gate.scales", [2, 2], None)]).is_err());
+        check(vec![weight(Some(ScalesRecord::Mx)), record("gate.scales", [3, 5], None)]).unwrap();
+    }
+
+    #[test]
+    fn padding_adds_to_a_row() {
+        let padded = |columns| TensorRecord {
+            columns_padded: Some(columns),
+            ..record("gate", [3, 130], None)
+        };
+        check(vec![padded(256)]).unwrap();
+        for columns in [0, 129, 130] {
+            assert!(check(vec![padded(columns)]).is_err(), "{columns}");
+        }
+    }
 }

@@ -32,8 +32,8 @@ pub use gate_meta::{GateMeta, InputToken};
 pub use labels::Labels;
 pub use layout::Layout;
 pub use manifest::{
-    FileEntry, LayerBands, Manifest, ManifestError, ManifestHeader, Source, SourceFile, TensorKey,
-    TensorRecord,
+    FileEntry, LayerBands, Manifest, ManifestError, ManifestHeader, ScalesRecord, Source,
+    SourceFile, TensorKey, TensorRecord,
 };
 pub use reader::{TensorSlice, Vindex, VindexError};
 pub use statistics::{LayerScores, Statistics};
