@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Isa, Pool};
 use larql_compute::kernels::gate_scan::gate_scan;
-use larql_compute::model::{DenseFfn, Precision, Role, Weights as _};
+use larql_compute::model::{DenseFfn, Precision, Role, WeightKey, Weights as _};
 use larql_compute::sample::greedy;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -216,7 +216,7 @@ fn scan(
         let (mut layers, mut bytes) = (0, 0);
         let began = Instant::now();
         for layer in 0..model.architecture().layers() {
-            let Some(gates) = model.matrix(Role::Gate, Some(layer)) else { continue };
+            let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer)) else { continue };
             black_box(gate_scan(pool, &gates.view, &query, cancel)?);
             layers += 1;
             bytes += gates.view.bytes().len() as u64;

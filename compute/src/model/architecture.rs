@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::config::Config;
 use super::families::{FAMILIES, Family};
-use super::{Bands, Role};
+use super::{
+    AttentionDescription, Bands, LayerDescription, NormDescription, NormKind, PerLayerEmbedding,
+};
 use crate::kernels::Activation;
 
 /// Why a `config.json` is not a model that can be run here.
@@ -61,99 +63,6 @@ pub enum ArchitectureError {
     },
 }
 
-/// How rotary frequencies are changed for contexts longer than the trained ones.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// All frequencies divided.
-    Linear {
-        /// By this.
-        factor: f64,
-    },
-    /// Low frequencies divided, high ones kept, those between blended.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths above `context_original` over this are low frequencies.
-        low_frequency_factor: f64,
-        /// Wavelengths below `context_original` over this are high frequencies.
-        high_frequency_factor: f64,
-        /// Positions of the first training.
-        context_original: f64,
-    },
-}
-
-/// Rotary position embedding of one layer, in the split-half form.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RopeDescription {
-    /// Base of the geometric series of wavelengths.
-    pub base: f64,
-    /// Scaling of the frequencies.
-    pub scaling: RopeScaling,
-}
-
-/// Attention of one layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttentionDescription {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Numbers in a head; even.
-    pub head_dim: usize,
-    /// Factor on the product of query and key.
-    pub scale: f32,
-    /// Cap of attention scores: `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// Positions seen, the own one included; `None` sees all earlier ones.
-    pub window: Option<usize>,
-    /// Rotary embedding.
-    pub rope: RopeDescription,
-    /// Whether query and key heads are normed before the rotation.
-    pub query_key_norm: bool,
-    /// Whether the four projections have biases.
-    pub bias: bool,
-}
-
-/// The gated feed-forward network of one layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FfnDescription {
-    /// Features: rows of the gate projection (the intermediate size).
-    pub features: usize,
-    /// Whether gate, up and down have biases.
-    pub bias: bool,
-}
-
-/// One layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LayerDescription {
-    /// Its attention.
-    pub attention: AttentionDescription,
-    /// Its feed-forward network.
-    pub ffn: FfnDescription,
-    /// Whether the outputs of both are normed before they are added to the stream.
-    pub post_norms: bool,
-}
-
-/// A tensor that a checkpoint of the model holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// What it does.
-    pub role: Role,
-    /// In which layer, if in one.
-    pub layer: Option<usize>,
-    /// Its usual name in a checkpoint.
-    pub name: String,
-    /// All names under which checkpoints hold it, the usual one first.
-    pub names: Vec<String>,
-    /// Its shape as checkpoints store it (projections `[outputs, inputs]`).
-    pub shape: Vec<usize>,
-    /// Whether the model cannot run without it.
-    pub required: bool,
-}
-
 /// What a model computes, apart from its weights.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -172,10 +81,18 @@ pub struct Architecture {
     pub embed_scale: f32,
     /// Whether the embedding is the unembedding too.
     pub tied_embeddings: bool,
-    /// Epsilon of every RMS norm.
-    pub norm_epsilon: f32,
-    /// What is added to every stored norm weight.
-    pub norm_offset: f32,
+    /// Learned rows for positions, where the model has them; there are so many.
+    pub position_embeddings: Option<usize>,
+    /// An embedding that enters at every layer, where the model has one.
+    pub per_layer_embedding: Option<PerLayerEmbedding>,
+    /// Its norms.
+    pub norm: NormDescription,
+    /// Factor on what attention and feed-forward network add to the stream.
+    pub residual_scale: f32,
+    /// Whether the logits have a bias.
+    pub unembedding_bias: bool,
+    /// Factor on the logits, before their cap.
+    pub logits_scale: f32,
     /// Function on the gate.
     pub activation: Activation,
     /// Cap of the logits: `cap * tanh(logit / cap)`.
@@ -259,8 +176,12 @@ impl Architecture {
             context_max: 0,
             embed_scale: 1.0,
             tied_embeddings: false,
-            norm_epsilon: 1e-6,
-            norm_offset: 0.0,
+            position_embeddings: None,
+            per_layer_embedding: None,
+            norm: NormDescription { kind: NormKind::Rms, epsilon: 1e-6, offset: 0.0, bias: false },
+            residual_scale: 1.0,
+            unembedding_bias: false,
+            logits_scale: 1.0,
             activation: Activation::Silu,
             final_softcap: None,
             bos_token: None,
@@ -271,13 +192,29 @@ impl Architecture {
 
     /// The record, if what every family has in common holds.
     pub(super) fn validated(self, config: &Config) -> Result<Architecture, ArchitectureError> {
-        for LayerDescription { attention, .. } in &self.layers {
-            if !attention.heads.is_multiple_of(attention.kv_heads) {
-                let expected = format!("a divisor of the {} heads", attention.heads);
+        for (index, LayerDescription { attention, .. }) in self.layers.iter().enumerate() {
+            let AttentionDescription { heads, kv_heads, head_dim, .. } = *attention;
+            if !heads.is_multiple_of(kv_heads) {
+                let expected = format!("a divisor of the {heads} heads");
                 return Err(config.invalid("num_key_value_heads", expected));
             }
-            if !attention.head_dim.is_multiple_of(2) {
+            if let Some(rope) = &attention.rope
+                && (rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > head_dim)
+            {
                 return Err(config.invalid("head_dim", "an even number, since RoPE turns pairs"));
+            }
+            let reads = attention.kv_from.map(|from| (from < index).then(|| &self.layers[from]));
+            if let Some(from) = reads {
+                let widths = |layer: &LayerDescription| {
+                    let attention = &layer.attention;
+                    let own = attention.kv_from.is_none();
+                    (own, attention.kv_heads, attention.head_dim, attention.value_dim)
+                };
+                let own = (true, kv_heads, head_dim, attention.value_dim);
+                if from.is_none_or(|from| widths(from) != own) {
+                    let expected = "shared layers after one of their kind and shape";
+                    return Err(config.invalid("num_kv_shared_layers", expected));
+                }
             }
         }
         Ok(self)
@@ -298,91 +235,9 @@ impl Architecture {
         &self.layers[layer]
     }
 
-    /// Features of one layer's feed-forward network; panics if there is no such layer.
-    pub fn features(&self, layer: usize) -> usize {
-        self.layers[layer].ffn.features
-    }
-
     /// Which layers handle form, knowledge and output, or `None` for a model too shallow to say.
     pub fn bands(&self) -> Option<Bands> {
         Bands::of(self.family(), self.layers())
-    }
-
-    /// The shape of a tensor as checkpoints store it, or `None` where the model has no such one.
-    ///
-    /// A tied model has no unembedding of its own.
-    pub fn shape(&self, role: Role, layer: Option<usize>) -> Option<Vec<usize>> {
-        let hidden = self.hidden_size;
-        let Some(layer) = layer else {
-            return match role {
-                Role::Embedding => Some(vec![self.vocabulary_size, hidden]),
-                Role::Unembedding if !self.tied_embeddings => {
-                    Some(vec![self.vocabulary_size, hidden])
-                }
-                Role::FinalNorm => Some(vec![hidden]),
-                _ => None,
-            };
-        };
-        let LayerDescription { attention, ffn, post_norms } = self.layers.get(layer)?;
-        let queries = attention.heads * attention.head_dim;
-        let keys = attention.kv_heads * attention.head_dim;
-        let features = ffn.features;
-        Some(match role {
-            Role::AttentionNorm | Role::FfnNorm => vec![hidden],
-            Role::PostAttentionNorm | Role::PostFfnNorm if *post_norms => vec![hidden],
-            Role::Query => vec![queries, hidden],
-            Role::Key | Role::Value => vec![keys, hidden],
-            Role::Output => vec![hidden, queries],
-            Role::QueryNorm | Role::KeyNorm if attention.query_key_norm => {
-                vec![attention.head_dim]
-            }
-            Role::QueryBias if attention.bias => vec![queries],
-            Role::KeyBias | Role::ValueBias if attention.bias => vec![keys],
-            Role::OutputBias if attention.bias => vec![hidden],
-            Role::Gate | Role::Up => vec![features, hidden],
-            Role::Down => vec![hidden, features],
-            Role::GateBias | Role::UpBias if ffn.bias => vec![features],
-            Role::DownBias if ffn.bias => vec![hidden],
-            _ => return None,
-        })
-    }
-
-    /// Every tensor of a checkpoint of this model, in the order in which they are used.
-    ///
-    /// A tied model's checkpoint may repeat the embedding as an unembedding; that one is listed
-    /// as not required, and is not read.
-    pub fn tensors(&self) -> Vec<TensorSpec> {
-        let once = |roles: &[Role]| -> Vec<TensorSpec> {
-            roles.iter().filter_map(|&role| self.tensor(role, None)).collect()
-        };
-        let mut tensors = once(&[Role::Embedding]);
-        for layer in 0..self.layers() {
-            tensors.extend(Role::ALL.iter().filter_map(|&role| self.tensor(role, Some(layer))));
-        }
-        tensors.extend(once(&[Role::FinalNorm, Role::Unembedding]));
-        tensors
-    }
-
-    fn tensor(&self, role: Role, layer: Option<usize>) -> Option<TensorSpec> {
-        let copy = role == Role::Unembedding && self.tied_embeddings && layer.is_none();
-        let shape = match self.shape(role, layer) {
-            Some(shape) => shape,
-            None if copy => vec![self.vocabulary_size, self.hidden_size],
-            None => return None,
-        };
-        let template = self.family.names.iter().find(|(named, _)| *named == role)?.1;
-        let name = match layer {
-            Some(layer) => template.replace("{layer}", &layer.to_string()),
-            None => template.into(),
-        };
-        let names: Vec<String> = match role {
-            // The head stands beside the stack of layers, not inside it.
-            Role::Unembedding => {
-                ["", "language_model.", "model."].map(|prefix| format!("{prefix}{name}")).into()
-            }
-            _ => self.family.prefixes.iter().map(|prefix| format!("{prefix}{name}")).collect(),
-        };
-        Some(TensorSpec { role, layer, name: names[0].clone(), names, shape, required: !copy })
     }
 }
 

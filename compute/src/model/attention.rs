@@ -3,7 +3,7 @@
 //! One task a position and query head: scores over the positions in its window, softmax, weighted
 //! sum of values. Positions are absolute: row `j` of keys and values is position `j`.
 
-use super::{AttentionDescription, RopeDescription, RopeScaling};
+use super::AttentionDescription;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::activation::softcap;
@@ -70,51 +70,12 @@ pub(super) fn attend(
     cancel.check()
 }
 
-/// Angles per position of each pair of a head, `[head_dim / 2]`.
-///
-/// # Source
-/// Su et al. 2021 (arXiv:2104.09864); the `llama3` blend from the Llama 3.1 release.
-pub(super) fn inverse_frequencies(rope: &RopeDescription, head_dim: usize) -> Vec<f32> {
-    let frequency = |pair: usize| {
-        // The exponent is rounded to f32 as in reference implementations.
-        let exponent = (2 * pair) as f32 / head_dim as f32;
-        let frequency = 1.0 / rope.base.powf(f64::from(exponent));
-        let scaled = match rope.scaling {
-            RopeScaling::None => frequency,
-            RopeScaling::Linear { factor } => frequency / factor,
-            RopeScaling::Llama3 {
-                factor,
-                low_frequency_factor: low,
-                high_frequency_factor: high,
-                context_original,
-            } => {
-                let turns = context_original * frequency / std::f64::consts::TAU;
-                // 0 for low frequencies (divided), 1 for high ones (kept).
-                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                frequency * (kept + (1.0 - kept) / factor)
-            }
-        };
-        scaled as f32
-    };
-    (0..head_dim / 2).map(frequency).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn description(window: Option<usize>, softcap: Option<f32>) -> AttentionDescription {
-        AttentionDescription {
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 6,
-            scale: 0.4,
-            softcap,
-            window,
-            rope: RopeDescription { base: 1e4, scaling: RopeScaling::None },
-            query_key_norm: false,
-            bias: false,
-        }
+        AttentionDescription { scale: 0.4, softcap, window, ..AttentionDescription::plain(4, 2, 6) }
     }
 
     #[test]
@@ -190,34 +151,5 @@ mod tests {
         for (index, value) in out.iter().enumerate() {
             assert_eq!(value.is_nan(), index / 6 == 1, "{index}");
         }
-    }
-
-    #[test]
-    fn scaling_divides_low_frequencies_and_keeps_high_ones() {
-        let plain = RopeDescription { base: 5e5, scaling: RopeScaling::None };
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_frequency_factor: 1.0,
-            high_frequency_factor: 4.0,
-            context_original: 8192.0,
-        };
-        let llama3 = RopeDescription { scaling, ..plain.clone() };
-        let linear =
-            RopeDescription { scaling: RopeScaling::Linear { factor: 4.0 }, ..plain.clone() };
-        let (plain, llama3, linear) = (
-            inverse_frequencies(&plain, 128),
-            inverse_frequencies(&llama3, 128),
-            inverse_frequencies(&linear, 128),
-        );
-        assert_eq!(plain[0], 1.0);
-        assert_eq!(llama3[0], 1.0);
-        assert!((llama3[63] * 8.0 / plain[63] - 1.0).abs() < 1e-6);
-        assert!(llama3.windows(2).all(|pair| pair[0] > pair[1]));
-        assert!(
-            plain
-                .iter()
-                .zip(&linear)
-                .all(|(plain, linear)| (linear * 4.0 / plain - 1.0).abs() < 1e-6)
-        );
     }
 }

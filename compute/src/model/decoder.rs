@@ -11,17 +11,17 @@
 
 use std::borrow::Cow;
 
-use super::attention::{attend, inverse_frequencies};
+use super::attention::attend;
 use super::projection::project;
+use super::rotation::Rotation;
 use super::{
-    Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Matrix, Orientation, Role,
-    RopeDescription, Weights,
+    Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Matrix, Orientation, Role, WeightKey,
+    Weights,
 };
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::matmul::release_scratch;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_in_place};
-use crate::kernels::rotary;
 use crate::quant::to_f32;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
@@ -32,20 +32,16 @@ const BLOCK_POSITIONS: usize = 256;
 #[non_exhaustive]
 pub enum DecodeError {
     /// The weights lack a tensor that the model needs.
-    #[error("the weights lack {role}{}", of_layer(.layer))]
+    #[error("the weights lack {key}")]
     MissingTensor {
-        /// What it does.
-        role: Role,
-        /// In which layer, if in one.
-        layer: Option<usize>,
+        /// Which one.
+        key: WeightKey,
     },
     /// A tensor has another shape than the configuration says.
-    #[error("{role}{} has shape {found:?}, but the configuration asks for {expected:?}", of_layer(.layer))]
+    #[error("{key} has shape {found:?}, but the configuration asks for {expected:?}")]
     Shape {
-        /// What it does.
-        role: Role,
-        /// In which layer, if in one.
-        layer: Option<usize>,
+        /// Which one.
+        key: WeightKey,
         /// The shape that the configuration implies (projections `[outputs, inputs]`).
         expected: Vec<usize>,
         /// The shape that it has.
@@ -88,10 +84,6 @@ pub enum DecodeError {
     Cancelled(#[from] Cancelled),
 }
 
-fn of_layer(layer: &Option<usize>) -> String {
-    layer.map_or(String::new(), |layer| format!(" of layer {layer}"))
-}
-
 /// How to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -127,7 +119,7 @@ pub struct Decoder<'a> {
     unembedding: Matrix<'a>,
     final_norm_weight: Vec<f32>,
     layers: Vec<LayerWeights<'a>>,
-    ropes: Vec<Rope>,
+    rotations: Vec<Rotation>,
     buffers: Buffers,
     logits: Vec<f32>,
     residual: Vec<f32>,
@@ -163,16 +155,8 @@ struct LayerWeights<'a> {
     post_attention_norm: Option<Vec<f32>>,
     ffn_norm: Vec<f32>,
     post_ffn_norm: Option<Vec<f32>>,
-    /// Index into the decoder's `ropes`.
-    rope: usize,
-}
-
-/// A rotary embedding that some layers share, and its angles for the block at hand.
-struct Rope {
-    description: RopeDescription,
-    inverse_frequencies: Vec<f32>,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    /// Index into the decoder's `rotations`.
+    rotation: Option<usize>,
 }
 
 /// Numbers of one block, kept between calls; rows are positions.
@@ -205,46 +189,40 @@ impl<'a> Decoder<'a> {
         let embedding = lookup.table(Role::Embedding)?;
         let unembedding = match architecture.tied_embeddings {
             true => embedding,
-            false => lookup.matrix(Role::Unembedding, None)?,
+            false => lookup.matrix(WeightKey::model(Role::Unembedding))?,
         };
-        let mut ropes: Vec<Rope> = Vec::new();
+        let mut rotations: Vec<Rotation> = Vec::new();
         let mut layers = Vec::with_capacity(architecture.layers());
         for index in 0..architecture.layers() {
-            let layer = Some(index);
+            let key = |role| WeightKey::layer(role, index);
             lookup.check_ffn(options.ffn, index)?;
             let attention = &architecture.layer(index).attention;
-            let rope = ropes.iter().position(|rope| {
-                rope.description == attention.rope
-                    && rope.inverse_frequencies.len() == attention.head_dim / 2
-            });
-            let rope = rope.unwrap_or_else(|| {
-                ropes.push(Rope {
-                    inverse_frequencies: inverse_frequencies(&attention.rope, attention.head_dim),
-                    description: attention.rope.clone(),
-                    cos: Vec::new(),
-                    sin: Vec::new(),
-                });
-                ropes.len() - 1
+            let rotation = attention.rope.as_ref().map(|rope| {
+                let known = rotations.iter().position(|known| known.is(rope, attention.head_dim));
+                known.unwrap_or_else(|| {
+                    rotations.push(Rotation::new(rope, attention.head_dim));
+                    rotations.len() - 1
+                })
             });
             layers.push(LayerWeights {
-                attention_norm: lookup.norm(Role::AttentionNorm, layer)?,
-                query: lookup.matrix(Role::Query, layer)?,
-                query_bias: lookup.optional_vector(Role::QueryBias, layer)?,
-                query_norm: lookup.optional_norm(Role::QueryNorm, layer)?,
-                key: lookup.matrix(Role::Key, layer)?,
-                key_bias: lookup.optional_vector(Role::KeyBias, layer)?,
-                key_norm: lookup.optional_norm(Role::KeyNorm, layer)?,
-                value: lookup.matrix(Role::Value, layer)?,
-                value_bias: lookup.optional_vector(Role::ValueBias, layer)?,
-                output: lookup.matrix(Role::Output, layer)?,
-                output_bias: lookup.optional_vector(Role::OutputBias, layer)?,
-                post_attention_norm: lookup.optional_norm(Role::PostAttentionNorm, layer)?,
-                ffn_norm: lookup.norm(Role::FfnNorm, layer)?,
-                post_ffn_norm: lookup.optional_norm(Role::PostFfnNorm, layer)?,
-                rope,
+                attention_norm: lookup.norm(key(Role::AttentionNorm))?,
+                query: lookup.matrix(key(Role::Query))?,
+                query_bias: lookup.optional_vector(key(Role::QueryBias))?,
+                query_norm: lookup.optional_norm(key(Role::QueryNorm))?,
+                key: lookup.matrix(key(Role::Key))?,
+                key_bias: lookup.optional_vector(key(Role::KeyBias))?,
+                key_norm: lookup.optional_norm(key(Role::KeyNorm))?,
+                value: lookup.matrix(key(Role::Value))?,
+                value_bias: lookup.optional_vector(key(Role::ValueBias))?,
+                output: lookup.matrix(key(Role::Output))?,
+                output_bias: lookup.optional_vector(key(Role::OutputBias))?,
+                post_attention_norm: lookup.optional_norm(key(Role::PostAttentionNorm))?,
+                ffn_norm: lookup.norm(key(Role::FfnNorm))?,
+                post_ffn_norm: lookup.optional_norm(key(Role::PostFfnNorm))?,
+                rotation,
             });
         }
-        let final_norm_weight = lookup.norm(Role::FinalNorm, None)?;
+        let final_norm_weight = lookup.norm(WeightKey::model(Role::FinalNorm))?;
         Ok(Decoder {
             architecture,
             weights,
@@ -254,7 +232,7 @@ impl<'a> Decoder<'a> {
             unembedding,
             final_norm_weight,
             layers,
-            ropes,
+            rotations,
             buffers: Buffers::default(),
             logits: Vec::new(),
             residual: Vec::new(),
@@ -388,10 +366,13 @@ impl<'a> Decoder<'a> {
         mut each: EachLogits<'_>,
     ) -> Result<(), DecodeError> {
         let hidden = self.architecture.hidden_size;
+        let length = cache.len() + tokens.len();
         let mut buffers = std::mem::take(&mut self.buffers);
         for block in tokens.chunks(BLOCK_POSITIONS) {
             let first = cache.len();
-            self.turn_to(first, block.len());
+            for rotation in &mut self.rotations {
+                rotation.turn_to(first, block.len(), length);
+            }
             self.embed(block, &mut buffers.stream);
             if let Some(hook) = hook {
                 hook.begin(first, block.len());
@@ -413,19 +394,6 @@ impl<'a> Decoder<'a> {
         }
         self.buffers = buffers;
         Ok(())
-    }
-
-    /// Computes the angles of a block's positions.
-    fn turn_to(&mut self, first: usize, count: usize) {
-        for Rope { inverse_frequencies, cos, sin, .. } in &mut self.ropes {
-            let half = inverse_frequencies.len();
-            cos.resize(count * half, 0.0);
-            sin.resize(count * half, 0.0);
-            let rows = cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half));
-            for (index, (cos, sin)) in rows.enumerate() {
-                rotary::angles(first + index, inverse_frequencies, cos, sin);
-            }
-        }
     }
 
     fn embed(&mut self, tokens: &[u32], stream: &mut Vec<f32>) {
@@ -453,7 +421,7 @@ impl<'a> Decoder<'a> {
         cancel.check()?;
         let Buffers { stream, normed, output, .. } = buffers;
         let hidden = self.architecture.hidden_size;
-        let epsilon = self.architecture.norm_epsilon;
+        let epsilon = self.architecture.norm.epsilon;
         let weights = &self.layers[layer];
         if let Some(hook) = hook {
             hook.pre_layer(layer, stream);
@@ -514,8 +482,8 @@ impl<'a> Decoder<'a> {
         let description = &self.architecture.layer(layer).attention;
         let weights = &self.layers[layer];
         let positions = normed.len() / self.architecture.hidden_size;
-        let query_width = description.heads * description.head_dim;
-        let key_width = description.kv_heads * description.head_dim;
+        let query_width = description.query_width();
+        let key_width = description.key_width();
         queries.resize(positions * query_width, 0.0);
         heads.resize(positions * query_width, 0.0);
         keys.resize(positions * key_width, 0.0);
@@ -527,16 +495,16 @@ impl<'a> Decoder<'a> {
         let mut bytes = project(&weights.query, &weights.query_bias, normed, queries)?;
         bytes += project(&weights.key, &weights.key_bias, normed, keys)?;
         bytes += project(&weights.value, &weights.value_bias, normed, values)?;
-        let rope = &self.ropes[weights.rope];
-        let half = description.head_dim / 2;
+        let rotation = weights.rotation.map(|rotation| &self.rotations[rotation]);
         let prepare = |rows: &mut [f32], width: usize, norm: &Option<Vec<f32>>| {
             for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                let angles = index * half..(index + 1) * half;
                 for head in row.chunks_exact_mut(description.head_dim) {
                     if let Some(weight) = norm {
-                        rms_norm_in_place(head, weight, self.architecture.norm_epsilon);
+                        rms_norm_in_place(head, weight, self.architecture.norm.epsilon);
                     }
-                    rotary::rotate(head, &rope.cos[angles.clone()], &rope.sin[angles.clone()]);
+                    if let Some(rotation) = rotation {
+                        rotation.rotate(index, head);
+                    }
                 }
             }
         };
@@ -553,7 +521,7 @@ impl<'a> Decoder<'a> {
         self.residual.clear();
         self.residual.extend_from_slice(stream);
         self.normed.resize(stream.len(), 0.0);
-        let epsilon = self.architecture.norm_epsilon;
+        let epsilon = self.architecture.norm.epsilon;
         rms_norm(stream, &self.final_norm_weight, epsilon, &mut self.normed);
         self.logits.resize(self.architecture.vocabulary_size, 0.0);
         self.bytes_touched += project(
@@ -588,92 +556,84 @@ fn add(stream: &mut [f32], output: &[f32]) {
     stream.iter_mut().zip(output).for_each(|(stream, output)| *stream += output);
 }
 
-/// Tensors by role, checked against the architecture.
+/// Tensors by key, checked against the architecture.
 struct Lookup<'a> {
     architecture: &'a Architecture,
     weights: &'a dyn Weights,
 }
 
 impl<'a> Lookup<'a> {
-    fn matrix(&self, role: Role, layer: Option<usize>) -> Result<Matrix<'a>, DecodeError> {
-        let missing = DecodeError::MissingTensor { role, layer };
-        let matrix = self.weights.matrix(role, layer).ok_or(missing)?;
+    fn matrix(&self, key: WeightKey) -> Result<Matrix<'a>, DecodeError> {
+        let matrix = self.weights.matrix(key).ok_or(DecodeError::MissingTensor { key })?;
         let found = vec![matrix.outputs(), matrix.inputs()];
-        self.check(role, layer, found)?;
+        self.check(key, found)?;
         Ok(matrix)
     }
 
     /// An embedding, whose rows must be tokens.
     fn table(&self, role: Role) -> Result<Matrix<'a>, DecodeError> {
-        let matrix = self.matrix(role, None)?;
+        let key = WeightKey::model(role);
+        let matrix = self.matrix(key)?;
         if matrix.orientation != Orientation::OutIn {
-            let expected = self.architecture.shape(role, None).unwrap_or_default();
+            let expected = self.architecture.shape(key).unwrap_or_default();
             let found = expected.iter().rev().copied().collect();
-            return Err(DecodeError::Shape { role, layer: None, expected, found });
+            return Err(DecodeError::Shape { key, expected, found });
         }
         Ok(matrix)
     }
 
-    fn vector(&self, role: Role, layer: Option<usize>) -> Result<Cow<'a, [f32]>, DecodeError> {
-        let missing = DecodeError::MissingTensor { role, layer };
-        let vector = self.weights.vector(role, layer).ok_or(missing)?;
-        self.check(role, layer, vec![vector.len()])?;
+    fn vector(&self, key: WeightKey) -> Result<Cow<'a, [f32]>, DecodeError> {
+        let vector = self.weights.vector(key).ok_or(DecodeError::MissingTensor { key })?;
+        self.check(key, vec![vector.len()])?;
         Ok(vector)
     }
 
-    fn norm(&self, role: Role, layer: Option<usize>) -> Result<Vec<f32>, DecodeError> {
-        let mut weight = self.vector(role, layer)?.into_owned();
-        weight.iter_mut().for_each(|weight| *weight += self.architecture.norm_offset);
+    fn norm(&self, key: WeightKey) -> Result<Vec<f32>, DecodeError> {
+        let mut weight = self.vector(key)?.into_owned();
+        weight.iter_mut().for_each(|weight| *weight += self.architecture.norm.offset);
         Ok(weight)
     }
 
     /// A vector that only some models have there.
-    fn optional_vector(
-        &self,
-        role: Role,
-        layer: Option<usize>,
-    ) -> Result<Option<Cow<'a, [f32]>>, DecodeError> {
-        match self.architecture.shape(role, layer) {
-            Some(_) => self.vector(role, layer).map(Some),
+    fn optional_vector(&self, key: WeightKey) -> Result<Option<Cow<'a, [f32]>>, DecodeError> {
+        match self.architecture.shape(key) {
+            Some(_) => self.vector(key).map(Some),
             None => Ok(None),
         }
     }
 
-    fn optional_norm(
-        &self,
-        role: Role,
-        layer: Option<usize>,
-    ) -> Result<Option<Vec<f32>>, DecodeError> {
-        match self.architecture.shape(role, layer) {
-            Some(_) => self.norm(role, layer).map(Some),
+    fn optional_norm(&self, key: WeightKey) -> Result<Option<Vec<f32>>, DecodeError> {
+        match self.architecture.shape(key) {
+            Some(_) => self.norm(key).map(Some),
             None => Ok(None),
         }
     }
 
+    /// Checks that a layer's networks are there, as far as the way to run them reads them.
     fn check_ffn(&self, ffn: &dyn Ffn, layer: usize) -> Result<(), DecodeError> {
-        for role in [Role::Gate, Role::Up, Role::Down] {
-            if ffn.reads(role) {
-                self.matrix(role, Some(layer))?;
-            }
-        }
-        for role in [Role::GateBias, Role::UpBias, Role::DownBias] {
-            if ffn.reads(role) {
-                self.optional_vector(role, Some(layer))?;
+        let networks = self.architecture.networks(layer);
+        let keys = networks.iter().flat_map(|network| {
+            Role::NETWORK.map(|role| WeightKey {
+                role,
+                layer: Some(layer as u32),
+                expert: network.expert,
+            })
+        });
+        for key in keys.filter(|key| ffn.reads(key.role)) {
+            match self.architecture.shape(key) {
+                Some(shape) if shape.len() == 2 => drop(self.matrix(key)?),
+                Some(_) => drop(self.vector(key)?),
+                None => {}
             }
         }
         Ok(())
     }
 
-    fn check(
-        &self,
-        role: Role,
-        layer: Option<usize>,
-        found: Vec<usize>,
-    ) -> Result<(), DecodeError> {
-        let expected = self.architecture.shape(role, layer).unwrap_or_default();
+    fn check(&self, key: WeightKey, found: Vec<usize>) -> Result<(), DecodeError> {
+        let expected = self.architecture.shape(key).unwrap_or_default();
         match found == expected {
             true => Ok(()),
-            false => Err(DecodeError::Shape { role, layer, expected, found }),
+            false => Err(DecodeError::Shape { key, expected, found }),
         }
     }
 }

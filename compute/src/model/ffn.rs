@@ -3,10 +3,13 @@
 //! An [`Ffn`] sees neither attention nor the residual stream. It says how many bytes of weights
 //! it read, because that is what an answer costs.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use super::projection::project;
-use super::{Architecture, DecodeError, Hook, Matrix, Orientation, Precision, Role, Weights};
+use super::{
+    Architecture, DecodeError, Hook, Matrix, Orientation, Precision, Role, WeightKey, Weights,
+};
 use crate::cpu::{Cancel, Pool};
 use crate::kernels::activation::gated;
 use crate::kernels::{matvec_rows, top_k_by_magnitude};
@@ -91,12 +94,13 @@ impl Ffn for DenseFfn {
         context: &FfnContext<'_>,
         observe: Option<&mut dyn Hook>,
     ) -> Result<u64, DecodeError> {
+        let key = |role| WeightKey::layer(role, layer);
         let features = context.architecture.features(layer);
         let (mut gate, mut up) = SCRATCH.take();
         gate.resize(positions * features, 0.0);
         up.resize(positions * features, 0.0);
-        let mut bytes = context.project(Role::Gate, Role::GateBias, layer, input, &mut gate)?;
-        bytes += context.project(Role::Up, Role::UpBias, layer, input, &mut up)?;
+        let mut bytes = context.project(key(Role::Gate), Role::GateBias, input, &mut gate)?;
+        bytes += context.project(key(Role::Up), Role::UpBias, input, &mut up)?;
         let activation = context.architecture.activation;
         context.pool.run_chunks(&mut gate, ACTIVATIONS_A_TASK, &|first, gate| {
             gated(activation, gate, &up[first..first + gate.len()]);
@@ -106,7 +110,7 @@ impl Ffn for DenseFfn {
                 hook.activations(layer, context.position_first + index, activations);
             }
         }
-        bytes += context.project(Role::Down, Role::DownBias, layer, &gate, out)?;
+        bytes += context.project(key(Role::Down), Role::DownBias, &gate, out)?;
         SCRATCH.set((gate, up));
         Ok(bytes)
     }
@@ -125,13 +129,14 @@ impl Ffn for WalkFfn {
         context: &FfnContext<'_>,
         mut observe: Option<&mut dyn Hook>,
     ) -> Result<u64, DecodeError> {
+        let key = |role| WeightKey::layer(role, layer);
         let features = context.architecture.features(layer);
         let hidden = context.architecture.hidden_size;
         let k = self.k.unwrap_or(features).min(features);
-        let up = context.matrix(Role::Up, layer)?;
-        let up_bias = context.bias(Role::UpBias, layer)?;
+        let up = context.matrix(key(Role::Up))?;
+        let up_bias = context.bias(key(Role::UpBias))?;
         let mut scores = vec![0.0; positions * features];
-        let mut bytes = context.project(Role::Gate, Role::GateBias, layer, input, &mut scores)?;
+        let mut bytes = context.project(key(Role::Gate), Role::GateBias, input, &mut scores)?;
         let mut activations = vec![0.0; features];
         for position in 0..positions {
             let row = position * hidden..(position + 1) * hidden;
@@ -172,9 +177,9 @@ impl Ffn for WalkFfn {
                 hook.activations(layer, context.position_first + position, &mut activations);
             }
             let whole =
-                context.project(Role::Down, Role::DownBias, layer, &activations, &mut out[row])?;
+                context.project(key(Role::Down), Role::DownBias, &activations, &mut out[row])?;
             // A feature-major projection reads a row for each activation that is not 0.
-            let down = context.matrix(Role::Down, layer)?;
+            let down = context.matrix(key(Role::Down))?;
             bytes += match down.orientation {
                 Orientation::OutIn => whole,
                 Orientation::InOut => {
@@ -188,41 +193,38 @@ impl Ffn for WalkFfn {
 }
 
 impl<'a> FfnContext<'a> {
-    /// A projection of a layer.
+    /// A projection.
     ///
     /// # Errors
     /// `MissingTensor` if the weights lack it.
-    pub fn matrix(&self, role: Role, layer: usize) -> Result<Matrix<'a>, DecodeError> {
-        let found = self.weights.matrix(role, Some(layer));
-        found.ok_or(DecodeError::MissingTensor { role, layer: Some(layer) })
+    pub fn matrix(&self, key: WeightKey) -> Result<Matrix<'a>, DecodeError> {
+        self.weights.matrix(key).ok_or(DecodeError::MissingTensor { key })
     }
 
-    /// A bias of a layer, or `None` if the model has none there.
+    /// A bias, or `None` if the model has none there.
     ///
     /// # Errors
     /// `MissingTensor` if the model has one and the weights lack it.
-    pub fn bias(
-        &self,
-        role: Role,
-        layer: usize,
-    ) -> Result<Option<std::borrow::Cow<'a, [f32]>>, DecodeError> {
-        if self.architecture.shape(role, Some(layer)).is_none() {
-            return Ok(None);
+    pub fn bias(&self, key: WeightKey) -> Result<Option<Cow<'a, [f32]>>, DecodeError> {
+        match self.architecture.shape(key) {
+            None => Ok(None),
+            Some(_) => {
+                let found = self.weights.vector(key);
+                found.map(Some).ok_or(DecodeError::MissingTensor { key })
+            }
         }
-        let found = self.weights.vector(role, Some(layer));
-        found.map(Some).ok_or(DecodeError::MissingTensor { role, layer: Some(layer) })
     }
 
+    /// Writes a projection of `x` with its bias and returns the bytes that were read.
     fn project(
         &self,
-        role: Role,
+        key: WeightKey,
         bias: Role,
-        layer: usize,
         x: &[f32],
         out: &mut [f32],
     ) -> Result<u64, DecodeError> {
-        let matrix = self.matrix(role, layer)?;
-        let bias = self.bias(bias, layer)?;
+        let matrix = self.matrix(key)?;
+        let bias = self.bias(key.with(bias))?;
         project(self.pool, self.precision, &matrix, bias.as_deref(), x, out, self.cancel)
     }
 }

@@ -12,22 +12,29 @@ mod attention;
 mod bands;
 mod config;
 mod decoder;
+mod description;
 pub mod families;
 mod ffn;
 mod hooks;
 mod kv_cache;
 mod projection;
 mod role;
+mod rotation;
+mod tensors;
 mod weights;
 
-pub use architecture::{
-    Architecture, ArchitectureError, AttentionDescription, FfnDescription, LayerDescription,
-    RopeDescription, RopeScaling, TensorSpec,
-};
+pub use architecture::{Architecture, ArchitectureError};
 pub use bands::Bands;
 pub use decoder::{DecodeError, Decoder, DecoderOptions, Precision};
+pub use description::{
+    AttentionBias, AttentionDescription, DenseDescription, ExpertGroups, ExpertsDescription,
+    FfnDescription, GroupRule, LatentDescription, LayerDescription, Network, NormDescription,
+    NormKind, PerLayerEmbedding, QueryKeyNorm, RopeDescription, RopePairing, RopeScaling,
+    RouterDescription, RouterInput, RouterScoring, SwigluClamp,
+};
 pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
 pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
 pub use kv_cache::KvCache;
 pub use role::{Role, UnknownRole};
-pub use weights::{Matrix, Orientation, Weights};
+pub use tensors::{Candidate, Naming, Part, TensorSpec};
+pub use weights::{Matrix, Orientation, WeightKey, Weights};

@@ -1,9 +1,57 @@
-//! The seam to whoever holds the weights: views by role, whatever lies behind them.
+//! The seam to whoever holds the weights: views by key, whatever lies behind them.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::Role;
 use crate::quant::MatrixView;
+
+/// Which tensor of a model: what it does, in which layer, in which expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WeightKey {
+    /// What it does.
+    pub role: Role,
+    /// In which layer; `None` for what the model has once.
+    pub layer: Option<u32>,
+    /// In which routed expert; `None` for all else.
+    pub expert: Option<u32>,
+}
+
+impl WeightKey {
+    /// A tensor that the model has once.
+    pub const fn model(role: Role) -> WeightKey {
+        WeightKey { role, layer: None, expert: None }
+    }
+
+    /// A tensor of a layer.
+    pub const fn layer(role: Role, layer: usize) -> WeightKey {
+        WeightKey { role, layer: Some(layer as u32), expert: None }
+    }
+
+    /// A tensor of a layer's expert.
+    pub const fn expert(role: Role, layer: usize, expert: usize) -> WeightKey {
+        WeightKey { role, layer: Some(layer as u32), expert: Some(expert as u32) }
+    }
+
+    /// The same place with another role.
+    #[must_use]
+    pub const fn with(self, role: Role) -> WeightKey {
+        WeightKey { role, ..self }
+    }
+}
+
+impl fmt::Display for WeightKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.role.as_str())?;
+        if let Some(expert) = self.expert {
+            write!(formatter, " of expert {expert}")?;
+        }
+        if let Some(layer) = self.layer {
+            write!(formatter, " of layer {layer}")?;
+        }
+        Ok(())
+    }
+}
 
 /// What the rows of a stored projection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +91,11 @@ impl Matrix<'_> {
 
 /// The weights of one model, in whatever dtype and place they lie.
 ///
-/// `layer` is `None` for what the model has once (embedding, final norm, unembedding). An answer
-/// must stay the same while a decoder lives.
+/// An answer must stay the same while a decoder lives.
 pub trait Weights: Send + Sync {
     /// A projection or an embedding table, or `None` if these weights lack it.
-    fn matrix(&self, role: Role, layer: Option<usize>) -> Option<Matrix<'_>>;
+    fn matrix(&self, key: WeightKey) -> Option<Matrix<'_>>;
 
     /// A norm weight or a bias as numbers, or `None` if these weights lack it.
-    fn vector(&self, role: Role, layer: Option<usize>) -> Option<Cow<'_, [f32]>>;
+    fn vector(&self, key: WeightKey) -> Option<Cow<'_, [f32]>>;
 }

@@ -1,7 +1,10 @@
 //! Configurations: what is read, what is taken for granted, and what is refused by name.
 
 use larql_compute::kernels::Activation;
-use larql_compute::model::{Architecture, Bands, Role, RopeScaling};
+use larql_compute::model::{
+    Architecture, AttentionBias, AttentionDescription, Bands, Naming, Role, RopeDescription,
+    RopeScaling, WeightKey,
+};
 use serde_json::{Value, json};
 
 pub fn llama() -> Value {
@@ -30,6 +33,10 @@ pub fn read(config: &Value) -> Architecture {
     Architecture::from_config(&config.to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn rope(attention: &AttentionDescription) -> &RopeDescription {
+    attention.rope.as_ref().expect("a rotary embedding")
+}
+
 fn refusal(config: Value) -> String {
     Architecture::from_config(&config.to_string()).expect_err("a refusal").to_string()
 }
@@ -41,10 +48,10 @@ fn what_a_llama_configuration_leaves_out_has_the_familys_defaults() {
     let architecture = read(&config);
     let attention = &architecture.layer(0).attention;
     assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (4, 4, 6));
-    assert_eq!((attention.rope.base, attention.window), (10_000.0, None));
-    assert!(!architecture.tied_embeddings && !attention.bias);
+    assert_eq!((rope(attention).base, attention.window), (10_000.0, None));
+    assert!(!architecture.tied_embeddings && attention.bias == AttentionBias::NONE);
     assert_eq!(architecture.activation, Activation::Silu);
-    assert_eq!((architecture.embed_scale, architecture.norm_offset), (1.0, 0.0));
+    assert_eq!((architecture.embed_scale, architecture.norm.offset), (1.0, 0.0));
     assert_eq!(
         (architecture.family(), architecture.layers(), architecture.features(1)),
         ("llama", 2, 40)
@@ -68,10 +75,10 @@ fn what_a_gemma3_configuration_leaves_out_has_the_familys_defaults() {
     let (local, global) = (&architecture.layer(4).attention, &architecture.layer(5).attention);
     assert_eq!((local.heads, local.kv_heads, local.head_dim), (8, 4, 256));
     assert_eq!((local.window, global.window), (Some(1024), None));
-    assert_eq!((local.rope.base, &local.rope.scaling), (10_000.0, &RopeScaling::None));
-    assert_eq!(global.rope.base, 1_000_000.0);
-    assert_eq!(global.rope.scaling, RopeScaling::Linear { factor: 8.0 });
-    assert_eq!((local.scale, architecture.norm_offset), (0.0625, 1.0));
+    assert_eq!((rope(local).base, &rope(local).scaling), (10_000.0, &RopeScaling::None));
+    assert_eq!(rope(global).base, 1_000_000.0);
+    assert_eq!(rope(global).scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!((local.scale, architecture.norm.offset), (0.0625, 1.0));
     assert_eq!(architecture.embed_scale, 2560_f32.sqrt());
     assert!(architecture.tied_embeddings);
     assert_eq!(architecture.eos_tokens, [1, 106]);
@@ -141,7 +148,7 @@ fn rope_types_that_are_not_handled_are_refused_by_name() {
     let message = refusal(with(llama(), "rope_scaling", unknown_key));
     assert!(message.contains("rope_scaling.attention_factor"), "{message}");
     let old_form = with(llama(), "rope_scaling", json!({"type": "linear", "factor": 2.0}));
-    let scaling = read(&old_form).layer(0).attention.rope.scaling.clone();
+    let scaling = rope(&read(&old_form).layer(0).attention).scaling.clone();
     assert_eq!(scaling, RopeScaling::Linear { factor: 2.0 });
 }
 
@@ -190,18 +197,22 @@ fn what_is_no_configuration_of_a_known_family_is_refused() {
 fn every_tensor_has_a_name_a_shape_and_the_variants_of_its_prefix() {
     let config = with(with(llama(), "attention_bias", json!(true)), "mlp_bias", json!(true));
     let architecture = read(&config);
-    let tensors = architecture.tensors();
-    let find = |role, layer| tensors.iter().find(|spec| spec.role == role && spec.layer == layer);
-    let gate = find(Role::Gate, Some(1)).unwrap();
-    assert_eq!(gate.name, "model.layers.1.mlp.gate_proj.weight");
-    assert!(gate.names.contains(&"language_model.model.layers.1.mlp.gate_proj.weight".into()));
+    let tensors = architecture.tensors(Naming::Hub);
+    let find = |key| tensors.iter().find(|spec| spec.key == key);
+    let gate = find(WeightKey::layer(Role::Gate, 1)).unwrap();
+    assert_eq!(gate.name(), "model.layers.1.mlp.gate_proj.weight");
+    assert!(gate.whole().any(|name| name == "language_model.model.layers.1.mlp.gate_proj.weight"));
     assert_eq!((&gate.shape[..], gate.required), (&[40, 24][..], true));
-    assert_eq!(find(Role::Down, Some(0)).unwrap().shape, [24, 40]);
-    assert_eq!(find(Role::KeyBias, Some(0)).unwrap().shape, [12]);
-    assert_eq!(find(Role::DownBias, Some(0)).unwrap().shape, [24]);
-    assert!(find(Role::QueryNorm, Some(0)).is_none());
-    let head = find(Role::Unembedding, None).unwrap();
-    assert_eq!((head.name.as_str(), head.required), ("lm_head.weight", true));
+    assert_eq!(find(WeightKey::layer(Role::Down, 0)).unwrap().shape, [24, 40]);
+    assert_eq!(find(WeightKey::layer(Role::KeyBias, 0)).unwrap().shape, [12]);
+    assert_eq!(find(WeightKey::layer(Role::DownBias, 0)).unwrap().shape, [24]);
+    assert!(find(WeightKey::layer(Role::QueryNorm, 0)).is_none());
+    let head = find(WeightKey::model(Role::Unembedding)).unwrap();
+    assert_eq!((head.name(), head.required), ("lm_head.weight", true));
     let tied = read(&with(llama(), "tie_word_embeddings", json!(true)));
-    assert!(tied.tensors().iter().all(|spec| spec.role != Role::Unembedding || !spec.required));
+    assert!(
+        tied.tensors(Naming::Hub)
+            .iter()
+            .all(|spec| spec.key.role != Role::Unembedding || !spec.required)
+    );
 }

@@ -5,15 +5,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use larql_compute::model::{Architecture, Matrix, Orientation, Role, Weights};
+use larql_compute::model::{Architecture, Matrix, Naming, Orientation, Role, WeightKey, Weights};
 use larql_compute::quant::{Dtype, MatrixView, from_f32, to_f32};
 use safetensors::SafeTensors;
 
-type Key = (Role, Option<usize>);
-
 /// Tensors by role, as bytes of their dtype.
 pub struct Checkpoint {
-    tensors: HashMap<Key, (Dtype, Vec<usize>, Vec<u8>)>,
+    tensors: HashMap<WeightKey, (Dtype, Vec<usize>, Vec<u8>)>,
     orientations: HashMap<Role, Orientation>,
 }
 
@@ -40,12 +38,12 @@ impl Checkpoint {
             }
         }
         let mut tensors = HashMap::new();
-        for spec in architecture.tensors() {
-            let tensor = spec.names.iter().find_map(|name| found.remove(name));
-            assert!(tensor.is_some() || !spec.required, "{} is missing", spec.name);
+        for spec in architecture.tensors(Naming::Hub) {
+            let tensor = spec.whole().find_map(|name| found.remove(name));
+            assert!(tensor.is_some() || !spec.required, "{} is missing", spec.name());
             if let Some(tensor) = tensor {
-                assert_eq!(tensor.1, spec.shape, "{}", spec.name);
-                tensors.insert((spec.role, spec.layer), tensor);
+                assert_eq!(tensor.1, spec.shape, "{}", spec.name());
+                tensors.insert(spec.key, tensor);
             }
         }
         Checkpoint { tensors, orientations: HashMap::new() }
@@ -62,25 +60,27 @@ impl Checkpoint {
             ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         let mut tensors = HashMap::new();
-        for spec in architecture.tensors().into_iter().filter(|spec| spec.required) {
+        for spec in architecture.tensors(Naming::Hub).into_iter().filter(|spec| spec.required) {
             let count = spec.shape.iter().product();
             let scale = match spec.shape[..] {
                 [_, inputs] => 1.7 / (inputs as f32).sqrt(),
                 _ => 0.3,
             };
-            let norm = spec.role.as_str().ends_with("norm");
-            let centre = if norm { 1.0 - architecture.norm_offset } else { 0.0 };
+            let norm = spec.key.role.is_norm_weight();
+            let centre = if norm { 1.0 - architecture.norm.offset } else { 0.0 };
             let values: Vec<f32> = (0..count).map(|_| centre + number() * scale).collect();
             let mut bytes = vec![0; dtype.bytes_for(count).unwrap()];
             from_f32(dtype, &values, &mut bytes);
-            tensors.insert((spec.role, spec.layer), (dtype, spec.shape, bytes));
+            tensors.insert(spec.key, (dtype, spec.shape, bytes));
         }
         Checkpoint { tensors, orientations: HashMap::new() }
     }
 
     /// The same numbers with the rows of a role's projections as inputs.
     pub fn transposed(mut self, role: Role) -> Checkpoint {
-        for (_, (dtype, shape, bytes)) in self.tensors.iter_mut().filter(|(key, _)| key.0 == role) {
+        for (_, (dtype, shape, bytes)) in
+            self.tensors.iter_mut().filter(|(key, _)| key.role == role)
+        {
             let element = dtype.bytes_for(1).unwrap();
             let mut transposed = Vec::with_capacity(bytes.len());
             for input in 0..shape[1] {
@@ -95,18 +95,18 @@ impl Checkpoint {
         self
     }
 
-    pub fn without(mut self, role: Role, layer: Option<usize>) -> Checkpoint {
-        self.tensors.remove(&(role, layer)).expect("a tensor to remove");
+    pub fn without(mut self, key: WeightKey) -> Checkpoint {
+        self.tensors.remove(&key).expect("a tensor to remove");
         self
     }
 
     /// A tensor's numbers as checkpoints store them (`[outputs, inputs]`).
-    pub fn numbers(&self, role: Role, layer: Option<usize>) -> Option<Vec<f64>> {
-        let (dtype, shape, bytes) = self.tensors.get(&(role, layer))?;
+    pub fn numbers(&self, key: WeightKey) -> Option<Vec<f64>> {
+        let (dtype, shape, bytes) = self.tensors.get(&key)?;
         let mut values = vec![0.0; shape.iter().product()];
         to_f32(*dtype, bytes, &mut values);
         let mut numbers: Vec<f64> = values.into_iter().map(f64::from).collect();
-        if self.orientations.contains_key(&role) {
+        if self.orientations.contains_key(&key.role) {
             let (outputs, inputs) = (shape[0], shape[1]);
             let stored = numbers.clone();
             for (index, number) in numbers.iter_mut().enumerate() {
@@ -118,9 +118,9 @@ impl Checkpoint {
 }
 
 impl Weights for Checkpoint {
-    fn matrix(&self, role: Role, layer: Option<usize>) -> Option<Matrix<'_>> {
-        let (dtype, shape, bytes) = self.tensors.get(&(role, layer))?;
-        let orientation = self.orientations.get(&role).copied().unwrap_or(Orientation::OutIn);
+    fn matrix(&self, key: WeightKey) -> Option<Matrix<'_>> {
+        let (dtype, shape, bytes) = self.tensors.get(&key)?;
+        let orientation = self.orientations.get(&key.role).copied().unwrap_or(Orientation::OutIn);
         let (rows, columns) = match orientation {
             Orientation::OutIn => (shape[0], shape[1]),
             Orientation::InOut => (shape[1], shape[0]),
@@ -129,8 +129,8 @@ impl Weights for Checkpoint {
         Some(Matrix { view, orientation })
     }
 
-    fn vector(&self, role: Role, layer: Option<usize>) -> Option<Cow<'_, [f32]>> {
-        let (dtype, shape, bytes) = self.tensors.get(&(role, layer))?;
+    fn vector(&self, key: WeightKey) -> Option<Cow<'_, [f32]>> {
+        let (dtype, shape, bytes) = self.tensors.get(&key)?;
         let mut values = vec![0.0; shape[0]];
         to_f32(*dtype, bytes, &mut values);
         Some(Cow::Owned(values))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use larql_compute::cpu::{Cancel, Pool, Reason};
 use larql_compute::model::{
-    Architecture, DecodeError, Decoder, DecoderOptions, KvCache, Precision, Role,
+    Architecture, DecodeError, Decoder, DecoderOptions, KvCache, Precision, Role, WeightKey,
 };
 use larql_compute::quant::Dtype;
 use serde_json::{Value, json};
@@ -204,24 +204,24 @@ fn a_tensor_that_is_missing_or_misshapen_is_named() {
     let new = |architecture: &Architecture, weights: &Checkpoint| {
         Decoder::new(architecture, weights, &pool, DecoderOptions::default()).err()
     };
-    for (role, layer) in [
-        (Role::Embedding, None),
-        (Role::Unembedding, None),
-        (Role::FinalNorm, None),
-        (Role::Key, Some(1)),
-        (Role::FfnNorm, Some(0)),
-        (Role::Down, Some(1)),
+    for key in [
+        WeightKey::model(Role::Embedding),
+        WeightKey::model(Role::Unembedding),
+        WeightKey::model(Role::FinalNorm),
+        WeightKey::layer(Role::Key, 1),
+        WeightKey::layer(Role::FfnNorm, 0),
+        WeightKey::layer(Role::Down, 1),
     ] {
-        let weights = Checkpoint::random(&architecture, Dtype::F32, 1).without(role, layer);
+        let weights = Checkpoint::random(&architecture, Dtype::F32, 1).without(key);
         let error = new(&architecture, &weights).unwrap();
-        assert_eq!(error, DecodeError::MissingTensor { role, layer });
-        assert!(error.to_string().contains(role.as_str()));
+        assert_eq!(error, DecodeError::MissingTensor { key });
+        assert!(error.to_string().contains(key.role.as_str()));
     }
     let weights = Checkpoint::random(&architecture, Dtype::F32, 1);
     let wider = read(&with(llama(), "intermediate_size", json!(41)));
     let error = new(&wider, &weights).unwrap();
     let (expected, found) = (vec![41, 24], vec![40, 24]);
-    assert_eq!(error, DecodeError::Shape { role: Role::Gate, layer: Some(0), expected, found });
+    assert_eq!(error, DecodeError::Shape { key: WeightKey::layer(Role::Gate, 0), expected, found });
 }
 
 #[test]

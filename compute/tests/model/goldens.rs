@@ -4,7 +4,7 @@ use std::fs;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{
-    Architecture, CaptureResiduals, Decoder, DecoderOptions, KvCache, Precision, Role,
+    Architecture, CaptureResiduals, Decoder, DecoderOptions, KvCache, Naming, Precision, Role,
 };
 use larql_compute::sample::greedy;
 use serde_json::Value;
@@ -139,8 +139,10 @@ fn both_forms_of_a_configuration_give_one_architecture() {
 #[test]
 fn the_list_of_tensors_names_all_that_a_checkpoint_holds() {
     for golden in all() {
-        let named = golden.architecture.tensors().into_iter().filter(|spec| spec.required);
-        let named: std::collections::BTreeSet<String> = named.map(|spec| spec.name).collect();
+        let named =
+            golden.architecture.tensors(Naming::Hub).into_iter().filter(|spec| spec.required);
+        let named: std::collections::BTreeSet<String> =
+            named.map(|spec| spec.name().to_owned()).collect();
         let mut held = std::collections::BTreeSet::new();
         for entry in fs::read_dir(goldens(golden.name)).unwrap() {
             let path = entry.unwrap().path();

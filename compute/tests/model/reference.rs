@@ -3,7 +3,7 @@
 //! Written from the papers and from what the configuration's keys mean, not from the decoder.
 
 use larql_compute::kernels::Activation;
-use larql_compute::model::{Architecture, Role, RopeScaling};
+use larql_compute::model::{Architecture, QueryKeyNorm, Role, RopeScaling, WeightKey};
 
 use crate::checkpoint::Checkpoint;
 
@@ -24,8 +24,8 @@ pub fn logits(
     changes: Changes,
 ) -> Vec<f64> {
     let d = architecture.hidden_size;
-    let w = |role, layer| weights.numbers(role, layer).unwrap();
-    let embedding = w(Role::Embedding, None);
+    let w = |key| weights.numbers(key).unwrap();
+    let embedding = w(WeightKey::model(Role::Embedding));
     let mut stream: Vec<Vec<f64>> = tokens
         .iter()
         .map(|&token| {
@@ -36,10 +36,10 @@ pub fn logits(
     for layer in 0..architecture.layers() {
         let description = architecture.layer(layer);
         let attention = &description.attention;
-        let (l, dim) = (Some(layer), attention.head_dim);
-        let norm = |x: &[f64], role| norm(architecture, x, &w(role, l));
-        let bias = |role| weights.numbers(role, l);
-        let (wq, wk, wv) = (w(Role::Query, l), w(Role::Key, l), w(Role::Value, l));
+        let (l, dim) = (|role| WeightKey::layer(role, layer), attention.head_dim);
+        let norm = |x: &[f64], role| norm(architecture, x, &w(l(role)));
+        let bias = |role| weights.numbers(l(role));
+        let (wq, wk, wv) = (w(l(Role::Query)), w(l(Role::Key)), w(l(Role::Value)));
         let project = |role: Role, weight: &[f64]| -> Vec<Vec<f64>> {
             let rows = stream.iter().map(|x| times(weight, &norm(x, Role::AttentionNorm)));
             let bias = bias(role);
@@ -51,16 +51,16 @@ pub fn logits(
         for (rows, role) in [(&mut q, Role::QueryNorm), (&mut k, Role::KeyNorm)] {
             for (position, row) in rows.iter_mut().enumerate() {
                 for head in row.chunks_mut(dim) {
-                    if attention.query_key_norm {
+                    if attention.query_key_norm == QueryKeyNorm::Head {
                         head.copy_from_slice(&norm(head, role));
                     }
-                    let turned =
-                        turned(head, position, attention.rope.base, &attention.rope.scaling);
+                    let rope = attention.rope.as_ref().unwrap();
+                    let turned = turned(head, position, rope.base, &rope.scaling);
                     head.copy_from_slice(&turned);
                 }
             }
         }
-        let output = w(Role::Output, l);
+        let output = w(l(Role::Output));
         for position in 0..tokens.len() {
             let mut heads = Vec::new();
             for head in 0..attention.heads {
@@ -89,10 +89,10 @@ pub fn logits(
             }
             stream[position].iter_mut().zip(out).for_each(|(x, out)| *x += out);
         }
-        if changes.zero_ffn == l {
+        if changes.zero_ffn == Some(layer) {
             continue;
         }
-        let (gate, up, down) = (w(Role::Gate, l), w(Role::Up, l), w(Role::Down, l));
+        let (gate, up, down) = (w(l(Role::Gate)), w(l(Role::Up)), w(l(Role::Down)));
         for x in &mut stream {
             let input = norm(x, Role::FfnNorm);
             let scores = plus(times(&gate, &input), bias(Role::GateBias).as_deref());
@@ -110,10 +110,10 @@ pub fn logits(
             x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
         }
     }
-    let last = norm(architecture, stream.last().unwrap(), &w(Role::FinalNorm, None));
+    let last = norm(architecture, stream.last().unwrap(), &w(WeightKey::model(Role::FinalNorm)));
     let unembedding = match architecture.tied_embeddings {
         true => embedding,
-        false => w(Role::Unembedding, None),
+        false => w(WeightKey::model(Role::Unembedding)),
     };
     let cap = architecture.final_softcap.map(f64::from);
     let logits = times(&unembedding, &last).into_iter();
@@ -122,8 +122,8 @@ pub fn logits(
 
 fn norm(architecture: &Architecture, x: &[f64], weight: &[f64]) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
-    let factor = 1.0 / (mean + f64::from(architecture.norm_epsilon)).sqrt();
-    let offset = f64::from(architecture.norm_offset);
+    let factor = 1.0 / (mean + f64::from(architecture.norm.epsilon)).sqrt();
+    let offset = f64::from(architecture.norm.offset);
     x.iter().zip(weight).map(|(x, weight)| x * factor * (weight + offset)).collect()
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::top_k::top_k_by_magnitude;
-use larql_compute::model::{Role, Weights as _};
+use larql_compute::model::{Role, WeightKey, Weights as _};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
 
@@ -27,7 +27,7 @@ pub(super) fn query_vector(model: &Model, query: &QueryVector) -> Result<Vec<f32
         }
     };
     let embeddings = model
-        .matrix(Role::Embedding, None)
+        .matrix(WeightKey::model(Role::Embedding))
         .ok_or_else(|| Failure::new(code::MISSING_COMPONENT, "the mount has no embeddings"))?
         .view;
     let scale = model.architecture().embed_scale;
@@ -66,7 +66,9 @@ pub(super) fn layer_scores(
     layer: u32,
     vector: &[f32],
 ) -> Result<Vec<f32>, Failure> {
-    let Some(gates) = model.matrix(Role::Gate, Some(layer as usize)) else { return Ok(Vec::new()) };
+    let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer as usize)) else {
+        return Ok(Vec::new());
+    };
     work.touch(gates.view.bytes().len() as u64);
     Ok(gate_scan(work.engine().pool(), &gates.view, vector, work.cancel)?)
 }
@@ -172,7 +174,10 @@ impl Operator for GateSlots {
         let mut hits: Vec<(Slot, f32)> = Vec::new();
         for &slot in &self.slots.slots {
             work.cancel.check()?;
-            let Some(gates) = model.matrix(Role::Gate, Some(slot.layer as usize)) else { continue };
+            let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, slot.layer as usize))
+            else {
+                continue;
+            };
             let feature = slot.feature as usize;
             if feature >= gates.view.rows() {
                 continue;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use larql_compute::cpu::Cancel;
-use larql_compute::model::{Architecture, Matrix, Orientation, Role, Weights};
+use larql_compute::model::{Architecture, Matrix, Naming, Orientation, Role, WeightKey, Weights};
 use larql_compute::quant::{Dtype, MatrixView, to_f32};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_planner::physical::plan::Quantisation;
@@ -70,7 +70,7 @@ pub struct Model {
     path: PathBuf,
     source: Source,
     architecture: Architecture,
-    placed: HashMap<(Role, Option<usize>), Placed>,
+    placed: HashMap<WeightKey, Placed>,
     base_hash: String,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
@@ -100,9 +100,9 @@ impl Model {
         let architecture = architecture(path, &config)?;
         check_manifest(path, &vindex, &architecture)?;
         let mut placed = HashMap::new();
-        for spec in architecture.tensors() {
-            let layer = spec.layer.map(|layer| layer as u32);
-            let key = TensorKey { role: spec.role.as_str().into(), layer, expert: None };
+        for spec in architecture.tensors(Naming::Hub) {
+            let WeightKey { role, layer, expert } = spec.key;
+            let key = TensorKey { role: role.as_str().into(), layer, expert };
             let Some(found) = vindex.tensor(&key) else { continue };
             let (orientation, transposed) = match found.record.layout {
                 Layout::RowMajor => (Orientation::OutIn, false),
@@ -123,7 +123,7 @@ impl Model {
                 transposed,
                 found.bytes,
             )?;
-            placed.insert((spec.role, spec.layer), Placed { key: PlacedKey::Vindex(key), ..place });
+            placed.insert(spec.key, Placed { key: PlacedKey::Vindex(key), ..place });
         }
         let base_hash = vindex.manifest().base_hash.clone();
         Ok(Self {
@@ -151,11 +151,10 @@ impl Model {
             checkpoint.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
         let architecture = architecture(path, &config)?;
         let mut placed = HashMap::new();
-        for spec in architecture.tensors() {
-            let Some(tensor) = spec.names.iter().find_map(|name| checkpoint.tensor(name)) else {
+        for spec in architecture.tensors(Naming::Hub) {
+            let Some(tensor) = spec.whole().find_map(|name| checkpoint.tensor(name)) else {
                 if spec.required {
-                    let name = spec.names.first().map_or("", String::as_str);
-                    return Err(lacks(path, &format!("the tensor {name}")));
+                    return Err(lacks(path, &format!("the tensor {}", spec.name())));
                 }
                 continue;
             };
@@ -163,7 +162,7 @@ impl Model {
             let place =
                 place(path, &spec, tensor.format, &shape, Orientation::OutIn, false, tensor.bytes)?;
             let key = PlacedKey::Checkpoint(tensor.name.to_owned());
-            placed.insert((spec.role, spec.layer), Placed { key, ..place });
+            placed.insert(spec.key, Placed { key, ..place });
         }
         let base_hash = checkpoint_base_hash(&checkpoint, "source", &mut |_| Ok(cancel.check()?))?;
         Ok(Self {
@@ -212,7 +211,7 @@ impl Model {
 
     /// Number of features of a layer; 0 for a layer whose gates are not here.
     pub fn features(&self, layer: u32) -> u64 {
-        let gate = self.placed.get(&(Role::Gate, Some(layer as usize)));
+        let gate = self.placed.get(&WeightKey::layer(Role::Gate, layer as usize));
         gate.map_or(0, |placed| placed.rows as u64)
     }
 
@@ -236,12 +235,12 @@ impl Model {
 
     /// The stored bytes of one tensor; 0 if it is not here.
     pub fn tensor_bytes(&self, role: Role, layer: Option<u32>) -> u64 {
-        self.placed.get(&(role, layer.map(|layer| layer as usize))).map_or(0, |placed| placed.bytes)
+        self.placed.get(&WeightKey { role, layer, expert: None }).map_or(0, |placed| placed.bytes)
     }
 
     /// The type in which the gate vectors lie, in lower case; what benches and STATS report.
     pub fn stored_type(&self) -> String {
-        let gates = self.placed.iter().find(|((role, _), _)| *role == Role::Gate);
+        let gates = self.placed.iter().find(|(key, _)| key.role == Role::Gate);
         gates.map_or_else(|| "none".to_owned(), |(_, placed)| placed.dtype.tag().to_lowercase())
     }
 
@@ -301,16 +300,16 @@ impl Model {
     pub fn has(&self, component: Component) -> bool {
         let every_layer = |roles: &[Role]| {
             (0..self.architecture.layers()).all(|layer| {
-                roles.iter().all(|&role| self.placed.contains_key(&(role, Some(layer))))
+                roles.iter().all(|&role| self.placed.contains_key(&WeightKey::layer(role, layer)))
             })
         };
         let any_layer = |role| {
             (0..self.architecture.layers())
-                .any(|layer| self.placed.contains_key(&(role, Some(layer))))
+                .any(|layer| self.placed.contains_key(&WeightKey::layer(role, layer)))
         };
         match component {
             Component::Gates => any_layer(Role::Gate),
-            Component::Embeddings => self.placed.contains_key(&(Role::Embedding, None)),
+            Component::Embeddings => self.placed.contains_key(&WeightKey::model(Role::Embedding)),
             // One that is damaged is there, and says so itself.
             Component::Tokenizer => {
                 !matches!(self.tokenizer(), Err(failure) if failure.code == code::MISSING_COMPONENT)
@@ -328,14 +327,14 @@ impl Model {
             }
             Component::Norms => {
                 every_layer(&[Role::AttentionNorm])
-                    && self.placed.contains_key(&(Role::FinalNorm, None))
+                    && self.placed.contains_key(&WeightKey::model(Role::FinalNorm))
             }
             Component::Up => every_layer(&[Role::Up]),
             Component::Down => every_layer(&[Role::Down]),
             Component::Unembedding => {
-                self.placed.contains_key(&(Role::Unembedding, None))
+                self.placed.contains_key(&WeightKey::model(Role::Unembedding))
                     || (self.architecture.tied_embeddings
-                        && self.placed.contains_key(&(Role::Embedding, None)))
+                        && self.placed.contains_key(&WeightKey::model(Role::Embedding)))
             }
         }
     }
@@ -465,15 +464,15 @@ impl Model {
 }
 
 impl Weights for Model {
-    fn matrix(&self, role: Role, layer: Option<usize>) -> Option<Matrix<'_>> {
-        let placed = self.placed.get(&(role, layer))?;
+    fn matrix(&self, key: WeightKey) -> Option<Matrix<'_>> {
+        let placed = self.placed.get(&key)?;
         let bytes = self.bytes_of(placed)?;
         let view = MatrixView::new(placed.dtype, placed.rows, placed.columns, bytes).ok()?;
         Some(Matrix { view, orientation: placed.orientation })
     }
 
-    fn vector(&self, role: Role, layer: Option<usize>) -> Option<Cow<'_, [f32]>> {
-        let placed = self.placed.get(&(role, layer))?;
+    fn vector(&self, key: WeightKey) -> Option<Cow<'_, [f32]>> {
+        let placed = self.placed.get(&key)?;
         let bytes = self.bytes_of(placed)?;
         let mut values = vec![0.0; placed.rows.checked_mul(placed.columns)?];
         to_f32(placed.dtype, bytes, &mut values);
@@ -509,7 +508,7 @@ fn place(
     transposed: bool,
     bytes: &[u8],
 ) -> Result<Placed, Failure> {
-    let name = spec.names.first().map_or("", String::as_str);
+    let name = spec.name();
     let wrong = |reason: String| {
         Failure::new(
             code::UNSUPPORTED_FORMAT,

@@ -1,4 +1,4 @@
-//! Rotary position embedding, split-half: number `i` of a head turns with number `i + half`.
+//! Rotary position embedding: pairs of numbers turn by angles that grow with the position.
 
 /// Cosines and sines of one position, `[half]` each.
 ///
@@ -12,20 +12,34 @@ pub fn angles(position: usize, inverse_frequencies: &[f32], cos: &mut [f32], sin
     }
 }
 
-/// Turns one head by the angles of its position.
+/// Turns number `i` of `low` with number `i` of `high`, by the angles of their position.
+///
+/// # Shapes
+/// All of one length; panics if they differ.
+/// # Source
+/// Su et al. 2021 (arXiv:2104.09864).
+pub fn rotate(low: &mut [f32], high: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(low.len() == cos.len() && high.len() == cos.len(), "unequal halves");
+    assert_eq!(cos.len(), sin.len(), "unequal angles");
+    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*low, *high) = turned(*low, *high, *cos, *sin);
+    }
+}
+
+/// Turns number `2 i` of a head with number `2 i + 1`.
 ///
 /// # Shapes
 /// `head`: `[2 * half]`; `cos`, `sin`: `[half]`; panics if they differ.
-/// # Source
-/// Su et al. 2021 (arXiv:2104.09864).
-pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub fn rotate_interleaved(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     assert!(head.len() == 2 * cos.len() && cos.len() == sin.len(), "unequal halves");
-    let (low, high) = head.split_at_mut(cos.len());
-    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-        let (x, y) = (*low, *high);
-        *low = x * cos - y * sin;
-        *high = y * cos + x * sin;
+    for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+        (pair[0], pair[1]) = turned(pair[0], pair[1], *cos, *sin);
     }
+}
+
+#[inline]
+fn turned(x: f32, y: f32, cos: f32, sin: f32) -> (f32, f32) {
+    (x * cos - y * sin, y * cos + x * sin)
 }
 
 #[cfg(test)]
@@ -39,7 +53,8 @@ mod tests {
             let (mut cos, mut sin) = ([0.0; 3], [0.0; 3]);
             angles(position, &frequencies, &mut cos, &mut sin);
             let mut head = head;
-            rotate(&mut head, &cos, &sin);
+            let (low, high) = head.split_at_mut(3);
+            rotate(low, high, &cos, &sin);
             head
         };
         let (q, k) = ([0.3, -1.0, 2.0, 0.5, 0.25, -0.75], [1.5, 0.2, -0.4, 1.0, -2.0, 0.1]);

@@ -8,39 +8,19 @@
 
 use super::super::config::Config;
 use super::super::{
-    Architecture, ArchitectureError, AttentionDescription, FfnDescription, LayerDescription, Role,
-    RopeDescription, RopeScaling,
+    Architecture, ArchitectureError, AttentionBias, AttentionDescription, FfnDescription,
+    LayerDescription, QueryKeyNorm, RopeDescription,
 };
 use super::bounds::*;
-use super::{Family, PREFIXES, activation, rope};
+use super::names::*;
+use super::{Family, activation, rms, rope};
 use crate::kernels::Activation;
 
 pub(super) static FAMILY: Family = Family {
     name: "gemma3",
     model_types: &["gemma3_text", "gemma3"],
-    prefixes: PREFIXES,
-    names: &[
-        (Role::Embedding, "embed_tokens.weight"),
-        (Role::AttentionNorm, "layers.{layer}.input_layernorm.weight"),
-        (Role::Query, "layers.{layer}.self_attn.q_proj.weight"),
-        (Role::QueryBias, "layers.{layer}.self_attn.q_proj.bias"),
-        (Role::Key, "layers.{layer}.self_attn.k_proj.weight"),
-        (Role::KeyBias, "layers.{layer}.self_attn.k_proj.bias"),
-        (Role::Value, "layers.{layer}.self_attn.v_proj.weight"),
-        (Role::ValueBias, "layers.{layer}.self_attn.v_proj.bias"),
-        (Role::QueryNorm, "layers.{layer}.self_attn.q_norm.weight"),
-        (Role::KeyNorm, "layers.{layer}.self_attn.k_norm.weight"),
-        (Role::Output, "layers.{layer}.self_attn.o_proj.weight"),
-        (Role::OutputBias, "layers.{layer}.self_attn.o_proj.bias"),
-        (Role::PostAttentionNorm, "layers.{layer}.post_attention_layernorm.weight"),
-        (Role::FfnNorm, "layers.{layer}.pre_feedforward_layernorm.weight"),
-        (Role::Gate, "layers.{layer}.mlp.gate_proj.weight"),
-        (Role::Up, "layers.{layer}.mlp.up_proj.weight"),
-        (Role::Down, "layers.{layer}.mlp.down_proj.weight"),
-        (Role::PostFfnNorm, "layers.{layer}.post_feedforward_layernorm.weight"),
-        (Role::FinalNorm, "norm.weight"),
-        (Role::Unembedding, "lm_head.weight"),
-    ],
+    hub: HubNames::new(&[STEM, ATTENTION, SANDWICH_NORMS, GATED_MLP]),
+    gguf: GgufNames::new(&[GGUF_STEM, GGUF_GATED_MLP]).norm_offset(1.0),
     describe,
 };
 
@@ -49,30 +29,34 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
     let hidden_size = config.required_count("hidden_size", HIDDEN_MAX)?;
     let head_dim = config.count("head_dim", HEAD_DIM_MAX)?.unwrap_or(256);
     let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
-    let (full, sliding) = ropes(config)?;
+    let (full, sliding) = ropes(config, head_dim)?;
     let window = match config.mentions("sliding_window") {
         true => config.count("sliding_window", CONTEXT_MAX)?,
         false => Some(4096),
     };
+    let heads = config.count("num_attention_heads", HEADS_MAX)?.unwrap_or(8);
+    let kv_heads = config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(4);
     let attention = AttentionDescription {
-        heads: config.count("num_attention_heads", HEADS_MAX)?.unwrap_or(8),
-        kv_heads: config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(4),
-        head_dim,
         scale: scalar.powf(-0.5) as f32,
         softcap: config.positive("attn_logit_softcapping")?.map(|cap| cap as f32),
-        window: None,
-        rope: full,
-        query_key_norm: true,
-        bias: config.flag("attention_bias")?.unwrap_or(false),
+        rope: Some(full),
+        query_key_norm: QueryKeyNorm::Head,
+        bias: AttentionBias::all(config.flag("attention_bias")?.unwrap_or(false)),
+        ..AttentionDescription::plain(heads, kv_heads, head_dim)
     };
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let describe_layer = |slides: bool| LayerDescription {
         attention: match slides {
-            true => AttentionDescription { window, rope: sliding.clone(), ..attention.clone() },
+            true => {
+                AttentionDescription { window, rope: Some(sliding.clone()), ..attention.clone() }
+            }
             false => attention.clone(),
         },
-        ffn: FfnDescription { features, bias: false },
+        ffn: FfnDescription::gated(features, false),
+        parallel: false,
+        pre_norms: true,
         post_norms: true,
+        layer_scalar: false,
     };
     let activation = activation(config, "hidden_activation", Activation::GeluTanh)?;
     if let Some(other) = config.text("hidden_act")?
@@ -85,8 +69,7 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         vocabulary_size: config.count("vocab_size", VOCABULARY_MAX)?.unwrap_or(262_208),
         context_max: config.count("max_position_embeddings", CONTEXT_MAX)?.unwrap_or(131_072),
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(true),
-        norm_epsilon: config.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        norm_offset: 1.0,
+        norm: rms(config, 1e-6, 1.0)?,
         embed_scale: (hidden_size as f64).sqrt() as f32,
         final_softcap: config.positive("final_logit_softcapping")?.map(|cap| cap as f32),
         activation,
@@ -99,21 +82,25 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
 }
 
 /// Rotary settings of full and of sliding layers; scaling acts on the full ones alone.
-fn ropes(config: &Config) -> Result<(RopeDescription, RopeDescription), ArchitectureError> {
+fn ropes(
+    config: &Config,
+    head_dim: usize,
+) -> Result<(RopeDescription, RopeDescription), ArchitectureError> {
     let base = config.positive("rope_theta")?.unwrap_or(1_000_000.0);
     let base_local = config.positive("rope_local_base_freq")?.unwrap_or(10_000.0);
+    let (full, local) =
+        (rope::Defaults::new(base, head_dim), rope::Defaults::new(base_local, head_dim));
     let scaling = config.object("rope_scaling")?;
     let Some(map) = config.object("rope_parameters")? else {
-        let full = rope::of_scaling(config, scaling, base)?;
-        return Ok((full, RopeDescription { base: base_local, scaling: RopeScaling::None }));
+        return Ok((rope::of_scaling(config, scaling, full)?, local.unscaled()));
     };
     let path = config.name("rope_parameters.");
     let kinds = Config::new(map, &path);
-    let one = |kind: &'static str, base: f64| match kinds.object(kind)? {
-        Some(map) => rope::description(map, &format!("{path}{kind}."), base),
+    let one = |kind: &'static str, defaults: rope::Defaults| match kinds.object(kind)? {
+        Some(map) => rope::description(map, &format!("{path}{kind}."), defaults),
         None => Err(kinds.missing(kind)),
     };
-    let ropes = (one("full_attention", base)?, one("sliding_attention", base_local)?);
+    let ropes = (one("full_attention", full)?, one("sliding_attention", local)?);
     kinds.refuse_unread()?;
     Ok(ropes)
 }

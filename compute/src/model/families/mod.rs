@@ -5,11 +5,14 @@
 
 mod gemma3;
 mod llama;
+mod names;
 mod rope;
 
 use super::config::Config;
-use super::{Architecture, ArchitectureError, Role};
+use super::{Architecture, ArchitectureError, NormDescription, NormKind};
 use crate::kernels::Activation;
+
+pub use names::{GgufNames, HubNames, Name, Outputs, Scope};
 
 /// Every family, in the order in which errors list them.
 pub static FAMILIES: &[&Family] = &[&gemma3::FAMILY, &llama::FAMILY];
@@ -20,11 +23,10 @@ pub struct Family {
     pub name: &'static str,
     /// The values of `model_type` that belong to it.
     pub model_types: &'static [&'static str],
-    /// What checkpoints put before the name of a tensor; the first is the usual one.
-    pub prefixes: &'static [&'static str],
-    /// The tensor of each role, `{layer}` for the layer's number. The name of an unembedding
-    /// stands outside the prefixes' last part and is listed whole.
-    pub names: &'static [(Role, &'static str)],
+    /// What checkpoints of the hub call its tensors.
+    pub hub: HubNames,
+    /// What GGUF files call them.
+    pub gguf: GgufNames,
     /// Fills the record from a configuration whose `text_config`, if any, is unwrapped already.
     pub(super) describe: fn(&'static Family, &Config) -> Result<Architecture, ArchitectureError>,
 }
@@ -48,10 +50,6 @@ impl std::fmt::Debug for Family {
     }
 }
 
-/// Prefixes of checkpoints that hold a text model, alone or inside a larger one.
-const PREFIXES: &[&str] =
-    &["model.", "language_model.model.", "model.language_model.", "language_model.", ""];
-
 /// Reads the name of an activation function.
 fn activation(
     config: &Config,
@@ -65,6 +63,12 @@ fn activation(
             found: format!("{name:?}"),
         }),
     }
+}
+
+/// RMS norms with the epsilon of the configuration.
+fn rms(config: &Config, epsilon: f64, offset: f32) -> Result<NormDescription, ArchitectureError> {
+    let epsilon = config.positive("rms_norm_eps")?.unwrap_or(epsilon) as f32;
+    Ok(NormDescription { kind: NormKind::Rms, epsilon, offset, bias: false })
 }
 
 /// Sizes above these are damage or malice, not models.

@@ -16,10 +16,11 @@ pub struct KvCache {
     layers: Vec<LayerCache>,
 }
 
-/// One layer: a row of `width` numbers for each position, in both.
+/// One layer: a row of numbers for each position, in both; none where the layer reads another's.
 #[derive(Debug, Clone)]
 struct LayerCache {
-    width: usize,
+    key_width: usize,
+    value_width: usize,
     keys: Vec<f32>,
     values: Vec<f32>,
 }
@@ -30,8 +31,12 @@ impl KvCache {
     pub fn new(architecture: &Architecture, positions_max: usize) -> KvCache {
         let layers = (0..architecture.layers()).map(|layer| {
             let attention = &architecture.layer(layer).attention;
-            let width = attention.kv_heads * attention.head_dim;
-            LayerCache { width, keys: Vec::new(), values: Vec::new() }
+            LayerCache {
+                key_width: attention.key_width(),
+                value_width: attention.value_width(),
+                keys: Vec::new(),
+                values: Vec::new(),
+            }
         });
         KvCache {
             positions_max: positions_max.min(architecture.context_max),
@@ -59,8 +64,8 @@ impl KvCache {
     pub fn truncate(&mut self, positions: usize) {
         self.length = self.length.min(positions);
         for layer in &mut self.layers {
-            layer.keys.truncate(self.length * layer.width);
-            layer.values.truncate(self.length * layer.width);
+            layer.keys.truncate(self.length * layer.key_width);
+            layer.values.truncate(self.length * layer.value_width);
         }
     }
 
@@ -72,8 +77,8 @@ impl KvCache {
 
     /// Memory taken when the cache is full, in bytes.
     pub fn bytes_max(&self) -> usize {
-        let widths = self.layers.iter().map(|layer| layer.width).sum::<usize>();
-        self.positions_max.saturating_mul(widths).saturating_mul(2 * size_of::<f32>())
+        let widths = self.layers.iter().map(|layer| layer.key_width + layer.value_width);
+        self.positions_max.saturating_mul(widths.sum()).saturating_mul(size_of::<f32>())
     }
 
     /// Whether this cache was made for a model of this shape.
@@ -81,7 +86,8 @@ impl KvCache {
         self.layers.len() == architecture.layers()
             && self.layers.iter().enumerate().all(|(index, layer)| {
                 let attention = &architecture.layer(index).attention;
-                layer.width == attention.kv_heads * attention.head_dim
+                (layer.key_width, layer.value_width)
+                    == (attention.key_width(), attention.value_width())
             })
     }
 
@@ -96,16 +102,17 @@ impl KvCache {
         let needed = self.length + count;
         let rows = needed.max(self.length + self.length / 2).min(self.positions_max);
         for layer in &mut self.layers {
-            for buffer in [&mut layer.keys, &mut layer.values] {
-                if buffer.capacity() < needed * layer.width {
-                    buffer.try_reserve_exact(rows * layer.width - buffer.len())?;
+            let LayerCache { key_width, value_width, keys, values } = layer;
+            for (buffer, width) in [(keys, *key_width), (values, *value_width)] {
+                if buffer.capacity() < needed * width {
+                    buffer.try_reserve_exact(rows * width - buffer.len())?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Appends rows `[n, width]` to one layer; they count once `advance` says so.
+    /// Appends rows, `[n, key_width]` and `[n, value_width]`, to one layer; they count once `advance` says so.
     pub(super) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
         let layer = &mut self.layers[layer];
         layer.keys.extend_from_slice(keys);
@@ -117,7 +124,8 @@ impl KvCache {
         self.length += count;
     }
 
-    /// The rows of one layer, keys and values, each `[positions, width]`.
+    /// The rows of one layer, keys and values: `[positions, key_width]` and
+    /// `[positions, value_width]`.
     pub(super) fn rows(&self, layer: usize) -> (&[f32], &[f32]) {
         (&self.layers[layer].keys, &self.layers[layer].values)
     }

@@ -2,7 +2,7 @@
 
 use larql_compute::browse::{score_statistics, top_tokens};
 use larql_compute::cpu::{Cancel, Cancelled};
-use larql_compute::model::Role;
+use larql_compute::model::{Naming, Role, WeightKey};
 use larql_compute::quant::MatrixView;
 use larql_storage::vindex::down_meta::{self, FeatureRecord};
 use larql_storage::vindex::gate_meta::{self, InputToken};
@@ -80,9 +80,9 @@ impl<'a> Job<'a> {
 
     /// The source's matrix of a role, whether or not the level stores it.
     fn matrix(&self, role: Role, layer: Option<u32>) -> Result<MatrixView<'a>, Failure> {
-        let layer = layer.map(|layer| layer as usize);
-        let specs = self.architecture.tensors();
-        let spec = specs.iter().find(|spec| spec.role == role && spec.layer == layer);
+        let key = WeightKey { role, layer, expert: None };
+        let specs = self.architecture.tensors(Naming::Hub);
+        let spec = specs.iter().find(|spec| spec.key == key);
         let missing = || {
             let message = format!("{} has no {role} tensor", self.options.source.display());
             Failure::new(code::UNSUPPORTED_FORMAT, message)

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{Architecture, Role, TensorSpec};
+use larql_compute::model::{Architecture, Naming, Role, TensorSpec, WeightKey};
 use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{ExtractComponent, ExtractDtype, Level, Quantisation};
 use larql_storage::checkpoint::{Checkpoint, Tensor};
@@ -218,14 +218,13 @@ impl<'a> Job<'a> {
 
     /// Finds every tensor of the level, and checks shape and type before anything is written.
     fn plan(&mut self) -> Result<(), Failure> {
-        let specs = self.architecture.tensors();
+        let specs = self.architecture.tensors(Naming::Hub);
         for file in WEIGHT_FILES.iter().filter(|file| file.level <= self.options.level) {
-            let per_layer = self.layers.clone().map(|layer| Some(layer as usize)).chain([None]);
+            let per_layer = self.layers.clone().map(Some).chain([None]);
             for layer in per_layer {
                 for &role in file.roles {
-                    let Some(spec) =
-                        specs.iter().find(|spec| spec.role == role && spec.layer == layer)
-                    else {
+                    let key = WeightKey { role, layer, expert: None };
+                    let Some(spec) = specs.iter().find(|spec| spec.key == key) else {
                         continue;
                     };
                     // A tied model's unembedding is its embedding, which is stored once.
@@ -277,9 +276,9 @@ impl<'a> Job<'a> {
             Failure::new(code::UNSUPPORTED_FORMAT, message)
                 .hint("download config.json and the weights again, both of one model")
         };
-        let Some(tensor) = spec.names.iter().find_map(|name| self.checkpoint.tensor(name)) else {
+        let Some(tensor) = spec.whole().find_map(|name| self.checkpoint.tensor(name)) else {
             return if spec.required {
-                Err(wrong(&spec.name, "is missing".to_owned()))
+                Err(wrong(spec.name(), "is missing".to_owned()))
             } else {
                 Ok(None)
             };

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use larql_compute::cpu::Cancel;
-use larql_compute::model::Role;
+use larql_compute::model::{Naming, Role, WeightKey};
 use larql_compute::quant::{Dtype, MatrixView, from_f32, to_f32};
 use larql_planner::physical::plan::Level;
 use larql_storage::checkpoint::Tensor;
@@ -118,12 +118,12 @@ impl<'a> Job<'a> {
         if self.options.level < Level::All || self.options.components.is_some() {
             return Vec::new();
         }
-        let specs = self.architecture.tensors();
+        let specs = self.architecture.tensors(Naming::Hub);
         let tied = self.architecture.tied_embeddings;
         let known = |name: &str| {
             specs.iter().any(|spec| {
-                let copy = spec.role == Role::Unembedding && tied;
-                !copy && spec.names.iter().any(|known| known == name)
+                let copy = spec.key.role == Role::Unembedding && tied;
+                !copy && spec.candidates.iter().any(|known| known.name == name)
             })
         };
         self.checkpoint.tensors().filter(|tensor| !known(tensor.name)).collect()
@@ -135,14 +135,14 @@ impl<'a> Job<'a> {
         planned: &Planned<'_>,
     ) -> Result<(), Failure> {
         let Planned { spec, tensor, source, stored, file } = planned;
-        let role = spec.role.as_str();
-        let layer = spec.layer.map(|layer| layer as u32);
-        let key = TensorKey { role: role.into(), layer, expert: None };
+        let WeightKey { layer, expert, .. } = spec.key;
+        let role = spec.key.role.as_str();
+        let key = TensorKey { role: role.into(), layer, expert };
         if writer.has(file, &key) {
             return Ok(());
         }
         let mut shape: Vec<u64> = tensor.shape.iter().map(|&size| size as u64).collect();
-        let transposed = spec.role == Role::Down;
+        let transposed = spec.key.role == Role::Down;
         if transposed {
             shape.reverse();
         }
@@ -153,7 +153,7 @@ impl<'a> Job<'a> {
             name: tensor.name.to_owned(),
             role: role.to_owned(),
             layer,
-            expert: None,
+            expert,
             dtype: tag(*stored),
             shape,
             columns_padded: None,
