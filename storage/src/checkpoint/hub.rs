@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Which shard holds which tensor.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// The weight files of a checkpoint.

@@ -2,7 +2,8 @@
 //!
 //! A [`Checkpoint`] joins the weight files of a model into one sorted list of tensors. Each format
 //! (`safetensors.rs`, [`gguf`]) reads one file and yields names, opaque format tags, shapes and byte
-//! ranges, checked against the file's length; `hub.rs` finds the files and joins them.
+//! ranges, checked against the file's length; `hub.rs` finds the files and joins them. The other
+//! direction is `writer/`.
 //!
 //! Nothing is trusted: a shard index names plain files in its own directory, a symbolic link leads
 //! nowhere but into the blob store of the hub's own cache, and no count costs memory before it was
@@ -14,9 +15,14 @@ mod error;
 mod hub;
 mod json;
 mod safetensors;
+mod writer;
 
 pub use error::CheckpointError;
 pub use gguf::GgufMetadata;
+pub use writer::{
+    CheckpointWriteError, GgufWriter, ModelStaging, SHARD_BYTES_DEFAULT, SafetensorsWriter,
+    TensorDescription,
+};
 
 use crate::file::{Files, Mapping, is_plain_name};
 use std::borrow::Cow;

@@ -14,7 +14,7 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use std::fmt;
 
 /// The longest header that the format allows.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Most dimensions of a tensor.
 const DIMENSIONS_MAX: usize = 8;
 /// The header's one key that is no tensor.
@@ -121,12 +121,17 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Found>, String> {
     Ok(found)
 }
 
-/// The bytes that a tensor of this element format and shape takes.
-fn bytes_of(format: &str, shape: &[u64]) -> Result<u64, String> {
+/// The library's name for an element format.
+pub(super) fn dtype_of(format: &str) -> Option<Dtype> {
     let name: StrDeserializer<'_, ValueError> = format.into_deserializer();
-    let bits = match Dtype::deserialize(name) {
-        Ok(dtype) => dtype.bitsize() as u64,
-        Err(_) => return Err(format!("element format {} is not known", shorten(format))),
+    Dtype::deserialize(name).ok()
+}
+
+/// The bytes that a tensor of this element format and shape takes.
+pub(super) fn bytes_of(format: &str, shape: &[u64]) -> Result<u64, String> {
+    let bits = match dtype_of(format) {
+        Some(dtype) => dtype.bitsize() as u64,
+        None => return Err(format!("element format {} is not known", shorten(format))),
     };
     if shape.len() > DIMENSIONS_MAX {
         return Err(format!("{} dimensions, the most is {DIMENSIONS_MAX}", shape.len()));

@@ -19,11 +19,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod claim;
+mod exact;
 mod faulty;
 mod memory;
 mod mmap;
 mod truncation;
 
+pub(crate) use claim::Claim;
+pub(crate) use exact::ExactWriter;
 pub use faulty::{Fault, FaultyFiles, Operation};
 pub use memory::MemoryFiles;
 pub use mmap::DiskFiles;
@@ -142,6 +146,35 @@ pub enum FileKind {
     Directory,
     /// Anything else: a FIFO, device or socket.
     Other,
+}
+
+/// Creates a directory with the missing ones above it, and makes their entries durable.
+///
+/// # Errors
+/// The path that could not be created or synced, what was attempted, and the system's answer.
+pub(crate) fn create_durable_dir(
+    files: &Arc<dyn Files>,
+    directory: &Path,
+) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    let missing: Vec<_> = directory
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && files.metadata(path).is_err())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    files.create_dir_all(directory).map_err(|error| ("create", directory.to_path_buf(), error))?;
+    for path in missing.into_iter().rev() {
+        let above = parent_of(path);
+        files.sync_dir(above).map_err(|error| ("sync", above.to_path_buf(), error))?;
+    }
+    Ok(())
+}
+
+/// The directory that a path lies in.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Whether `name` is one plain path component: no separator, NUL or leading dot, not too long.

@@ -12,7 +12,9 @@
 use super::journal::{self, Entry};
 use super::layout::{self, INDEX, TENSOR_ALIGNMENT_BYTES};
 use super::{Checksum, Checksummer, FileEntry, Manifest, ManifestHeader, TensorKey, TensorRecord};
-use crate::file::{FileKind, FileLock, FileWrite, Files, is_plain_name};
+use crate::file::{
+    Claim, ExactWriter, FileKind, FileWrite, Files, create_durable_dir, is_plain_name, parent_of,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -177,7 +179,7 @@ pub struct VindexWriter {
     poisoned: bool,
     /// A sync failed, so that not even finished tensors may be journaled.
     sync_failed: bool,
-    _lock: HeldLock,
+    _lock: Claim,
 }
 
 /// The paths that belong to one destination.
@@ -199,28 +201,13 @@ impl Paths {
             name.push(suffix);
             destination.with_file_name(name)
         };
-        let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
         Some(Self {
             destination: destination.to_path_buf(),
-            parent: parent.unwrap_or(Path::new(".")).to_path_buf(),
+            parent: parent_of(destination).to_path_buf(),
             staging: sibling(".partial"),
             lock: sibling(".lock"),
             aside: sibling(".replaced"),
         })
-    }
-}
-
-/// The lock, and the removal of its file: in this order, so that nobody locks a nameless file.
-struct HeldLock {
-    files: Arc<dyn Files>,
-    path: PathBuf,
-    _lock: Box<dyn FileLock>,
-}
-
-impl Drop for HeldLock {
-    fn drop(&mut self) {
-        // A lock file that stays behind locks nobody out.
-        let _ = self.files.remove_file(&self.path);
     }
 }
 
@@ -235,9 +222,10 @@ impl VindexWriter {
         let paths = Paths::of(destination).ok_or_else(|| {
             io_error("write to", destination)(io::Error::from(io::ErrorKind::InvalidInput))
         })?;
-        create_parent(files, &paths.parent)?;
-        let lock = match files.lock(&paths.lock) {
-            Ok(lock) => HeldLock { files: files.clone(), path: paths.lock.clone(), _lock: lock },
+        create_durable_dir(files, &paths.parent)
+            .map_err(|(action, path, source)| VindexWriteError::Io { action, path, source })?;
+        let lock = match Claim::take(files, &paths.lock) {
+            Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(VindexWriteError::Busy { destination: paths.destination });
             }
@@ -339,16 +327,14 @@ impl VindexWriter {
         record.offset = offset;
         data.dirty = true;
         let padding = [0; TENSOR_ALIGNMENT_BYTES as usize];
-        let mut exact = ExactWriter { data, left: expected, surplus: false };
-        let outcome =
-            exact.pad(&padding[..(offset - start) as usize]).and_then(|()| write(&mut exact));
-        let (left, surplus) = (exact.left, exact.surplus);
-        let outcome = match outcome {
-            _ if surplus || (outcome.is_ok() && left > 0) => {
-                let written = expected - left + u64::from(surplus);
-                Err(VindexWriteError::WrongLength { name: record.name.clone(), expected, written })
-            }
-            outcome => outcome.map_err(io_error("write", &path)),
+        let padded = data.write_all(&padding[..(offset - start) as usize]);
+        let mut exact = ExactWriter::new(&mut *data, expected);
+        let outcome = match padded.and_then(|()| write(&mut exact)) {
+            Err(error) if !exact.is_surplus() => Err(io_error("write", &path)(error)),
+            _ => exact.finish().map_err(|written| {
+                let name = record.name.clone();
+                VindexWriteError::WrongLength { name, expected, written }
+            }),
         };
         if outcome.is_err() {
             self.poisoned = true;
@@ -373,12 +359,11 @@ impl VindexWriter {
             return Err(VindexWriteError::FileName { name: file.to_owned(), problem });
         }
         data.dirty = true;
-        let outcome = data.write.write_all(bytes).map_err(io_error("write", &path));
+        let outcome = data.write_all(bytes).map_err(io_error("write", &path));
         if outcome.is_err() {
             self.poisoned = true;
             return outcome;
         }
-        data.checksummer.update(bytes);
         data.parts.insert(part.to_owned());
         let end = data.write.position();
         let entry = Entry::Part { file: file.to_owned(), part: part.to_owned(), end };
@@ -596,35 +581,16 @@ impl DataFile {
     }
 }
 
-/// Passes on at most the announced number of bytes, and digests them.
-struct ExactWriter<'a> {
-    data: &'a mut DataFile,
-    left: u64,
-    surplus: bool,
-}
-
-impl ExactWriter<'_> {
-    fn pad(&mut self, zeros: &[u8]) -> io::Result<()> {
-        self.data.write.write_all(zeros)?;
-        self.data.checksummer.update(zeros);
-        Ok(())
-    }
-}
-
-impl Write for ExactWriter<'_> {
+/// Appends, and digests what was appended.
+impl Write for DataFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
-            self.surplus = true;
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more bytes than announced"));
-        }
-        let written = self.data.write.write(bytes)?;
-        self.data.checksummer.update(&bytes[..written]);
-        self.left -= written as u64;
+        let written = self.write.write(bytes)?;
+        self.checksummer.update(&bytes[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.data.write.flush()
+        self.write.flush()
     }
 }
 
@@ -658,24 +624,6 @@ fn has_entry(files: &Arc<dyn Files>, directory: &Path, name: &str) -> bool {
 fn is_replaceable(files: &Arc<dyn Files>, directory: &Path, marks: &[&str]) -> bool {
     marks.iter().any(|mark| has_entry(files, directory, mark))
         || files.list(directory).is_ok_and(|entries| entries.is_empty())
-}
-
-/// Creates the directory that the destination goes into, and makes it durable.
-fn create_parent(files: &Arc<dyn Files>, parent: &Path) -> Result<()> {
-    let missing: Vec<_> = parent
-        .ancestors()
-        .take_while(|path| !path.as_os_str().is_empty() && files.metadata(path).is_err())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    files.create_dir_all(parent).map_err(io_error("create", parent))?;
-    for path in missing.into_iter().rev() {
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        let above = above.unwrap_or(Path::new("."));
-        files.sync_dir(above).map_err(io_error("sync", above))?;
-    }
-    Ok(())
 }
 
 fn check_destination(files: &Arc<dyn Files>, destination: &Path, overwrite: bool) -> Result<()> {

@@ -27,8 +27,9 @@ impl RawGguf {
         }
     }
 
-    /// A small sound file: values of several types, three tensors.
+    /// A small sound file: values of several types, three tensors, zeros between and behind them.
     pub fn sample() -> Self {
+        let claimed = |byte: &u8| matches!(byte, 0..24 | 32..36 | 64..82);
         Self::new()
             .text("general.architecture", "llama")
             .u32("general.alignment", 32)
@@ -39,7 +40,7 @@ impl RawGguf {
             .tensor("b.weight", &[3, 2], 0, 0)
             .tensor("a.weight", &[2], 1, 32)
             .tensor("c.weight", &[32, 1], 2, 64)
-            .data((0..82).collect())
+            .data((0..96).map(|byte| if claimed(&byte) { byte } else { 0 }).collect())
     }
 
     /// An entry of any type number with any bytes.

@@ -193,7 +193,7 @@ impl GgufMetadata {
     }
 
     /// The entries as they lie in the file, without the header before them.
-    pub(super) fn encoded_entries(&self) -> &[u8] {
+    pub(in crate::checkpoint) fn encoded_entries(&self) -> &[u8] {
         let end = self.entries.last().map_or(HEADER_BYTES, |entry| entry.value.end);
         &self.file()[HEADER_BYTES..end]
     }
@@ -209,7 +209,7 @@ impl GgufMetadata {
 }
 
 /// The start of a file of the version that is written.
-pub(super) fn encode_header(tensors: u64, entries: u64) -> [u8; HEADER_BYTES] {
+pub(in crate::checkpoint) fn encode_header(tensors: u64, entries: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
     header[4..8].copy_from_slice(&VERSION.to_le_bytes());
@@ -379,7 +379,7 @@ impl fmt::Display for Value<'_> {
 }
 
 /// A string with its length before it.
-pub(super) fn encode_string(string: &[u8], out: &mut Vec<u8>) {
+pub(in crate::checkpoint) fn encode_string(string: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(string.len() as u64).to_le_bytes());
     out.extend_from_slice(string);
 }

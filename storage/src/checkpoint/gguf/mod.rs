@@ -21,6 +21,8 @@ pub use builder::GgufMetadataBuilder;
 pub use metadata::{Array, GgufMetadata, MetadataTypeError, Value};
 pub use types::{ELEMENT_TYPES, ElementType, ValueType};
 
+pub(super) use metadata::{encode_header, encode_string};
+pub(super) use reader::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, DIMENSIONS_MAX};
 pub(super) use split::{SplitName, check_parts};
 
 use super::Found;

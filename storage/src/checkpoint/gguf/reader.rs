@@ -15,13 +15,13 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 /// The version that is written.
 pub(super) const VERSION: u32 = 3;
 /// Where the data starts and each tensor in it, unless `general.alignment` says otherwise.
-pub(super) const ALIGNMENT_DEFAULT: u64 = 32;
+pub(in crate::checkpoint) const ALIGNMENT_DEFAULT: u64 = 32;
 /// Key of the alignment.
-pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
+pub(in crate::checkpoint) const ALIGNMENT_KEY: &str = "general.alignment";
 /// Largest alignment that is believed.
 pub(super) const ALIGNMENT_MAX: u64 = 1 << 20;
 /// Most dimensions of a tensor, as in ggml.
-pub(super) const DIMENSIONS_MAX: usize = 4;
+pub(in crate::checkpoint) const DIMENSIONS_MAX: usize = 4;
 
 /// Longest metadata key, as the format's description has it.
 const KEY_BYTES_MAX: usize = 65_535;

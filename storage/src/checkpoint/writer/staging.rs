@@ -1,0 +1,255 @@
+//! A model in the making, beside its destination.
+//!
+//! Everything is written into the directory `<destination>.partial`, under a lock on
+//! `<destination>.lock` that ends with the process. A mark in it tells it from other people's
+//! directories; what an interrupted run left is thrown away by the next one.
+
+use super::{CheckpointWriteError, Result, WeightFile, io_error};
+use crate::file::{Claim, FileKind, Files, create_durable_dir, is_plain_name, parent_of};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file that says whose directory it is.
+const MARK: &str = ".model_in_the_making";
+
+/// A model in the making: a directory, or a single weight file.
+pub struct ModelStaging {
+    files: Arc<dyn Files>,
+    destination: PathBuf,
+    staging: PathBuf,
+    /// The one file's name, where the destination is a file.
+    single: Option<String>,
+    overwrite: bool,
+    written: BTreeSet<String>,
+    /// Weights were begun and not finished.
+    pub(super) incomplete: bool,
+    /// Created by us, so that it may go when we do.
+    begun: bool,
+    _lock: Claim,
+}
+
+impl ModelStaging {
+    /// Begins a directory of files.
+    ///
+    /// # Errors
+    /// `DestinationExists` without `overwrite`; `DestinationIsNotAModel` with it, when the
+    /// destination is neither an empty directory nor one with weights or a `config.json`; `Busy`;
+    /// `StagingOccupied`. Nothing has changed in these cases.
+    pub fn directory(files: &Arc<dyn Files>, destination: &Path, overwrite: bool) -> Result<Self> {
+        Self::begin(files, destination, None, overwrite)
+    }
+
+    /// Begins a single weight file.
+    ///
+    /// # Errors
+    /// As [`ModelStaging::directory`]; with `overwrite` the destination may be a regular file with
+    /// the same extension.
+    pub fn file(files: &Arc<dyn Files>, destination: &Path, overwrite: bool) -> Result<Self> {
+        let name = destination.file_name().and_then(|name| name.to_str());
+        match name.filter(|name| is_plain_name(name) && is_weights(name)) {
+            Some(name) => Self::begin(files, destination, Some(name.to_owned()), overwrite),
+            None => Err(CheckpointWriteError::FileName {
+                name: destination.display().to_string(),
+                problem: "weights are named .safetensors or .gguf",
+            }),
+        }
+    }
+
+    fn begin(
+        files: &Arc<dyn Files>,
+        destination: &Path,
+        single: Option<String>,
+        overwrite: bool,
+    ) -> Result<Self> {
+        let Some(name) = destination.file_name() else {
+            let error = io::Error::from(io::ErrorKind::InvalidInput);
+            return Err(io_error("write to", destination)(error));
+        };
+        let sibling = |suffix: &str| {
+            let mut name = OsString::from(name);
+            name.push(suffix);
+            destination.with_file_name(name)
+        };
+        let (staging, lock) = (sibling(".partial"), sibling(".lock"));
+        create_durable_dir(files, parent_of(destination))
+            .map_err(|(action, path, source)| CheckpointWriteError::Io { action, path, source })?;
+        let lock = Claim::take(files, &lock).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                CheckpointWriteError::Busy { destination: destination.to_path_buf() }
+            }
+            _ => io_error("lock", &lock)(error),
+        })?;
+        let mut this = Self {
+            files: files.clone(),
+            destination: destination.to_path_buf(),
+            staging,
+            single,
+            overwrite,
+            written: BTreeSet::new(),
+            incomplete: false,
+            begun: false,
+            _lock: lock,
+        };
+        this.check_destination()?;
+        this.clear_staging()?;
+        this.begun = true;
+        files.create_dir_all(&this.staging).map_err(io_error("create", &this.staging))?;
+        let mark = this.staging.join(MARK);
+        files.create(&mark).map_err(io_error("create", &mark))?;
+        Ok(this)
+    }
+
+    fn kind(&self, path: &Path) -> Result<Option<FileKind>> {
+        match self.files.metadata(path) {
+            Ok(found) => Ok(Some(found.kind)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("look at", path)(error)),
+        }
+    }
+
+    fn check_destination(&self) -> Result<()> {
+        let destination = || self.destination.clone();
+        let Some(kind) = self.kind(&self.destination)? else { return Ok(()) };
+        if !self.overwrite {
+            return Err(CheckpointWriteError::DestinationExists { destination: destination() });
+        }
+        let replaceable = match (kind, &self.single) {
+            (FileKind::File, Some(_)) => true,
+            (FileKind::Directory, None) => {
+                let names = self
+                    .files
+                    .list(&self.destination)
+                    .map_err(io_error("list", &self.destination))?;
+                let marks_a_model = |name: &OsString| {
+                    name.to_str().is_some_and(|name| name == "config.json" || is_weights(name))
+                };
+                names.is_empty() || names.iter().any(marks_a_model)
+            }
+            _ => false,
+        };
+        match replaceable {
+            true => Ok(()),
+            false => {
+                Err(CheckpointWriteError::DestinationIsNotAModel { destination: destination() })
+            }
+        }
+    }
+
+    /// Removes what an interrupted run left, and nothing else.
+    fn clear_staging(&self) -> Result<()> {
+        let Self { files, staging, .. } = self;
+        let occupied = || CheckpointWriteError::StagingOccupied { staging: staging.clone() };
+        match self.kind(staging)? {
+            None => return Ok(()),
+            Some(FileKind::Directory) => {}
+            Some(_) => return Err(occupied()),
+        }
+        let real = files.canonicalize(staging).map_err(io_error("look at", staging))?;
+        let parent = parent_of(staging);
+        let parent = files.canonicalize(parent).map_err(io_error("look at", parent))?;
+        let is_link = real.parent() != Some(&*parent) || real.file_name() != staging.file_name();
+        let names = files.list(staging).map_err(io_error("list", staging))?;
+        if is_link || !(names.is_empty() || names.iter().any(|name| name == MARK)) {
+            return Err(occupied());
+        }
+        files.remove_dir_all(staging).map_err(io_error("remove", staging))
+    }
+
+    /// Opens a new file of the model.
+    pub(super) fn create(&mut self, name: &str) -> Result<WeightFile> {
+        let refuse =
+            |problem| Err(CheckpointWriteError::FileName { name: name.to_owned(), problem });
+        if !is_plain_name(name) {
+            return refuse("it is not a plain file name");
+        }
+        if self.single.as_ref().is_some_and(|single| single != name) {
+            return refuse("the model is a single file of another name");
+        }
+        if !self.written.insert(name.to_owned()) {
+            return refuse("it was written already");
+        }
+        let path = self.staging.join(name);
+        let write = self.files.create(&path).map_err(io_error("create", &path))?;
+        Ok(WeightFile { path, write })
+    }
+
+    /// Writes and syncs a whole small file, for example `config.json`.
+    ///
+    /// # Errors
+    /// `FileName`, also when the destination is a single file; `Io`.
+    pub fn side_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut file = self.create(name)?;
+        file.put(bytes)?;
+        file.sync()
+    }
+
+    /// The name of the one file, where the destination is a file.
+    pub fn single_name(&self) -> Option<&str> {
+        self.single.as_deref()
+    }
+
+    /// Moves the model to its destination, and makes that durable. Whoever writes a single file has
+    /// written it before.
+    ///
+    /// # Errors
+    /// `Order`, when weights were begun and not finished; as [`ModelStaging::directory`], when somebody put something at the destination meanwhile;
+    /// `Io`, after which the destination is as it was or, if only the last sync failed, the new model.
+    pub fn finish(mut self) -> Result<()> {
+        if self.incomplete {
+            let (expected, got) = ("the rest of the weights".to_owned(), "the end".to_owned());
+            return Err(CheckpointWriteError::Order { expected, got });
+        }
+        self.check_destination()?;
+        let Self { files, destination, staging, .. } = &self;
+        let parent = parent_of(destination);
+        let sync = |path: &Path| files.sync_dir(path).map_err(io_error("sync", path));
+        let mark = staging.join(MARK);
+        if let Some(single) = &self.single {
+            let from = staging.join(single);
+            files.rename(&from, destination).map_err(io_error("move to", destination))?;
+            sync(parent)?;
+        } else if self.kind(destination)?.is_none() {
+            files.remove_file(&mark).map_err(io_error("remove", &mark))?;
+            sync(staging)?;
+            files.rename(staging, destination).map_err(io_error("move to", destination))?;
+            sync(parent)?;
+        } else {
+            sync(staging)?;
+            files.exchange(staging, destination).map_err(io_error("replace", destination))?;
+            // What is in the staging directory now is the old model, and goes with it.
+            files.rename(&destination.join(MARK), &mark).map_err(io_error("move", &mark))?;
+            sync(destination)?;
+            sync(parent)?;
+        }
+        if files.metadata(staging).is_ok() {
+            files.remove_dir_all(staging).map_err(io_error("remove", staging))?;
+        }
+        self.begun = false;
+        Ok(())
+    }
+}
+
+/// Whatever was not finished goes.
+impl Drop for ModelStaging {
+    fn drop(&mut self) {
+        if self.begun {
+            // The next run to the same destination finds the mark and removes the rest.
+            let _ = self.files.remove_dir_all(&self.staging);
+        }
+    }
+}
+
+impl std::fmt::Debug for ModelStaging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelStaging")
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors") || name.ends_with(".gguf")
+}
