@@ -219,7 +219,7 @@ fn scan(
             let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer)) else { continue };
             black_box(gate_scan(pool, &gates.view, &query, cancel)?);
             layers += 1;
-            bytes += gates.view.bytes().len() as u64;
+            bytes += gates.view.bytes_touched();
         }
         if layers == 0 {
             return Err(Failure::new(code::MISSING_COMPONENT, "the model has no gate vectors"));

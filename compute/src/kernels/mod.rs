@@ -4,7 +4,8 @@
 //! operation has variants, `scalar` defines it, `variants()` lists all that this processor can
 //! run (read by dispatch and by the tests), and `LARQL_ISA` limits the choice. The large products
 //! ([`matvec()`], [`matvec_transposed()`], [`matmul()`], [`gate_scan()`]) cut themselves into tiles for a
-//! pool; their results do not depend on the number of its threads.
+//! pool; their results do not depend on the number of its threads. They take views of any dtype:
+//! `rows` hands the inner loops what these can read.
 
 pub mod accumulate;
 pub mod activation;
@@ -17,6 +18,7 @@ pub mod matvec;
 pub mod matvec_transposed;
 pub mod rms_norm;
 pub mod rotary;
+pub(crate) mod rows;
 pub mod softmax;
 pub mod top_k;
 

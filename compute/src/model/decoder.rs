@@ -22,7 +22,6 @@ use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::matmul::release_scratch;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_in_place};
-use crate::quant::to_f32;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
 const BLOCK_POSITIONS: usize = 256;
@@ -401,7 +400,7 @@ impl<'a> Decoder<'a> {
         stream.resize(tokens.len() * hidden, 0.0);
         let view = &self.embedding.view;
         for (row, &token) in stream.chunks_exact_mut(hidden).zip(tokens) {
-            to_f32(view.dtype(), view.row(token as usize), row);
+            view.row_f32(token as usize, row);
             if self.architecture.embed_scale != 1.0 {
                 row.iter_mut().for_each(|number| *number *= self.architecture.embed_scale);
             }

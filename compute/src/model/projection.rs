@@ -3,6 +3,7 @@
 use super::weights::{Matrix, Orientation};
 use super::{DecodeError, Precision};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
+use crate::kernels::rows::Rows;
 use crate::kernels::{self, dot, gate_scan, matmul, matmul_transposed, matvec_transposed};
 
 /// From so many positions on, unpacking a tile for a GEMM pays.
@@ -47,7 +48,7 @@ pub(super) fn project(
             out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
         }
     }
-    Ok(view.bytes().len() as u64)
+    Ok(view.bytes_touched())
 }
 
 /// Every position times every row, each as one dot product; a row is read once for all.
@@ -61,7 +62,8 @@ fn dots(
     let view = &matrix.view;
     let (inputs, outputs) = (view.columns(), view.rows());
     assert_eq!(x.len() / inputs * outputs, out.len(), "positions and result differ");
-    let dot = dot::dispatch(view.dtype());
+    let lender = Rows::of(view);
+    let dot = dot::dispatch(lender.dtype());
     let rows = kernels::rows_per_task(view.row_bytes());
     let out = Disjoint::new(out);
     pool.run(outputs.div_ceil(rows), &|task| {
@@ -69,11 +71,13 @@ fn dots(
             if cancel.check().is_err() {
                 return;
             }
-            for (position, x) in x.chunks_exact(inputs).enumerate() {
-                // SAFETY: one number of column `row`, which belongs to this task alone.
-                let value = unsafe { out.slice(position * outputs + row, 1) };
-                value[0] = dot(view.row(row), x);
-            }
+            lender.lend(row, |weights| {
+                for (position, x) in x.chunks_exact(inputs).enumerate() {
+                    // SAFETY: one number of column `row`, which belongs to this task alone.
+                    let value = unsafe { out.slice(position * outputs + row, 1) };
+                    value[0] = dot(weights, x);
+                }
+            });
         }
     });
     cancel.check()

@@ -69,7 +69,7 @@ pub(super) fn layer_scores(
     let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer as usize)) else {
         return Ok(Vec::new());
     };
-    work.touch(gates.view.bytes().len() as u64);
+    work.touch(gates.view.bytes_touched());
     Ok(gate_scan(work.engine().pool(), &gates.view, vector, work.cancel)?)
 }
 
@@ -184,7 +184,7 @@ impl Operator for GateSlots {
             }
             // The same kernel as the scan, over one row, so that both give the same bits.
             let row = gates.view.rows_range(feature..feature + 1);
-            work.touch(row.bytes().len() as u64);
+            work.touch(row.bytes_touched());
             let score = gate_scan(work.engine().pool(), &row, &vector, work.cancel)?[0];
             if passes(&model, slot.layer, score, self.slots.z_min) {
                 hits.push((slot, score));

@@ -31,12 +31,13 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// The function for rows of one dtype.
+    /// The function for rows of one plain dtype; panics for another.
     pub fn of(&self, dtype: Dtype) -> Accumulate {
         match dtype {
             Dtype::F32 => self.f32,
             Dtype::F16 => self.f16,
             Dtype::BF16 => self.bf16,
+            other => panic!("{other} is not plain"),
         }
     }
 }
@@ -52,7 +53,8 @@ pub fn variants() -> Vec<(Isa, Variant)> {
     found
 }
 
-/// Adds `weight · row` to `out` for every row; panics if one has another length than `out`.
+/// Adds `weight · row` to `out` for every row of a plain dtype; panics if one has another length
+/// than `out` or the dtype is not plain.
 ///
 /// Variants may differ within `(rows + 1) * eps * (|out| + Σ |weight · row|)`, element by element.
 pub fn accumulate(dtype: Dtype, rows: &[(&[u8], f32)], out: &mut [f32]) {
@@ -70,7 +72,7 @@ mod tests {
     #[test]
     fn every_variant_stays_within_the_rounding_bound() {
         for (count, length) in [(0, 5), (1, 1), (3, 255), (8, 257), (19, 2880), (7, 33)] {
-            for dtype in Dtype::ALL {
+            for dtype in Dtype::PLAIN {
                 let row_bytes = dtype.bytes_for(length).unwrap();
                 let values: Vec<f32> =
                     (0..count * length).map(|i| ((i * 37 % 103) as f32 - 51.0) / 9.0).collect();

@@ -35,13 +35,14 @@ pub fn variants() -> Vec<(Isa, Variant)> {
     found
 }
 
-/// Unpacks one row of any dtype; panics if `bytes` and `out` differ in count.
+/// Unpacks one row of a plain dtype; panics if it is not, or if `bytes` and `out` differ in count.
 pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     static FASTEST: LazyLock<Variant> = LazyLock::new(|| fastest(variants()));
     match dtype {
         Dtype::F32 => bytemuck::cast_slice_mut(out).copy_from_slice(bytes),
         Dtype::F16 => (FASTEST.f16)(bytes, out),
         Dtype::BF16 => (FASTEST.bf16)(bytes, out),
+        other => panic!("{other} is not plain"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The exact scan of a layer's gate rows: how strongly each feature answers a query.
 
 use super::dot::dispatch;
+use super::rows::Rows;
 use super::rows_per_task;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::quant::MatrixView;
@@ -32,11 +33,12 @@ pub(crate) fn scan_into(
 ) -> Result<(), Cancelled> {
     assert_eq!(matrix.columns(), q.len(), "rows and query differ");
     assert_eq!(matrix.rows(), out.len(), "rows and result differ");
-    let dot = dispatch(matrix.dtype());
+    let rows = Rows::of(matrix);
+    let dot = dispatch(rows.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         if cancel.check().is_ok() {
             for (offset, score) in out.iter_mut().enumerate() {
-                *score = dot(matrix.row(first + offset), q);
+                *score = rows.lend(first + offset, |row| dot(row, q));
             }
         }
     });

@@ -1,6 +1,7 @@
 //! Matrix times vector, one dot product a row: the product of decode, bound by reading the matrix.
 
 use super::dot::dispatch;
+use super::rows::Rows;
 use super::rows_per_task;
 use crate::cpu::Pool;
 use crate::quant::MatrixView;
@@ -15,10 +16,11 @@ use crate::quant::MatrixView;
 pub fn matvec(pool: &Pool, matrix: &MatrixView, x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.columns(), x.len(), "columns and vector differ");
     assert_eq!(matrix.rows(), out.len(), "rows and result differ");
-    let dot = dispatch(matrix.dtype());
+    let rows = Rows::of(matrix);
+    let dot = dispatch(rows.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         for (offset, value) in out.iter_mut().enumerate() {
-            *value = dot(matrix.row(first + offset), x);
+            *value = rows.lend(first + offset, |row| dot(row, x));
         }
     });
 }
@@ -27,10 +29,11 @@ pub fn matvec(pool: &Pool, matrix: &MatrixView, x: &[f32], out: &mut [f32]) {
 pub fn matvec_rows(pool: &Pool, matrix: &MatrixView, rows: &[usize], x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.columns(), x.len(), "columns and vector differ");
     assert_eq!(rows.len(), out.len(), "rows and result differ");
-    let dot = dispatch(matrix.dtype());
+    let lender = Rows::of(matrix);
+    let dot = dispatch(lender.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         for (value, &row) in out.iter_mut().zip(&rows[first..]) {
-            *value = dot(matrix.row(row), x);
+            *value = lender.lend(row, |row| dot(row, x));
         }
     });
 }

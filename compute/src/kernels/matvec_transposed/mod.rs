@@ -1,6 +1,7 @@
 //! Transposed matrix times vector: the product over a matrix whose rows are inputs.
 
 use super::accumulate::accumulate;
+use super::rows::Rows;
 use crate::cpu::Pool;
 use crate::quant::MatrixView;
 
@@ -20,12 +21,9 @@ const ROWS_MIN: usize = 16;
 pub fn matvec_transposed(pool: &Pool, matrix: &MatrixView, a: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.rows(), a.len(), "rows and factors differ");
     assert_eq!(matrix.columns(), out.len(), "columns and result differ");
-    let rows: Vec<(&[u8], f32)> = a
-        .iter()
-        .enumerate()
-        .filter(|(_, factor)| **factor != 0.0)
-        .map(|(row, &factor)| (matrix.row(row), factor))
-        .collect();
+    let lender = Rows::of(matrix);
+    let rows: Vec<(usize, f32)> =
+        a.iter().copied().enumerate().filter(|(_, factor)| *factor != 0.0).collect();
     let part_rows = rows.len().div_ceil(PARTS_MAX).max(ROWS_MIN);
     let parts = rows.len().div_ceil(part_rows);
     let mut sums = vec![0.0; parts * out.len()];
@@ -35,7 +33,7 @@ pub fn matvec_transposed(pool: &Pool, matrix: &MatrixView, a: &[f32], out: &mut 
     pool.run_chunks(&mut sums, out.len(), &|first, sum| {
         let part = first / sum.len();
         let rows = &rows[part * part_rows..rows.len().min((part + 1) * part_rows)];
-        accumulate(matrix.dtype(), rows, sum);
+        lender.lend_weighted(rows, |rows| accumulate(lender.dtype(), rows, sum));
     });
     for sum in sums.chunks(out.len()) {
         out.iter_mut().zip(sum).for_each(|(out, sum)| *out += sum);

@@ -1,0 +1,35 @@
+//! `Q3_K`: 110 bytes for 256 elements of 3 bits, in 16 sub-blocks with scales of 6 bits.
+//!
+//! 32 bytes of third bits, 64 bytes of lower bits (as in `Q2_K`), 12 bytes of sub-scales, `f16 d`;
+//! `d * (scale - 32) * (q - 4)`. Bit `k` of third-bit byte `l` belongs to element `32 k + l`.
+//! Sub-scale `i` has its lower four bits in a nibble of byte `i % 8` (low for the first eight),
+//! its upper two in bits `2 (i / 4)` of byte `8 + i % 4`.
+
+use super::super::dtype::{Format, decode_blocks};
+use super::super::q8::read_f16;
+use super::ELEMENTS;
+
+pub(in crate::quant) static Q3_K: Format = Format {
+    tag: "Q3_K",
+    elements: ELEMENTS,
+    bytes: 110,
+    decode: |bytes, out| {
+        decode_blocks::<ELEMENTS, 110>(bytes, out, |block, out| {
+            let d = read_f16(block, 108);
+            let packed = &block[96..108];
+            for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                let low = (packed[index % 8] >> (index / 8 * 4)) & 15;
+                let high = (packed[8 + index % 4] >> (index / 4 * 2)) & 3;
+                let scale = d * (i32::from(low | high << 4) - 32) as f32;
+                let (half, shift, first) = (index / 8, index / 2 % 4 * 2, index % 2 * 16);
+                let codes = &block[32 + 32 * half + first..][..16];
+                let thirds = &block[first..][..16];
+                for ((out, &byte), &third) in out.iter_mut().zip(codes).zip(thirds) {
+                    let code = ((byte >> shift) & 3) | ((third >> (index / 2)) & 1) << 2;
+                    *out = scale * (i32::from(code) - 4) as f32;
+                }
+            }
+        });
+    },
+    encode: None,
+};
