@@ -21,4 +21,5 @@ pub mod pipeline;
 pub mod reference;
 pub mod server;
 pub mod session;
+pub mod source;
 pub mod text;

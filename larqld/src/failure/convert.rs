@@ -112,9 +112,7 @@ impl From<CheckpointError> for Failure {
             }
             CheckpointError::NoWeights { .. }
             | CheckpointError::NoIndex { .. }
-            | CheckpointError::SeveralModels { .. } => {
-                code::UNSUPPORTED_FORMAT
-            }
+            | CheckpointError::SeveralModels { .. } => code::UNSUPPORTED_FORMAT,
             CheckpointError::Io { source, .. } => io_code(source),
             _ => code::DAMAGED,
         };

@@ -1,0 +1,120 @@
+//! GGUF as the hub's files, and back: configuration, tokenizer, chat template, generation settings.
+//!
+//! A GGUF file keeps in its metadata what a checkpoint of the hub keeps in files beside its weights.
+//! [`describe`] turns the one into the other, so that a GGUF is read by the same code as any checkpoint;
+//! the ways back are for COMPILE. Nothing is guessed: what is not understood is refused by name.
+//!
+//! Elsewhere: the file format (`storage::checkpoint::gguf`), what tensors are called
+//! (`compute::model`, `Naming::Gguf`).
+
+mod config;
+mod keys;
+mod pre_tokenizers;
+mod rope;
+mod tokenizer;
+mod vocabulary;
+
+#[cfg(test)]
+mod tests;
+
+use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
+use serde_json::{Map, Value, json};
+
+use self::keys::Keys;
+use self::vocabulary::Vocabulary;
+use crate::failure::Failure;
+
+/// The texts that a checkpoint of the hub has beside its weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GgufDescription {
+    /// `config.json`.
+    pub config: String,
+    /// `tokenizer.json`, where the file holds a vocabulary.
+    pub tokenizer: Option<Vec<u8>>,
+    /// `tokenizer_config.json`, with the chat template.
+    pub tokenizer_config: Option<Vec<u8>>,
+    /// `generation_config.json`.
+    pub generation_config: Option<String>,
+    /// What a user should know about how the file was read.
+    pub notes: Vec<String>,
+}
+
+/// Reads what the metadata of a GGUF checkpoint says about its model.
+///
+/// # Errors
+/// A failure that names the key that is missing, contradictory or not understood.
+pub fn describe(
+    metadata: &GgufMetadata,
+    checkpoint: &Checkpoint,
+) -> Result<GgufDescription, Failure> {
+    let keys = Keys::new(metadata)?;
+    let (mut config, notes) = config::config(&keys, checkpoint)?;
+    let vocabulary = Vocabulary::read(metadata)?;
+    let rows = config["vocab_size"].as_u64().unwrap_or(0);
+    if let Some(vocabulary) = &vocabulary {
+        if vocabulary.tokens.len() as u64 > rows {
+            let tokens = vocabulary.tokens.len();
+            let message =
+                format!("the file has {tokens} tokens and {rows} rows of token_embd.weight");
+            return Err(keys::refuse(message));
+        }
+        for (key, id) in vocabulary.special_ids() {
+            config.insert(key.to_owned(), id);
+        }
+    }
+    config.insert("torch_dtype".to_owned(), json!(weight_type(checkpoint)));
+    let context = keys.count("context_length")?.unwrap_or(0);
+    Ok(GgufDescription {
+        config: pretty(&config),
+        tokenizer: vocabulary.as_ref().map(Vocabulary::tokenizer_json).transpose()?,
+        tokenizer_config: vocabulary.as_ref().map(|words| words.tokenizer_config(context)),
+        generation_config: vocabulary.as_ref().map(|words| pretty(&generation(words, metadata))),
+        notes,
+    })
+}
+
+fn pretty(map: &Map<String, Value>) -> String {
+    serde_json::to_string_pretty(map).expect("plain data")
+}
+
+/// The plain type that comes nearest to how the matrices are stored.
+fn weight_type(checkpoint: &Checkpoint) -> &'static str {
+    let formats = || {
+        let matrices = checkpoint.tensors().filter(|tensor| tensor.shape.len() > 1);
+        matrices.map(|tensor| tensor.format)
+    };
+    if formats().any(|format| format == "BF16") {
+        "bfloat16"
+    } else if formats().all(|format| format == "F32") {
+        "float32"
+    } else {
+        "float16"
+    }
+}
+
+/// The settings for generation: what ends an answer, and how the publisher would sample.
+fn generation(vocabulary: &Vocabulary, metadata: &GgufMetadata) -> Map<String, Value> {
+    let mut settings = Map::new();
+    for (key, id) in vocabulary.special_ids() {
+        settings.insert(key.to_owned(), id);
+    }
+    let mut sampled = false;
+    for (from, to) in [
+        ("general.sampling.temp", "temperature"),
+        ("general.sampling.top_p", "top_p"),
+        ("general.sampling.top_k", "top_k"),
+    ] {
+        // What is no number says nothing about the model.
+        if let Ok(Some(number)) = metadata.f64(from) {
+            let number = config::short(number);
+            let whole = to == "top_k" && number >= 0.0;
+            settings
+                .insert(to.to_owned(), if whole { json!(number as u64) } else { json!(number) });
+            sampled = true;
+        }
+    }
+    if sampled {
+        settings.insert("do_sample".to_owned(), json!(true));
+    }
+    settings
+}

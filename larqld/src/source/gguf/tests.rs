@@ -1,0 +1,256 @@
+//! The texts made from the goldens' GGUF files against what the reference says of the same models.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use larql_storage::checkpoint::Checkpoint;
+use larql_storage::checkpoint::gguf::{GgufMetadata, GgufMetadataBuilder, Value as Stored};
+use larql_storage::file::{DiskFiles, Files};
+use serde_json::Value;
+
+use super::vocabulary::{Pieces, TokenKind};
+use super::*;
+use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(
+        &std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+    )
+    .unwrap()
+}
+
+fn open(path: &Path) -> (Checkpoint, GgufDescription) {
+    let files: Arc<dyn Files> = Arc::new(DiskFiles);
+    let checkpoint = Checkpoint::open(&files, path).unwrap();
+    let description = describe(checkpoint.gguf().unwrap(), &checkpoint).unwrap();
+    (checkpoint, description)
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// Every GGUF of the goldens, with its directory.
+fn files() -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    for directory in std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.extension().is_some_and(|extension| extension == "gguf") {
+                found.push((directory.clone(), path));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no GGUF among the goldens");
+    found
+}
+
+#[test]
+fn tokenizers_made_from_metadata_give_the_same_ids_and_texts() {
+    for (directory, path) in files() {
+        let (_, description) = open(&path);
+        let own = Tokenizer::from_bytes(description.tokenizer.as_ref().unwrap(), 512).unwrap();
+        let published = std::fs::read(directory.join("tokenizer.json")).unwrap();
+        let published = Tokenizer::from_bytes(&published, 512).unwrap();
+        let golden = std::fs::read(directory.join("golden.json")).ok();
+        let golden = golden.map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+        for case in golden["tokenizer"]["cases"].as_array().into_iter().flatten() {
+            let text = case["text"].as_str().unwrap();
+            let name = path.display();
+            let plain = own.encode(text, false).unwrap();
+            assert_eq!(plain, ids(&case["ids"]), "{name}: {text:?}");
+            assert_eq!(
+                own.encode(text, true).unwrap(),
+                ids(&case["ids_with_special"]),
+                "{name}: {text:?}"
+            );
+            assert_eq!(
+                own.decode(&plain, false).unwrap(),
+                case["decoded"].as_str().unwrap(),
+                "{name}: {text:?}"
+            );
+        }
+        for text in [
+            "",
+            " ",
+            "  two  spaces\t\n\n",
+            "naïve café 日本語 🙂",
+            "x = 12345;\r\n",
+            "<|eot_id|><bos>",
+        ] {
+            for special in [false, true] {
+                let (own, published) = (own.encode(text, special), published.encode(text, special));
+                assert_eq!(own.unwrap(), published.unwrap(), "{}: {text:?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn chat_templates_come_along() {
+    for (directory, path) in files() {
+        let (_, description) = open(&path);
+        let Ok(golden) = std::fs::read(directory.join("golden.json")) else { continue };
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        for case in golden["tokenizer"]["chat"].as_array().into_iter().flatten() {
+            let Some(rendered) = case["rendered"].as_str() else { continue };
+            let template =
+                ChatTemplate::from_files(description.tokenizer_config.as_deref(), None).unwrap();
+            let messages: Vec<ChatMessage> = case["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|message| ChatMessage {
+                    role: message["role"].as_str().unwrap().into(),
+                    content: message["content"].as_str().unwrap().into(),
+                })
+                .collect();
+            let generation = case["add_generation_prompt"].as_bool().unwrap_or(false);
+            let found = template.render(&messages, generation).unwrap();
+            assert_eq!(found, rendered, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_vocabulary_survives_the_way_to_gguf_and_back() {
+    for directory in std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(bytes) = std::fs::read(directory.join("tokenizer.json")) else { continue };
+        let config = std::fs::read(directory.join("tokenizer_config.json")).ok();
+        let files = tokenizer::TokenizerFiles {
+            tokenizer: &bytes,
+            config: config.as_deref(),
+            chat_template: None,
+            bos: None,
+            eos: None,
+        };
+        let name = directory.display();
+        let vocabulary =
+            Vocabulary::from_files(&files, 512).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut builder = GgufMetadataBuilder::new();
+        vocabulary.write(&mut builder);
+        let back = Vocabulary::read(&builder.finish().unwrap()).unwrap().unwrap();
+        let made = Tokenizer::from_bytes(&back.tokenizer_json().unwrap(), 512).unwrap();
+        let published = Tokenizer::from_bytes(&bytes, 512).unwrap();
+        let golden = json(&directory.join(if directory.join("golden.json").exists() {
+            "golden.json"
+        } else {
+            "golden.q4_k_m.gguf.json"
+        }));
+        let cases = golden["tokenizer"]["cases"].as_array().into_iter().flatten();
+        let cases = cases.filter_map(|case| case["text"].as_str());
+        for text in cases.chain([" ", "naïve café 日本語 🙂 1234", "\r\n\t x"]) {
+            for special in [false, true] {
+                assert_eq!(
+                    made.encode(text, special).unwrap(),
+                    published.encode(text, special).unwrap(),
+                    "{name}: {text:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Metadata of a small vocabulary, changed.
+fn vocabulary(
+    change: impl FnOnce(&mut GgufMetadataBuilder),
+) -> Result<Option<Vocabulary>, Failure> {
+    let mut builder = GgufMetadataBuilder::new();
+    change(&mut builder);
+    Vocabulary::read(&builder.finish().unwrap())
+}
+
+fn texts<'a>(builder: &mut GgufMetadataBuilder, key: &str, texts: &[&'a str]) {
+    builder.array(key, texts.iter().map(|text| Stored::String(text.as_bytes())));
+}
+
+#[test]
+fn a_vocabulary_that_is_not_understood_is_refused_by_name() {
+    let cases: [(&str, fn(&mut GgufMetadataBuilder)); 6] = [
+        ("\"t5\"", |builder| {
+            builder.text("tokenizer.ggml.model", "t5");
+            texts(builder, "tokenizer.ggml.tokens", &["a"]);
+        }),
+        ("\"klingon\"", |builder| {
+            builder.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "klingon");
+            texts(builder, "tokenizer.ggml.tokens", &["a"]);
+            texts(builder, "tokenizer.ggml.merges", &[]);
+        }),
+        ("tokenizer.ggml.sorcery", |builder| {
+            builder.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.sorcery", "yes");
+        }),
+        ("bos_token_id", |builder| {
+            builder.text("tokenizer.ggml.model", "gpt2");
+            texts(builder, "tokenizer.ggml.tokens", &["a"]);
+            texts(builder, "tokenizer.ggml.merges", &[]);
+            builder.value("tokenizer.ggml.bos_token_id", Stored::U32(7));
+        }),
+        ("merge 0", |builder| {
+            builder.text("tokenizer.ggml.model", "gpt2");
+            texts(builder, "tokenizer.ggml.tokens", &["a"]);
+            texts(builder, "tokenizer.ggml.merges", &["aa"]);
+        }),
+        ("tokenizer.ggml.scores", |builder| {
+            builder.text("tokenizer.ggml.model", "llama");
+            texts(builder, "tokenizer.ggml.tokens", &["a", "b"]);
+            builder.array("tokenizer.ggml.scores", [Stored::F32(0.0)]);
+        }),
+    ];
+    for (named, change) in cases {
+        let failure = vocabulary(change).unwrap_err();
+        assert!(failure.message.contains(named), "{}: {}", named, failure.message);
+    }
+}
+
+#[test]
+fn tokens_with_one_text_and_merges_without_tokens_are_refused() {
+    let twins = vocabulary(|builder| {
+        builder.text("tokenizer.ggml.model", "gpt2");
+        texts(builder, "tokenizer.ggml.tokens", &["a", "b", "a"]);
+        texts(builder, "tokenizer.ggml.merges", &[]);
+    });
+    let failure = twins.unwrap().unwrap().tokenizer_json().unwrap_err();
+    assert!(failure.message.contains("0 and 2"), "{}", failure.message);
+    // A merge whose outcome is no token, also one that would go round in a circle.
+    let circle = vocabulary(|builder| {
+        builder.text("tokenizer.ggml.model", "gpt2");
+        texts(builder, "tokenizer.ggml.tokens", &["a", "b"]);
+        texts(builder, "tokenizer.ggml.merges", &["a b", "b a", "ab a"]);
+    });
+    let text = circle.unwrap().unwrap().tokenizer_json().unwrap();
+    assert!(Tokenizer::from_bytes(&text, 2).is_err());
+}
+
+#[test]
+fn scores_decide_as_they_do_in_sentencepiece() {
+    // "ab" is better than "bc", so "abc" is "ab" + "c", though "bc" comes later in the list.
+    let tokens = ["<unk>", "a", "b", "c", "bc", "ab"];
+    let found = vocabulary(|builder| {
+        builder.text("tokenizer.ggml.model", "llama");
+        texts(builder, "tokenizer.ggml.tokens", &tokens);
+        builder.array("tokenizer.ggml.scores", [0.0, 0.0, 0.0, 0.0, -9.0, -1.0].map(Stored::F32));
+        builder.array("tokenizer.ggml.token_type", [2, 1, 1, 1, 1, 1].map(Stored::I32));
+        builder.value("tokenizer.ggml.add_space_prefix", Stored::Bool(false));
+        builder.value("tokenizer.ggml.add_bos_token", Stored::Bool(false));
+    });
+    let found = found.unwrap().unwrap();
+    assert_eq!(found.kinds[0], TokenKind::Unknown);
+    assert!(matches!(found.pieces, Pieces::Scored { space_prefix: false, .. }));
+    let tokenizer = Tokenizer::from_bytes(&found.tokenizer_json().unwrap(), 6).unwrap();
+    assert_eq!(tokenizer.encode("abc", true).unwrap(), [5, 3]);
+    assert_eq!(tokenizer.encode("abz", true).unwrap(), [5, 0]);
+}
+
+#[test]
+fn rotary_divisors_give_back_the_rule_that_made_them() {
+    let (checkpoint, _) = open(&goldens().join("llama3/llama3-f16.gguf"));
+    let metadata: &GgufMetadata = checkpoint.gguf().unwrap();
+    let keys = Keys::new(metadata).unwrap();
+    let (config, _) = config::config(&keys, &checkpoint).unwrap();
+    assert_eq!(config["rope_scaling"]["rope_type"], "llama3");
+    assert_eq!(config["rope_scaling"]["original_max_position_embeddings"], 32);
+}
