@@ -449,6 +449,7 @@ impl<'a> Decoder<'a> {
             architecture: self.architecture,
             precision: self.options.precision,
             position_first: first,
+            stream,
             cancel,
         };
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);

@@ -84,6 +84,20 @@ pub fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// Writes `g * sigmoid(alpha * g) * (u + 1)` over `gate`, where `g` is the gate, at most `limit`,
+/// and `u` is the up number, between `-limit` and `limit`; panics on unequal lengths.
+///
+/// # Source
+/// The experts of gpt-oss (arXiv:2508.10925).
+pub fn clamped_swiglu(limit: f32, alpha: f32, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up of different length");
+    for (gate, up) in gate.iter_mut().zip(up) {
+        // Written so that what is not a number stays so.
+        let (g, u) = (if *gate > limit { limit } else { *gate }, up.clamp(-limit, limit));
+        *gate = g / (1.0 + (-alpha * g).exp()) * (u + 1.0);
+    }
+}
+
 /// Caps scores softly: `cap * tanh(x / cap)`.
 pub fn softcap(cap: f32, scores: &mut [f32]) {
     for score in scores {
@@ -133,6 +147,23 @@ mod tests {
             assert_eq!(function.apply(0.0), 0.0);
             assert_eq!(Activation::from_name(function.name()), Some(function));
         }
+    }
+
+    #[test]
+    fn a_clamped_gate_is_the_definition_inside_the_limit_and_flat_outside() {
+        let apply = |gate: f32, up: f32| {
+            let mut gate = [gate];
+            clamped_swiglu(1.5, 1.702, &mut gate, &[up]);
+            gate[0]
+        };
+        for (gate, up) in [(0.3_f32, -0.7_f32), (-9.0, 1.2), (1.5, -1.5), (0.0, 3.0)] {
+            let (g, u) = (f64::from(gate), f64::from(up).clamp(-1.5, 1.5));
+            let expected = g / (1.0 + (-1.702 * g).exp()) * (u + 1.0);
+            assert!((f64::from(apply(gate, up)) - expected).abs() < 1e-6, "{gate} {up}");
+        }
+        assert_eq!(apply(7.0, -8.0), apply(1.5, -1.5), "above the limit nothing changes");
+        assert!(apply(-7.0, 0.0) != apply(-1.5, 0.0), "the gate has no lower limit");
+        assert!(apply(f32::NAN, 0.0).is_nan() && apply(0.5, f32::NAN).is_nan());
     }
 
     #[test]
