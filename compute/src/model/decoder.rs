@@ -9,19 +9,16 @@
 //! long as it was; results do not depend on the number of threads. In [`Precision::Exact`] a
 //! number is computed in the same way in prefill and decode, so that both give the same bits.
 
-use std::borrow::Cow;
-
-use super::attention::attend;
-use super::projection::project;
+use super::embedding::Embedding;
+use super::layer::{AttentionBuffers, Block, Layer};
+use super::lookup::Lookup;
+use super::norm::Norm;
+use super::projection::Projection;
 use super::rotation::Rotation;
-use super::{
-    Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Matrix, Orientation, Role, WeightKey,
-    Weights,
-};
+use super::{Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Role, WeightKey, Weights};
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::matmul::release_scratch;
-use crate::kernels::rms_norm::{rms_norm, rms_norm_in_place};
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
 const BLOCK_POSITIONS: usize = 256;
@@ -114,10 +111,10 @@ pub struct Decoder<'a> {
     weights: &'a dyn Weights,
     pool: &'a Pool,
     options: DecoderOptions<'a>,
-    embedding: Matrix<'a>,
-    unembedding: Matrix<'a>,
-    final_norm_weight: Vec<f32>,
-    layers: Vec<LayerWeights<'a>>,
+    embedding: Embedding<'a>,
+    unembedding: Projection<'a>,
+    final_norm: Option<Norm<'a>>,
+    layers: Vec<Layer<'a>>,
     rotations: Vec<Rotation>,
     buffers: Buffers,
     logits: Vec<f32>,
@@ -138,36 +135,15 @@ impl Drop for ThreadScratch {
     }
 }
 
-/// What one layer's attention and norms use; norm weights have the family's offset added.
-struct LayerWeights<'a> {
-    attention_norm: Vec<f32>,
-    query: Matrix<'a>,
-    query_bias: Option<Cow<'a, [f32]>>,
-    query_norm: Option<Vec<f32>>,
-    key: Matrix<'a>,
-    key_bias: Option<Cow<'a, [f32]>>,
-    key_norm: Option<Vec<f32>>,
-    value: Matrix<'a>,
-    value_bias: Option<Cow<'a, [f32]>>,
-    output: Matrix<'a>,
-    output_bias: Option<Cow<'a, [f32]>>,
-    post_attention_norm: Option<Vec<f32>>,
-    ffn_norm: Vec<f32>,
-    post_ffn_norm: Option<Vec<f32>>,
-    /// Index into the decoder's `rotations`.
-    rotation: Option<usize>,
-}
-
 /// Numbers of one block, kept between calls; rows are positions.
 #[derive(Default)]
 struct Buffers {
     stream: Vec<f32>,
     normed: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    heads: Vec<f32>,
+    attention: AttentionBuffers,
     output: Vec<f32>,
+    /// What the layers' own embeddings bring in, where the model has them.
+    inputs: Vec<f32>,
 }
 
 /// Hears the logits of every position: its index in the context, and the logits.
@@ -185,51 +161,28 @@ impl<'a> Decoder<'a> {
         options: DecoderOptions<'a>,
     ) -> Result<Decoder<'a>, DecodeError> {
         let lookup = Lookup { architecture, weights };
-        let embedding = lookup.table(Role::Embedding)?;
+        let embedding = Embedding::new(&lookup)?;
         let unembedding = match architecture.tied_embeddings {
-            true => embedding,
+            true => embedding.tokens(),
             false => lookup.matrix(WeightKey::model(Role::Unembedding))?,
         };
-        let mut rotations: Vec<Rotation> = Vec::new();
+        let bias = lookup.optional_vector(WeightKey::model(Role::UnembeddingBias))?;
+        let mut rotations = Vec::new();
         let mut layers = Vec::with_capacity(architecture.layers());
         for index in 0..architecture.layers() {
-            let key = |role| WeightKey::layer(role, index);
             lookup.check_ffn(options.ffn, index)?;
-            let attention = &architecture.layer(index).attention;
-            let rotation = attention.rope.as_ref().map(|rope| {
-                let known = rotations.iter().position(|known| known.is(rope, attention.head_dim));
-                known.unwrap_or_else(|| {
-                    rotations.push(Rotation::new(rope, attention.head_dim));
-                    rotations.len() - 1
-                })
-            });
-            layers.push(LayerWeights {
-                attention_norm: lookup.norm(key(Role::AttentionNorm))?,
-                query: lookup.matrix(key(Role::Query))?,
-                query_bias: lookup.optional_vector(key(Role::QueryBias))?,
-                query_norm: lookup.optional_norm(key(Role::QueryNorm))?,
-                key: lookup.matrix(key(Role::Key))?,
-                key_bias: lookup.optional_vector(key(Role::KeyBias))?,
-                key_norm: lookup.optional_norm(key(Role::KeyNorm))?,
-                value: lookup.matrix(key(Role::Value))?,
-                value_bias: lookup.optional_vector(key(Role::ValueBias))?,
-                output: lookup.matrix(key(Role::Output))?,
-                output_bias: lookup.optional_vector(key(Role::OutputBias))?,
-                post_attention_norm: lookup.optional_norm(key(Role::PostAttentionNorm))?,
-                ffn_norm: lookup.norm(key(Role::FfnNorm))?,
-                post_ffn_norm: lookup.optional_norm(key(Role::PostFfnNorm))?,
-                rotation,
-            });
+            layers.push(Layer::new(&lookup, index, &mut rotations)?);
         }
-        let final_norm_weight = lookup.norm(WeightKey::model(Role::FinalNorm))?;
+        let final_norm =
+            lookup.stream_norm(WeightKey::model(Role::FinalNorm), Some(Role::FinalNormBias))?;
         Ok(Decoder {
             architecture,
             weights,
             pool,
             options,
             embedding,
-            unembedding,
-            final_norm_weight,
+            unembedding: Projection { matrix: unembedding, bias },
+            final_norm,
             layers,
             rotations,
             buffers: Buffers::default(),
@@ -372,7 +325,9 @@ impl<'a> Decoder<'a> {
             for rotation in &mut self.rotations {
                 rotation.turn_to(first, block.len(), length);
             }
-            self.embed(block, &mut buffers.stream);
+            let at = self.block(first, cancel);
+            let Buffers { stream, inputs, .. } = &mut buffers;
+            self.bytes_touched += self.embedding.enter(at, block, stream, inputs)?;
             if let Some(hook) = hook {
                 hook.begin(first, block.len());
             }
@@ -395,22 +350,14 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn embed(&mut self, tokens: &[u32], stream: &mut Vec<f32>) {
-        let hidden = self.architecture.hidden_size;
-        stream.resize(tokens.len() * hidden, 0.0);
-        let view = &self.embedding.view;
-        for (row, &token) in stream.chunks_exact_mut(hidden).zip(tokens) {
-            view.row_f32(token as usize, row);
-            if self.architecture.embed_scale != 1.0 {
-                row.iter_mut().for_each(|number| *number *= self.architecture.embed_scale);
-            }
-        }
-        self.bytes_touched += (tokens.len() * view.row_bytes()) as u64;
+    fn block<'r>(&'r self, first: usize, cancel: &'r Cancel) -> Block<'r> {
+        let (pool, precision) = (self.pool, self.options.precision);
+        Block { pool, precision, rotations: &self.rotations, first, cancel }
     }
 
     fn run_layer(
         &mut self,
-        layer: usize,
+        index: usize,
         first: usize,
         buffers: &mut Buffers,
         cache: &mut KvCache,
@@ -418,30 +365,27 @@ impl<'a> Decoder<'a> {
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
         cancel.check()?;
-        let Buffers { stream, normed, output, .. } = buffers;
-        let hidden = self.architecture.hidden_size;
-        let epsilon = self.architecture.norm.epsilon;
-        let weights = &self.layers[layer];
+        let Buffers { stream, normed, attention, output, inputs } = buffers;
+        let (layer, block) = (&self.layers[index], self.block(first, cancel));
         if let Some(hook) = hook {
-            hook.pre_layer(layer, stream);
+            hook.pre_layer(index, stream);
         }
         normed.resize(stream.len(), 0.0);
         output.resize(stream.len(), 0.0);
-        norm_rows(self.pool, stream, &weights.attention_norm, epsilon, normed);
-        self.bytes_touched += self.attend(layer, first, buffers, cache, cancel)?;
-
-        let Buffers { stream, normed, output, .. } = buffers;
-        if let Some(weight) = &weights.post_attention_norm {
-            norm_rows_in_place(self.pool, output, weight, epsilon);
-        }
+        norm_into(self.pool, &layer.attention_norm, stream, normed);
+        let mut bytes = layer.attend(block, normed, attention, cache, output)?;
+        self.end_half(&layer.post_attention_norm, output);
         if let Some(hook) = hook {
-            hook.attention_out(layer, output);
+            hook.attention_out(index, output);
         }
         add(stream, output);
 
-        norm_rows(self.pool, stream, &weights.ffn_norm, epsilon, normed);
+        // In a parallel layer the network reads what attention has read.
+        if !self.architecture.layer(index).parallel {
+            norm_into(self.pool, &layer.ffn_norm, stream, normed);
+        }
         if let Some(hook) = hook {
-            hook.ffn_in(layer, normed);
+            hook.ffn_in(index, normed);
         }
         let context = FfnContext {
             weights: self.weights,
@@ -453,67 +397,30 @@ impl<'a> Decoder<'a> {
             cancel,
         };
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
-        let positions = stream.len() / hidden;
-        self.bytes_touched +=
-            self.options.ffn.forward(layer, normed, positions, output, &context, observe)?;
-        if let Some(weight) = &weights.post_ffn_norm {
-            norm_rows_in_place(self.pool, output, weight, epsilon);
-        }
+        let positions = stream.len() / self.architecture.hidden_size;
+        bytes += self.options.ffn.forward(index, normed, positions, output, &context, observe)?;
+        self.end_half(&layer.post_ffn_norm, output);
         if let Some(hook) = hook {
-            hook.ffn_out(layer, output);
+            hook.ffn_out(index, output);
         }
         add(stream, output);
+        bytes += layer.add_layer_input(block, inputs, stream)?;
         if let Some(hook) = hook {
-            hook.post_layer(layer, stream);
+            hook.post_layer(index, stream);
         }
+        self.bytes_touched += bytes;
         Ok(())
     }
 
-    /// Attention from the normed stream to the output projection; returns bytes of weights read.
-    fn attend(
-        &self,
-        layer: usize,
-        first: usize,
-        buffers: &mut Buffers,
-        cache: &mut KvCache,
-        cancel: &Cancel,
-    ) -> Result<u64, DecodeError> {
-        let Buffers { normed, queries, keys, values, heads, output, .. } = buffers;
-        let description = &self.architecture.layer(layer).attention;
-        let weights = &self.layers[layer];
-        let positions = normed.len() / self.architecture.hidden_size;
-        let query_width = description.query_width();
-        let key_width = description.key_width();
-        queries.resize(positions * query_width, 0.0);
-        heads.resize(positions * query_width, 0.0);
-        keys.resize(positions * key_width, 0.0);
-        values.resize(positions * key_width, 0.0);
-        let project = |matrix: &Matrix, bias: &Option<Cow<[f32]>>, x: &[f32], out: &mut [f32]| {
-            let precision = self.options.precision;
-            project(self.pool, precision, matrix, bias.as_deref(), x, out, cancel)
-        };
-        let mut bytes = project(&weights.query, &weights.query_bias, normed, queries)?;
-        bytes += project(&weights.key, &weights.key_bias, normed, keys)?;
-        bytes += project(&weights.value, &weights.value_bias, normed, values)?;
-        let rotation = weights.rotation.map(|rotation| &self.rotations[rotation]);
-        let prepare = |rows: &mut [f32], width: usize, norm: &Option<Vec<f32>>| {
-            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                for head in row.chunks_exact_mut(description.head_dim) {
-                    if let Some(weight) = norm {
-                        rms_norm_in_place(head, weight, self.architecture.norm.epsilon);
-                    }
-                    if let Some(rotation) = rotation {
-                        rotation.rotate(index, head);
-                    }
-                }
-            }
-        };
-        prepare(queries, query_width, &weights.query_norm);
-        prepare(keys, key_width, &weights.key_norm);
-        cache.append(layer, keys, values);
-        attend(self.pool, description, queries, cache.rows(layer), first, heads, cancel)?;
-        bytes += project(&weights.output, &weights.output_bias, heads, output)?;
-        Ok(bytes)
+    /// Makes a half's output what is added to the stream.
+    fn end_half(&self, norm: &Option<Norm<'_>>, output: &mut [f32]) {
+        if let Some(norm) = norm {
+            norm.rows_in_place(self.pool, output);
+        }
+        let scale = self.architecture.residual_scale;
+        if scale != 1.0 {
+            output.iter_mut().for_each(|number| *number *= scale);
+        }
     }
 
     /// Keeps a position's final stream, its norm and its logits.
@@ -521,18 +428,16 @@ impl<'a> Decoder<'a> {
         self.residual.clear();
         self.residual.extend_from_slice(stream);
         self.normed.resize(stream.len(), 0.0);
-        let epsilon = self.architecture.norm.epsilon;
-        rms_norm(stream, &self.final_norm_weight, epsilon, &mut self.normed);
-        self.logits.resize(self.architecture.vocabulary_size, 0.0);
-        self.bytes_touched += project(
-            self.pool,
-            self.options.precision,
-            &self.unembedding,
-            None,
-            &self.normed,
-            &mut self.logits,
-            cancel,
-        )?;
+        norm_into(self.pool, &self.final_norm, stream, &mut self.normed);
+        let mut logits = std::mem::take(&mut self.logits);
+        logits.resize(self.architecture.vocabulary_size, 0.0);
+        let block = self.block(0, cancel);
+        self.bytes_touched += block.project(&self.unembedding, &self.normed, &mut logits)?;
+        self.logits = logits;
+        let scale = self.architecture.logits_scale;
+        if scale != 1.0 {
+            self.logits.iter_mut().for_each(|logit| *logit *= scale);
+        }
         if let Some(cap) = self.architecture.final_softcap {
             softcap(cap, &mut self.logits);
         }
@@ -540,100 +445,14 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Norms every position's row, each alone.
-fn norm_rows(pool: &Pool, rows: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let width = weight.len();
-    pool.run_chunks(out, width, &|first, out| {
-        rms_norm(&rows[first..first + width], weight, epsilon, out);
-    });
-}
-
-fn norm_rows_in_place(pool: &Pool, rows: &mut [f32], weight: &[f32], epsilon: f32) {
-    pool.run_chunks(rows, weight.len(), &|_, row| rms_norm_in_place(row, weight, epsilon));
+/// Norms every position's row, or copies the rows where the model has no norm there.
+fn norm_into(pool: &Pool, norm: &Option<Norm<'_>>, rows: &[f32], out: &mut [f32]) {
+    match norm {
+        Some(norm) => norm.rows(pool, rows, out),
+        None => out.copy_from_slice(rows),
+    }
 }
 
 fn add(stream: &mut [f32], output: &[f32]) {
     stream.iter_mut().zip(output).for_each(|(stream, output)| *stream += output);
-}
-
-/// Tensors by key, checked against the architecture.
-struct Lookup<'a> {
-    architecture: &'a Architecture,
-    weights: &'a dyn Weights,
-}
-
-impl<'a> Lookup<'a> {
-    fn matrix(&self, key: WeightKey) -> Result<Matrix<'a>, DecodeError> {
-        let matrix = self.weights.matrix(key).ok_or(DecodeError::MissingTensor { key })?;
-        let found = vec![matrix.outputs(), matrix.inputs()];
-        self.check(key, found)?;
-        Ok(matrix)
-    }
-
-    /// An embedding, whose rows must be tokens.
-    fn table(&self, role: Role) -> Result<Matrix<'a>, DecodeError> {
-        let key = WeightKey::model(role);
-        let matrix = self.matrix(key)?;
-        if matrix.orientation != Orientation::OutIn {
-            let expected = self.architecture.shape(key).unwrap_or_default();
-            let found = expected.iter().rev().copied().collect();
-            return Err(DecodeError::Shape { key, expected, found });
-        }
-        Ok(matrix)
-    }
-
-    fn vector(&self, key: WeightKey) -> Result<Cow<'a, [f32]>, DecodeError> {
-        let vector = self.weights.vector(key).ok_or(DecodeError::MissingTensor { key })?;
-        self.check(key, vec![vector.len()])?;
-        Ok(vector)
-    }
-
-    fn norm(&self, key: WeightKey) -> Result<Vec<f32>, DecodeError> {
-        let mut weight = self.vector(key)?.into_owned();
-        weight.iter_mut().for_each(|weight| *weight += self.architecture.norm.offset);
-        Ok(weight)
-    }
-
-    /// A vector that only some models have there.
-    fn optional_vector(&self, key: WeightKey) -> Result<Option<Cow<'a, [f32]>>, DecodeError> {
-        match self.architecture.shape(key) {
-            Some(_) => self.vector(key).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn optional_norm(&self, key: WeightKey) -> Result<Option<Vec<f32>>, DecodeError> {
-        match self.architecture.shape(key) {
-            Some(_) => self.norm(key).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Checks that a layer's networks are there, as far as the way to run them reads them.
-    fn check_ffn(&self, ffn: &dyn Ffn, layer: usize) -> Result<(), DecodeError> {
-        let networks = self.architecture.networks(layer);
-        let keys = networks.iter().flat_map(|network| {
-            Role::NETWORK.map(|role| WeightKey {
-                role,
-                layer: Some(layer as u32),
-                expert: network.expert,
-            })
-        });
-        for key in keys.filter(|key| ffn.reads(key.role)) {
-            match self.architecture.shape(key) {
-                Some(shape) if shape.len() == 2 => drop(self.matrix(key)?),
-                Some(_) => drop(self.vector(key)?),
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self, key: WeightKey, found: Vec<usize>) -> Result<(), DecodeError> {
-        let expected = self.architecture.shape(key).unwrap_or_default();
-        match found == expected {
-            true => Ok(()),
-            false => Err(DecodeError::Shape { key, expected, found }),
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! A stored projection applied to a block of positions: which kernel, for which precision.
 
+use std::borrow::Cow;
+
 use super::weights::{Matrix, Orientation};
 use super::{DecodeError, Precision};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
@@ -8,6 +10,12 @@ use crate::kernels::{self, dot, gate_scan, matmul, matmul_transposed, matvec_tra
 
 /// From so many positions on, unpacking a tile for a GEMM pays.
 const GEMM_POSITIONS_MIN: usize = 4;
+
+/// A projection with its bias, where it has one.
+pub(super) struct Projection<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) bias: Option<Cow<'a, [f32]>>,
+}
 
 /// Writes `out[p] = W x[p] + bias` and returns the bytes of weights that were read.
 ///

@@ -111,7 +111,7 @@ fn a_key_that_changes_the_arithmetic_and_is_not_handled_is_refused_by_name() {
         ("quantization_config", json!({"quant_method": "gptq"})),
         ("attn_logit_softcapping", json!(30.0)),
         ("layer_types", json!(["sliding_attention", "full_attention"])),
-        ("hidden_act", json!("relu")),
+        ("hidden_act", json!("mish")),
         ("rope_interleaved", json!(true)),
     ] {
         let message = refusal(with(llama(), key, value));

@@ -1,4 +1,4 @@
-//! The functions on the gate of a feed-forward network.
+//! The functions on the gate of a feed-forward network, or on the first projection of a plain one.
 
 /// A function on the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,10 @@ pub enum Activation {
     GeluTanh,
     /// GELU by the error function.
     Gelu,
+    /// GELU by a logistic function: `x / (1 + exp(-1.702 x))`.
+    QuickGelu,
+    /// What is above 0.
+    Relu,
 }
 
 impl Activation {
@@ -17,8 +21,10 @@ impl Activation {
     pub fn from_name(name: &str) -> Option<Activation> {
         match name {
             "silu" | "swish" => Some(Activation::Silu),
-            "gelu_pytorch_tanh" | "gelu_new" => Some(Activation::GeluTanh),
-            "gelu" => Some(Activation::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Some(Activation::GeluTanh),
+            "gelu" | "gelu_python" => Some(Activation::Gelu),
+            "quick_gelu" => Some(Activation::QuickGelu),
+            "relu" => Some(Activation::Relu),
             _ => None,
         }
     }
@@ -29,6 +35,8 @@ impl Activation {
             Activation::Silu => "silu",
             Activation::GeluTanh => "gelu_pytorch_tanh",
             Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Relu => "relu",
         }
     }
 
@@ -48,6 +56,15 @@ impl Activation {
             Activation::Gelu => {
                 let x = f64::from(x);
                 (0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)) as f32
+            }
+            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+            // `max` would turn a NaN of damaged weights into 0.
+            Activation::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
             }
         }
     }
@@ -141,7 +158,13 @@ mod tests {
 
     #[test]
     fn functions_have_their_limits_far_from_zero() {
-        for function in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+        for function in [
+            Activation::Silu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::QuickGelu,
+            Activation::Relu,
+        ] {
             assert_eq!(function.apply(60.0), 60.0);
             assert!(function.apply(-60.0).abs() < 1e-20, "{function:?}");
             assert_eq!(function.apply(0.0), 0.0);

@@ -23,6 +23,12 @@ pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], epsilon: f32) {
     }
 }
 
+/// As [`rms_norm_in_place`] with a weight of ones.
+pub fn unit_rms_norm_in_place(x: &mut [f32], epsilon: f32) {
+    let factor = inverse_rms(x, epsilon);
+    x.iter_mut().for_each(|x| *x *= factor);
+}
+
 fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
     let squares = crate::kernels::dot::dot_f64(x, x);
     (1.0 / (squares / x.len() as f64 + f64::from(epsilon)).sqrt()) as f32
@@ -45,6 +51,9 @@ mod tests {
             let mut again = x.clone();
             rms_norm_in_place(&mut again, &vec![2.0; length], 0.5);
             assert_eq!(again, out);
+            let mut unit = x.clone();
+            unit_rms_norm_in_place(&mut unit, 0.5);
+            assert!(unit.iter().zip(&out).all(|(unit, out)| (unit * 2.0 - out).abs() < 1e-6));
         }
     }
 }

@@ -1,0 +1,246 @@
+//! One layer: its tensors outside the feed-forward network, and what is done with them.
+//!
+//! The halves are separate, because hooks stand between them: [`Layer::attend`] ends with the
+//! output projection, and what follows the feed-forward network is [`Layer::add_layer_input`].
+
+use std::borrow::Cow;
+
+use super::attention::{Heads, attend};
+use super::lookup::Lookup;
+use super::norm::Norm;
+use super::projection::{Projection, project};
+use super::rotation::Rotation;
+use super::{
+    AttentionDescription, DecodeError, KvCache, LayerDescription, Precision, QueryKeyNorm, Role,
+    WeightKey,
+};
+use crate::cpu::{Cancel, Pool};
+use crate::kernels::Activation;
+use crate::kernels::rms_norm::{rms_norm_in_place, unit_rms_norm_in_place};
+
+/// A block of positions at work: where it stands, and how it is computed.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'r> {
+    pub(super) pool: &'r Pool,
+    pub(super) precision: Precision,
+    /// Turned to the positions of the block.
+    pub(super) rotations: &'r [Rotation],
+    /// Where in the context the first position stands.
+    pub(super) first: usize,
+    pub(super) cancel: &'r Cancel,
+}
+
+impl Block<'_> {
+    /// Applies a projection to every row; returns the bytes of weights read.
+    pub(super) fn project(
+        &self,
+        projection: &Projection<'_>,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<u64, DecodeError> {
+        let Projection { matrix, bias } = projection;
+        project(self.pool, self.precision, matrix, bias.as_deref(), x, out, self.cancel)
+    }
+}
+
+/// Numbers of one block in attention, kept between layers and calls; rows are positions.
+#[derive(Default)]
+pub(super) struct AttentionBuffers {
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    heads: Vec<f32>,
+}
+
+/// One layer's norms and projections.
+pub(super) struct Layer<'a> {
+    index: usize,
+    description: &'a LayerDescription,
+    /// Epsilon of norms inside attention.
+    epsilon: f32,
+    pub(super) attention_norm: Option<Norm<'a>>,
+    query: Projection<'a>,
+    query_norm: Option<Vec<f32>>,
+    /// None where another layer's keys are read.
+    key: Option<Projection<'a>>,
+    key_norm: Option<Vec<f32>>,
+    /// None where another layer's values are read, or where values are keys.
+    value: Option<Projection<'a>>,
+    sinks: Option<Cow<'a, [f32]>>,
+    output: Projection<'a>,
+    pub(super) post_attention_norm: Option<Norm<'a>>,
+    pub(super) ffn_norm: Option<Norm<'a>>,
+    pub(super) post_ffn_norm: Option<Norm<'a>>,
+    input: Option<LayerInput<'a>>,
+    scalar: Option<f32>,
+    /// Index into the decoder's rotations.
+    rotation: Option<usize>,
+}
+
+/// How the layer's own embedding enters the stream (Gemma 4).
+struct LayerInput<'a> {
+    gate: Projection<'a>,
+    activation: Activation,
+    projection: Projection<'a>,
+    norm: Option<Norm<'a>>,
+}
+
+impl<'a> Layer<'a> {
+    /// Looks up a layer's tensors, and its rotary embedding among those that are known.
+    ///
+    /// # Errors
+    /// `MissingTensor` and `Shape`.
+    pub(super) fn new(
+        lookup: &Lookup<'a>,
+        index: usize,
+        rotations: &mut Vec<Rotation>,
+    ) -> Result<Layer<'a>, DecodeError> {
+        let architecture = lookup.architecture;
+        let description = architecture.layer(index);
+        let attention = &description.attention;
+        let key = |role| WeightKey::layer(role, index);
+        let rotation = attention.rope.as_ref().map(|rope| {
+            let known = rotations.iter().position(|known| known.is(rope, attention.head_dim));
+            known.unwrap_or_else(|| {
+                rotations.push(Rotation::new(rope, attention.head_dim));
+                rotations.len() - 1
+            })
+        });
+        let input = match architecture.per_layer_embedding {
+            None => None,
+            Some(_) => Some(LayerInput {
+                gate: Projection { matrix: lookup.matrix(key(Role::PerLayerGate))?, bias: None },
+                activation: architecture.activation,
+                projection: Projection {
+                    matrix: lookup.matrix(key(Role::PerLayerProjection))?,
+                    bias: None,
+                },
+                norm: lookup.stream_norm(key(Role::PostPerLayerNorm), None)?,
+            }),
+        };
+        let scalar = lookup.optional_vector(key(Role::LayerScalar))?.map(|scalar| scalar[0]);
+        Ok(Layer {
+            index,
+            description,
+            epsilon: architecture.norm.epsilon,
+            attention_norm: lookup
+                .stream_norm(key(Role::AttentionNorm), Some(Role::AttentionNormBias))?,
+            query: lookup.projection(key(Role::Query), Role::QueryBias)?,
+            query_norm: lookup.optional_norm(key(Role::QueryNorm))?,
+            key: lookup.optional_projection(key(Role::Key), Role::KeyBias)?,
+            key_norm: lookup.optional_norm(key(Role::KeyNorm))?,
+            value: lookup.optional_projection(key(Role::Value), Role::ValueBias)?,
+            sinks: lookup.optional_vector(key(Role::Sinks))?,
+            output: lookup.projection(key(Role::Output), Role::OutputBias)?,
+            post_attention_norm: lookup.stream_norm(key(Role::PostAttentionNorm), None)?,
+            ffn_norm: lookup.stream_norm(key(Role::FfnNorm), Some(Role::FfnNormBias))?,
+            post_ffn_norm: lookup.stream_norm(key(Role::PostFfnNorm), None)?,
+            input,
+            scalar,
+            rotation,
+        })
+    }
+
+    /// Attention from the normed stream to the output projection; returns bytes of weights read.
+    ///
+    /// # Shapes
+    /// `normed`, `output`: `[n, hidden]`.
+    pub(super) fn attend(
+        &self,
+        block: Block<'_>,
+        normed: &[f32],
+        buffers: &mut AttentionBuffers,
+        cache: &mut KvCache,
+        output: &mut [f32],
+    ) -> Result<u64, DecodeError> {
+        let AttentionBuffers { queries, keys, values, heads } = buffers;
+        let description = &self.description.attention;
+        let positions = normed.len() / self.query.matrix.inputs();
+        queries.resize(positions * description.query_width(), 0.0);
+        keys.resize(positions * description.key_width(), 0.0);
+        values.resize(positions * description.value_width(), 0.0);
+        heads.resize(positions * description.output_width(), 0.0);
+        let rotation = self.rotation.map(|rotation| &block.rotations[rotation]);
+        let mut bytes = block.project(&self.query, normed, queries)?;
+        self.prepare(rotation, description.query_width(), &self.query_norm, queries);
+        if let Some(key) = &self.key {
+            bytes += block.project(key, normed, keys)?;
+            match &self.value {
+                Some(value) => bytes += block.project(value, normed, values)?,
+                None => values.copy_from_slice(keys),
+            }
+            if description.value_norm {
+                let heads = values.chunks_exact_mut(description.value_dim);
+                heads.for_each(|head| unit_rms_norm_in_place(head, self.epsilon));
+            }
+            self.prepare(rotation, description.key_width(), &self.key_norm, keys);
+            cache.append(self.index, keys, values);
+        }
+        let rows = cache.rows(description.kv_from.unwrap_or(self.index));
+        let input = Heads { queries, keys: rows.0, values: rows.1, sinks: self.sinks.as_deref() };
+        attend(block.pool, description, &input, block.first, heads, block.cancel)?;
+        bytes += block.project(&self.output, heads, output)?;
+        Ok(bytes)
+    }
+
+    /// Norms and turns the queries or keys of a block.
+    fn prepare(
+        &self,
+        rotation: Option<&Rotation>,
+        width: usize,
+        norm: &Option<Vec<f32>>,
+        rows: &mut [f32],
+    ) {
+        let AttentionDescription { head_dim, query_key_norm, .. } = self.description.attention;
+        for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+            if let (Some(weight), QueryKeyNorm::Projection) = (norm, query_key_norm) {
+                rms_norm_in_place(row, weight, self.epsilon);
+            }
+            for head in row.chunks_exact_mut(head_dim) {
+                if let (Some(weight), QueryKeyNorm::Head) = (norm, query_key_norm) {
+                    rms_norm_in_place(head, weight, self.epsilon);
+                }
+                if let Some(rotation) = rotation {
+                    rotation.rotate(index, head);
+                }
+            }
+        }
+    }
+
+    /// What follows the feed-forward network: the layer's own embedding and its scalar, where the
+    /// model has them. Returns bytes of weights read.
+    ///
+    /// # Shapes
+    /// `stream`: `[n, hidden]`; `inputs`: `[n, layers * width]`.
+    pub(super) fn add_layer_input(
+        &self,
+        block: Block<'_>,
+        inputs: &[f32],
+        stream: &mut [f32],
+    ) -> Result<u64, DecodeError> {
+        let mut bytes = 0;
+        if let Some(LayerInput { gate, activation, projection, norm }) = &self.input {
+            let (hidden, width) = (gate.matrix.inputs(), gate.matrix.outputs());
+            let positions = stream.len() / hidden;
+            let mut gates = vec![0.0; positions * width];
+            bytes += block.project(gate, stream, &mut gates)?;
+            let rows = inputs.chunks_exact(inputs.len() / positions);
+            for (gates, inputs) in gates.chunks_exact_mut(width).zip(rows) {
+                let own = &inputs[self.index * width..(self.index + 1) * width];
+                for (gate, input) in gates.iter_mut().zip(own) {
+                    *gate = activation.apply(*gate) * input;
+                }
+            }
+            let mut output = vec![0.0; stream.len()];
+            bytes += block.project(projection, &gates, &mut output)?;
+            if let Some(norm) = norm {
+                norm.rows_in_place(block.pool, &mut output);
+            }
+            stream.iter_mut().zip(&output).for_each(|(stream, output)| *stream += output);
+        }
+        if let Some(scalar) = self.scalar {
+            stream.iter_mut().for_each(|number| *number *= scalar);
+        }
+        Ok(bytes)
+    }
+}
