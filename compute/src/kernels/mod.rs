@@ -13,6 +13,7 @@ pub mod convert;
 pub mod dot;
 pub mod gate_scan;
 pub mod layer_norm;
+pub mod int8_product;
 mod load;
 pub mod matmul;
 pub mod matvec;
