@@ -1,0 +1,203 @@
+//! The tokens that may be among a feature's best, as far as scores in 8 bits can tell.
+//!
+//! Let `a` be a token's row, `b` the feature's, `s` and `t` their steps and `e`, `f` their rounding
+//! errors: independent, zero on average, each below one step. The score of the codes is off by
+//! `e·b + a·f + e·f`. The first two are a sum of `2n` independent terms, so by Hoeffding it
+//! exceeds `K/2 * sqrt(s²|b|² + t²|a|²)` with a probability of at most `2 exp(-K²/2)`, whatever the
+//! rows; the third, given `e`, exceeds `K/2 * t * |e|`, and `|e|` is at most `s * sqrt(n)`.
+//! With `K` of 9 that is 1e-17 a pair: of 3e10 pairs (a model of a billion weights) one goes
+//! wrong with a probability below one in a million. (`K` is a little more, which pays for `f32`.)
+//!
+//! Source: Hoeffding 1963, theorem 2.
+
+use super::exact;
+use super::quantised::Size;
+use crate::kernels::int8_product::{LANES, ROW_MAX};
+use crate::kernels::top_k::rank;
+use crate::quant::MatrixView;
+
+/// `(K/2)²`, see above, and 0.1 % for the rounding of what is computed from it.
+const REACH: f64 = 4.5 * 4.5 * 1.001;
+/// `(x + y)² <= (1 + 1/16) x² + 17 y²`, which spares a square root a pair.
+const FIRST_SHARE: f64 = 1.0 + 1.0 / 16.0;
+const SECOND_SHARE: f64 = 17.0;
+/// Codes of tokens go up to this.
+pub(super) const LANE_MAX: i8 = 127;
+
+/// What turns sums of codes into scores, for each token of a panel. Scores are in units of the
+/// longest token's length. NaN is a token that is scored otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaneScales {
+    step: [f32; LANES],
+    step_squared: [f32; LANES],
+    norm_squared: [f32; LANES],
+}
+
+impl LaneScales {
+    pub(super) fn new() -> LaneScales {
+        let absent = [f32::NAN; LANES];
+        LaneScales { step: absent, step_squared: absent, norm_squared: absent }
+    }
+
+    pub(super) fn set(&mut self, lane: usize, token: Size, norm_max: f64) {
+        let step = f64::from(token.largest) / f64::from(LANE_MAX) / norm_max;
+        self.step[lane] = step as f32;
+        self.step_squared[lane] = (step * step) as f32;
+        self.norm_squared[lane] = (token.norm / norm_max).powi(2) as f32;
+    }
+
+    pub(super) fn clear(&mut self, lane: usize) {
+        self.step[lane] = f32::NAN;
+    }
+}
+
+/// A token that may be among the best.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    token: u32,
+    score: f32,
+    margin: f32,
+}
+
+/// The candidates of one feature. Scores are in units of its step times the longest token.
+#[derive(Debug)]
+pub(super) struct Shortlist {
+    k: usize,
+    /// A score that `k` tokens reach; infinite where nothing is looked for.
+    least: f32,
+    /// Squared margin of a token: this much of its squared step ...
+    of_step: f32,
+    /// ... and this much of its squared length.
+    of_norm: f32,
+    /// What one unit of score is.
+    unit: f64,
+    candidates: Vec<Candidate>,
+}
+
+impl Shortlist {
+    /// A list that takes nothing.
+    pub(super) fn closed() -> Shortlist {
+        let candidates = Vec::new();
+        Shortlist { k: 0, least: f32::INFINITY, of_step: 0.0, of_norm: 0.0, unit: 1.0, candidates }
+    }
+
+    /// An empty list for a feature's row of `width` numbers, not all zero.
+    pub(super) fn new(feature: Size, width: usize, k: usize, norm_max: f64) -> Shortlist {
+        let step = f64::from(feature.largest) / f64::from(ROW_MAX);
+        let relative = step / feature.norm;
+        Shortlist {
+            k,
+            least: f32::NEG_INFINITY,
+            of_step: (REACH * (FIRST_SHARE / (relative * relative) + SECOND_SHARE * width as f64))
+                as f32,
+            of_norm: (REACH * FIRST_SHARE) as f32,
+            unit: step * norm_max,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Whether the list takes anything.
+    pub(super) fn is_open(&self) -> bool {
+        self.k > 0
+    }
+
+    fn capacity(&self) -> usize {
+        4 * self.k + 64
+    }
+
+    /// Offers a panel of tokens, the first of them `first`, by the sums of their codes.
+    pub(super) fn offer(
+        &mut self,
+        first: usize,
+        sums: &[i32; LANES],
+        lanes: &LaneScales,
+        rescore: &mut dyn FnMut(usize) -> f32,
+    ) {
+        let mut any = false;
+        for lane in 0..LANES {
+            any |= self.reaches(sums[lane], lane, lanes);
+        }
+        if !any {
+            return;
+        }
+        for lane in 0..LANES {
+            if self.reaches(sums[lane], lane, lanes) {
+                let score = sums[lane] as f32 * lanes.step[lane];
+                let margin = self.margin_squared(lane, lanes).sqrt();
+                self.candidates.push(Candidate { token: (first + lane) as u32, score, margin });
+                if self.candidates.len() >= self.capacity() {
+                    self.thin_out(rescore);
+                }
+            }
+        }
+    }
+
+    /// Whether a token may be as good as the `k` best; false where its scale is NaN.
+    #[inline]
+    fn reaches(&self, sum: i32, lane: usize, lanes: &LaneScales) -> bool {
+        let missing = self.least - sum as f32 * lanes.step[lane];
+        (missing <= 0.0) | (missing * missing <= self.margin_squared(lane, lanes))
+    }
+
+    #[inline]
+    fn margin_squared(&self, lane: usize, lanes: &LaneScales) -> f32 {
+        lanes.step_squared[lane] * self.of_step + lanes.norm_squared[lane] * self.of_norm
+    }
+
+    /// Drops what `k` others certainly beat; scores for good what is left if that is much.
+    fn thin_out(&mut self, rescore: &mut dyn FnMut(usize) -> f32) {
+        self.drop_beaten();
+        if self.candidates.len() > self.capacity() / 2 {
+            let mut scored: Vec<(usize, f32)> = self
+                .candidates
+                .iter()
+                .map(|candidate| candidate.token as usize)
+                .map(|token| (token, rescore(token)))
+                .collect();
+            scored.sort_unstable_by(|a, b| rank(*a, *b));
+            scored.truncate(self.k);
+            self.candidates.clear();
+            self.candidates.extend(scored.into_iter().map(|(token, score)| {
+                let score = (f64::from(score) / self.unit) as f32;
+                Candidate { token: token as u32, score, margin: 0.0 }
+            }));
+            self.drop_beaten();
+        }
+    }
+
+    fn drop_beaten(&mut self) {
+        if self.candidates.len() < self.k {
+            return;
+        }
+        let mut certain: Vec<f32> =
+            self.candidates.iter().map(|candidate| candidate.score - candidate.margin).collect();
+        let (_, &mut reached, _) =
+            certain.select_nth_unstable_by(self.k - 1, |a, b| b.total_cmp(a));
+        // A token that ties in f32 may rank before one that scores a little more.
+        let reached = reached - 1e-6 * reached.abs();
+        self.least = self.least.max(reached);
+        self.candidates.retain(|candidate| candidate.score + candidate.margin >= self.least);
+    }
+
+    /// The best of the candidates and of `others` by their exact scores.
+    pub(super) fn finish(
+        mut self,
+        unembedding: &MatrixView,
+        row: &[f32],
+        others: &[u32],
+    ) -> Vec<(u32, f32)> {
+        self.drop_beaten();
+        let mut token_row = vec![0.0; row.len()];
+        let mut scored: Vec<(usize, f32)> = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.token)
+            .chain(others.iter().copied())
+            .map(|token| (token as usize, exact(unembedding, token as usize, row, &mut token_row)))
+            .filter(|(_, score)| !score.is_nan())
+            .collect();
+        scored.sort_unstable_by(|a, b| rank(*a, *b));
+        scored.truncate(self.k);
+        scored.into_iter().map(|(token, score)| (token as u32, score)).collect()
+    }
+}
