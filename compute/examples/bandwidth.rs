@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use larql_compute::browse::top_tokens;
 use larql_compute::cpu::{Cancel, Isa, Pool};
+use larql_compute::kernels::int8_product::{LANES, QUAD, ROWS, int8_product};
 use larql_compute::kernels::{gate_scan, matmul, matvec, matvec_transposed};
 use larql_compute::quant::{Dtype, MatrixView};
 
@@ -54,20 +55,48 @@ fn main() {
         let seconds = best(|| matmul(&pool, &view, &x, &mut out, &cancel).expect("not cancelled"));
         let operations = 2.0 * (rows * n * COLUMNS) as f64;
         println!("{:<26} {threads:>8} {:>10.1} GFLOP/s", "matmul F16", operations / seconds / 1e9);
+        integers(&pool, threads);
         scan(&pool, threads);
     }
 }
 
+/// The integer product alone, its panels in the caches as in the token scan.
+fn integers(pool: &Pool, threads: usize) {
+    const DEPTH: usize = 512;
+    const PANELS: usize = 8;
+    const LANE_PANELS: usize = 64;
+    let rows = vec![[[1_i8; QUAD]; ROWS]; PANELS * DEPTH];
+    let lanes = vec![[[2_u8; QUAD]; LANES]; LANE_PANELS * DEPTH];
+    let tasks = 8 * threads;
+    let seconds = best(|| {
+        pool.run(tasks, &|_| {
+            let mut tile = [[0; LANES]; ROWS];
+            for lanes in lanes.chunks_exact(DEPTH) {
+                for rows in rows.chunks_exact(DEPTH) {
+                    int8_product(rows, lanes, &[0; ROWS], &mut tile);
+                    black_box(&tile);
+                }
+            }
+        });
+    });
+    let products = (tasks * PANELS * ROWS * LANE_PANELS * LANES * DEPTH * QUAD) as f64;
+    println!(
+        "{:<26} {threads:>8} {:>10.1} G multiply-adds/s",
+        "int8 product",
+        products / seconds / 1e9
+    );
+}
+
 /// The token scan on rows that differ, as trained ones do.
 fn scan(pool: &Pool, threads: usize) {
-    let (vocabulary, features, width) = (16_384, 1024, 1152);
+    let (vocabulary, features, width) = (32_768, 4096, 2048);
     let mut state = 1_u32;
     let mut rows = |count: usize| -> Vec<f32> {
         let mut number = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
-        (0..count * width).map(|_| number()).collect()
+        (0..count * width).map(|_| number() + number() + number()).collect()
     };
     let (e, v) = (rows(vocabulary), rows(features));
     let e = MatrixView::from_f32(vocabulary, width, &e).expect("a matrix");
@@ -75,9 +104,8 @@ fn scan(pool: &Pool, threads: usize) {
     let cancel = Cancel::new();
     let start = Instant::now();
     black_box(top_tokens(pool, &e, &v, 10, &cancel).expect("not cancelled"));
-    let operations = 2.0 * (vocabulary * features * width) as f64;
-    let rate = operations / start.elapsed().as_secs_f64() / 1e9;
-    println!("{:<26} {threads:>8} {rate:>10.1} GFLOP/s", "top tokens F32");
+    let rate = (vocabulary * features * width) as f64 / start.elapsed().as_secs_f64() / 1e9;
+    println!("{:<26} {threads:>8} {rate:>10.1} G multiply-adds/s", "top tokens");
 }
 
 fn best(mut run: impl FnMut()) -> f64 {

@@ -5,4 +5,4 @@ mod score_statistics;
 mod top_tokens;
 
 pub use score_statistics::score_statistics;
-pub use top_tokens::{FeatureRows, Vocabulary, top_tokens};
+pub use top_tokens::{TokenList, Vocabulary, top_tokens};

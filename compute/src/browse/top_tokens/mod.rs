@@ -20,7 +20,7 @@ use self::quantised::{Dither, Size};
 use self::shortlist::{LANE_MAX, LaneScales, Shortlist};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::dot::dot_f64;
-use crate::kernels::int8_product::{LANES, QUAD, ROW_MAX, ROWS, int8_product};
+use crate::kernels::int8_product::{LANES, Lanes, QUAD, ROW_MAX, ROWS, Rows, int8_product};
 use crate::kernels::matmul::with_scratch;
 use crate::quant::MatrixView;
 
@@ -42,14 +42,8 @@ const SCORE_RANGE: std::ops::Range<f64> = 1e-25..1e35;
 const TOKEN_SEED: u64 = 0x746f_6b65_6e73;
 const FEATURE_SEED: u64 = 0x6665_6174_7572_6573;
 
-/// Feature rows whose tokens are asked for, and how many of each.
-#[derive(Debug, Clone, Copy)]
-pub struct FeatureRows<'a> {
-    /// `[F, H]`.
-    pub vectors: MatrixView<'a>,
-    /// Tokens wanted for each row.
-    pub k: usize,
-}
+/// Tokens with their scores, best first: the list of one feature.
+pub type TokenList = Vec<(u32, f32)>;
 
 /// A vocabulary that features are compared with: its matrix and the sizes of its rows.
 #[derive(Debug)]
@@ -74,10 +68,9 @@ pub fn top_tokens(
     vectors: &MatrixView,
     k: usize,
     cancel: &Cancel,
-) -> Result<Vec<Vec<(u32, f32)>>, Cancelled> {
+) -> Result<Vec<TokenList>, Cancelled> {
     let vocabulary = Vocabulary::new(pool, *unembedding, cancel)?;
-    let mut lists = vocabulary.top_tokens(pool, &[FeatureRows { vectors: *vectors, k }], cancel)?;
-    Ok(lists.remove(0))
+    vocabulary.top_tokens(pool, vectors, k, cancel)
 }
 
 impl<'a> Vocabulary<'a> {
@@ -121,16 +114,15 @@ impl<'a> Vocabulary<'a> {
         size.is_tame() && (size.norm == 0.0 || size.norm >= NORM_MIN * self.norm_max)
     }
 
-    /// Returns for each of several matrices and each of its rows the `k` tokens with the largest
-    /// `unembedding row · vector`.
+    /// Returns for each row of `vectors` the `k` tokens with the largest `unembedding row · vector`.
     ///
     /// Best first, of equal scores (as `f32`) the lowest token first; NaN is never returned, and a
     /// vocabulary smaller than `k` gives fewer. Gate rows against the embedding, with `k` of 1, give
     /// each feature's strongest input token (a positive scale of the embedding changes the scores
-    /// alone). Matrices asked for together share the work of packing the vocabulary.
+    /// alone). Each call packs the vocabulary anew, which pays for itself over some hundred rows.
     ///
     /// # Shapes
-    /// `vectors`: `[F, H]` each; result: `[F]` lists each; panics if `H` differs.
+    /// `vectors`: `[F, H]`; result: `[F]` lists; panics if `H` differs.
     /// # Units
     /// Memory beside the result: `F * H` bytes of packed features, `12 * (4 k + 64)` bytes of
     /// candidates a feature, and 8 MiB of packed tokens (a panel of 32 tokens, if that is more).
@@ -139,32 +131,30 @@ impl<'a> Vocabulary<'a> {
     pub fn top_tokens(
         &self,
         pool: &Pool,
-        asked: &[FeatureRows],
+        vectors: &MatrixView,
+        k: usize,
         cancel: &Cancel,
-    ) -> Result<Vec<Vec<Vec<(u32, f32)>>>, Cancelled> {
+    ) -> Result<Vec<TokenList>, Cancelled> {
         let width = self.unembedding.columns();
-        for rows in asked {
-            assert_eq!(rows.vectors.columns(), width, "feature rows and unembedding differ");
-        }
-        let total: usize = asked.iter().map(|rows| rows.vectors.rows()).sum();
+        assert_eq!(vectors.columns(), width, "feature rows and unembedding differ");
         let usable = self.norm_max > 0.0
             && width <= WIDTH_MAX
             && self.odd.len() <= ODD_TOKENS_MAX
-            && total >= FEATURES_MIN;
-        if !usable {
-            let scan = |rows: &FeatureRows| self.scan_plain(pool, &rows.vectors, rows.k, cancel);
-            return asked.iter().map(scan).collect();
+            && vectors.rows() >= FEATURES_MIN;
+        if k == 0 || !usable {
+            return self.scan_plain(pool, vectors, k, cancel);
         }
-        let mut packed = Packed::new(self, pool, asked, cancel)?;
-        self.scan(pool, asked, &mut packed, cancel)?;
-        self.finish(pool, asked, packed, cancel)
+        let k = k.min(self.unembedding.rows());
+        let mut packed = Packed::new(self, pool, vectors, k, cancel)?;
+        self.scan(pool, vectors, &mut packed, cancel)?;
+        self.finish(pool, vectors, k, packed, cancel)
     }
 
     /// Takes all packed features through all packed tokens.
     fn scan(
         &self,
         pool: &Pool,
-        asked: &[FeatureRows],
+        vectors: &MatrixView,
         packed: &mut Packed,
         cancel: &Cancel,
     ) -> Result<(), Cancelled> {
@@ -174,7 +164,7 @@ impl<'a> Vocabulary<'a> {
         let mut tile = vec![LanePanel::new(depth); panels];
         let dither = Dither::new(width, TOKEN_SEED);
         let block = packed.starts.len().div_ceil(4 * pool.threads()).clamp(1, BLOCK_PANELS);
-        let Packed { places, quads, starts, shortlists } = packed;
+        let Packed { quads, starts, shortlists } = packed;
         for first in (0..tokens).step_by(panels * LANES) {
             let count = panels.min((tokens - first).div_ceil(LANES));
             pool.run_chunks(&mut tile[..count], 1, &|panel, panels| {
@@ -182,24 +172,22 @@ impl<'a> Vocabulary<'a> {
                     panels[0].pack(self, &dither, first + panel * LANES);
                 }
             });
-            pool.run_chunks(shortlists, block * ROWS, &|row, shortlists| {
-                let mut tile_sums = [[0; LANES]; ROWS];
+            pool.run_chunks(shortlists, block * ROWS, &|first_feature, shortlists| {
+                let mut sums = [[0; LANES]; ROWS];
                 for (index, lanes) in tile[..count].iter().enumerate() {
                     if cancel.check().is_err() {
                         return;
                     }
-                    for (offset, shortlists) in shortlists.chunks_mut(ROWS).enumerate() {
-                        let panel = row / ROWS + offset;
+                    let first_token = first + index * LANES;
+                    for (panel, shortlists) in shortlists.chunks_mut(ROWS).enumerate() {
+                        let first_feature = first_feature + panel * ROWS;
+                        let panel = first_feature / ROWS;
                         let rows = &quads[panel * depth..(panel + 1) * depth];
-                        int8_product(rows, &lanes.quads, &starts[panel], &mut tile_sums);
+                        int8_product(rows, &lanes.quads, &starts[panel], &mut sums);
                         for (row, shortlist) in shortlists.iter_mut().enumerate() {
-                            let place = &places[panel];
-                            let mut rescore = |token: usize| {
-                                let vectors = &asked[place.asked].vectors;
-                                self.score(token, vectors, place.first + row)
-                            };
-                            let first = first + index * LANES;
-                            shortlist.offer(first, &tile_sums[row], &lanes.scales, &mut rescore);
+                            let rescore =
+                                &mut |token| self.score(token, vectors, first_feature + row);
+                            shortlist.offer(first_token, &sums[row], &lanes.scales, rescore);
                         }
                     }
                 }
@@ -213,52 +201,38 @@ impl<'a> Vocabulary<'a> {
     fn finish(
         &self,
         pool: &Pool,
-        asked: &[FeatureRows],
+        vectors: &MatrixView,
+        k: usize,
         packed: Packed,
         cancel: &Cancel,
-    ) -> Result<Vec<Vec<Vec<(u32, f32)>>>, Cancelled> {
-        let width = self.unembedding.columns();
-        let mut lists: Vec<Vec<Vec<(u32, f32)>>> =
-            asked.iter().map(|rows| vec![Vec::new(); rows.vectors.rows()]).collect();
-        let places = &packed.places;
-        let mut shortlists = packed.shortlists;
-        let mut done = vec![Some(Vec::new()); shortlists.len()];
-        let shortlists = Disjoint::new(&mut shortlists);
-        pool.run_chunks(&mut done, ROWS, &|first, done| {
-            let place = &places[first / ROWS];
-            let FeatureRows { vectors, k } = asked[place.asked];
-            for (offset, list) in done.iter_mut().enumerate().take(place.count) {
+    ) -> Result<Vec<TokenList>, Cancelled> {
+        let mut lists = vec![Vec::new(); vectors.rows()];
+        let shortlists = &packed.shortlists;
+        pool.run_chunks(&mut lists, 4, &|first, lists| {
+            let mut row = vec![0.0; vectors.columns()];
+            for (feature, list) in (first..).zip(lists) {
                 if cancel.check().is_err() {
                     return;
                 }
-                // SAFETY: chunks do not overlap, and each takes its own shortlists once.
-                let shortlist = unsafe { &mut shortlists.slice(first + offset, 1)[0] };
-                let shortlist = std::mem::replace(shortlist, Shortlist::closed());
-                let feature = place.first + offset;
-                let mut row = vec![0.0; width];
                 vectors.row_f32(feature, &mut row);
-                *list = if shortlist.is_open() {
-                    Some(shortlist.finish(&self.unembedding, &row, &self.odd))
+                *list = if shortlists[feature].is_open() {
+                    shortlists[feature].best(&self.unembedding, &row, &self.odd)
                 } else if row.iter().all(|&value| value == 0.0) {
-                    Some(self.first_tokens(k))
+                    self.first_tokens(k)
                 } else {
                     let rows = vectors.rows_range(feature..feature + 1);
-                    self.scan_block(&rows, k, cancel).and_then(|mut lists| lists.pop())
+                    // Nothing where it was cancelled, which the caller asks about once more.
+                    self.scan_block(&rows, k, cancel)
+                        .map_or_else(Vec::new, |mut lists| lists.remove(0))
                 };
             }
         });
         cancel.check()?;
-        for (index, list) in done.into_iter().enumerate() {
-            let place = &packed.places[index / ROWS];
-            if let (Some(list), true) = (list, index % ROWS < place.count) {
-                lists[place.asked][place.first + index % ROWS] = list;
-            }
-        }
         Ok(lists)
     }
 
     /// The list of a row of zeros (a pruned feature): all finite tokens score 0.
-    fn first_tokens(&self, k: usize) -> Vec<(u32, f32)> {
+    fn first_tokens(&self, k: usize) -> TokenList {
         let finite = (0_u32..).zip(&self.sizes).filter(|(_, size)| size.norm.is_finite());
         finite.take(k).map(|(token, _)| (token, 0.0)).collect()
     }
@@ -278,7 +252,7 @@ impl<'a> Vocabulary<'a> {
         vectors: &MatrixView,
         k: usize,
         cancel: &Cancel,
-    ) -> Result<Vec<Vec<(u32, f32)>>, Cancelled> {
+    ) -> Result<Vec<TokenList>, Cancelled> {
         let features = vectors.rows();
         // Fewer features than make full blocks for every thread are spread over smaller ones.
         let block = features.div_ceil(4 * pool.threads()).clamp(8, plain::BLOCK_FEATURES);
@@ -301,7 +275,7 @@ impl<'a> Vocabulary<'a> {
         vectors: &MatrixView,
         k: usize,
         cancel: &Cancel,
-    ) -> Option<Vec<Vec<(u32, f32)>>> {
+    ) -> Option<Vec<TokenList>> {
         let k = k.min(self.unembedding.rows());
         if k == 0 || self.unembedding.columns() == 0 {
             return Some(vec![Vec::new(); vectors.rows()]);
@@ -316,20 +290,10 @@ fn exact(unembedding: &MatrixView, token: usize, row: &[f32], token_row: &mut [f
     dot_f64(token_row, row) as f32
 }
 
-/// Where the rows of a panel come from.
-struct Place {
-    /// Which of the matrices asked for.
-    asked: usize,
-    /// Its row that is the panel's first.
-    first: usize,
-    /// Rows in the panel; the rest is zero.
-    count: usize,
-}
-
-/// All features as bytes, panel by panel, and their lists.
+/// All features as bytes, panel by panel, and their lists; the last panel is filled up with rows
+/// of zeros, whose lists are closed.
 struct Packed {
-    places: Vec<Place>,
-    quads: Vec<[[i8; QUAD]; ROWS]>,
+    quads: Vec<Rows>,
     /// Takes back, for each row, that lanes are 128 too high.
     starts: Vec<[i32; ROWS]>,
     shortlists: Vec<Shortlist>,
@@ -339,24 +303,16 @@ impl Packed {
     fn new(
         vocabulary: &Vocabulary,
         pool: &Pool,
-        asked: &[FeatureRows],
+        vectors: &MatrixView,
+        k: usize,
         cancel: &Cancel,
     ) -> Result<Packed, Cancelled> {
-        let width = vocabulary.unembedding.columns();
-        let depth = width.div_ceil(QUAD);
-        let mut places = Vec::new();
-        for (index, rows) in asked.iter().enumerate() {
-            let features = rows.vectors.rows();
-            places.extend((0..features).step_by(ROWS).map(|first| Place {
-                asked: index,
-                first,
-                count: ROWS.min(features - first),
-            }));
-        }
-        let mut quads = vec![[[0; QUAD]; ROWS]; places.len() * depth];
-        let mut starts = vec![[0; ROWS]; places.len()];
+        let (features, width) = (vectors.rows(), vectors.columns());
+        let (panels, depth) = (features.div_ceil(ROWS), width.div_ceil(QUAD));
+        let mut quads = vec![[[0; QUAD]; ROWS]; panels * depth];
+        let mut starts = vec![[0; ROWS]; panels];
         let mut shortlists = Vec::new();
-        shortlists.resize_with(places.len() * ROWS, Shortlist::closed);
+        shortlists.resize_with(panels * ROWS, Shortlist::closed);
         let dither = Dither::new(width, FEATURE_SEED);
         let (all_quads, all_lists) = (Disjoint::new(&mut quads), Disjoint::new(&mut shortlists));
         pool.run_chunks(&mut starts, 1, &|panel, starts| {
@@ -367,19 +323,16 @@ impl Packed {
             let (quads, shortlists) = unsafe {
                 (all_quads.slice(panel * depth, depth), all_lists.slice(panel * ROWS, ROWS))
             };
-            let place = &places[panel];
-            let FeatureRows { vectors, k } = asked[place.asked];
-            let k = k.min(vocabulary.unembedding.rows());
             let mut codes = vec![128; depth * QUAD];
             with_scratch(width, |values| {
-                for row in 0..place.count {
-                    vectors.row_f32(place.first + row, values);
+                for feature in panel * ROWS..features.min((panel + 1) * ROWS) {
+                    let row = feature % ROWS;
+                    vectors.row_f32(feature, values);
                     let size = Size::of(values);
-                    let scores = size.norm * vocabulary.norm_max;
-                    if k == 0 || !size.is_tame() || !SCORE_RANGE.contains(&scores) {
+                    let score_max = size.norm * vocabulary.norm_max;
+                    if !size.is_tame() || !SCORE_RANGE.contains(&score_max) {
                         continue;
                     }
-                    let feature = panel * ROWS + row;
                     dither.encode(feature, values, (size.largest, ROW_MAX), &mut codes);
                     let mut sum = 0;
                     for (quad, codes) in quads.iter_mut().zip(codes.as_chunks::<QUAD>().0) {
@@ -392,14 +345,14 @@ impl Packed {
             });
         });
         cancel.check()?;
-        Ok(Packed { places, quads, starts, shortlists })
+        Ok(Packed { quads, starts, shortlists })
     }
 }
 
 /// A panel of tokens as bytes, 128 above their codes.
 #[derive(Clone)]
 struct LanePanel {
-    quads: Vec<[[u8; QUAD]; LANES]>,
+    quads: Vec<Lanes>,
     scales: LaneScales,
 }
 

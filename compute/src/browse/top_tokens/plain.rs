@@ -4,7 +4,7 @@
 //! only choose candidates: a token stays in play while its score, plus what rounding may have
 //! taken from it, reaches the worst of the best so far. What stays is scored again by [`exact`].
 
-use super::exact;
+use super::{TokenList, exact};
 use crate::cpu::Cancel;
 use crate::kernels::dot::dot_f64;
 use crate::kernels::matmul::{gemm, with_scratch};
@@ -27,7 +27,7 @@ pub(super) fn scan_block(
     vectors: &MatrixView,
     k: usize,
     cancel: &Cancel,
-) -> Option<Vec<Vec<(u32, f32)>>> {
+) -> Option<Vec<TokenList>> {
     let (features, width) = (vectors.rows(), vectors.columns());
     let unpacked = (features + TILE_TOKENS) * width;
     with_scratch(unpacked + features * TILE_TOKENS, |scratch| {
@@ -141,7 +141,7 @@ impl Shortlist {
         }
     }
 
-    fn finish(mut self, unembedding: &MatrixView, row: &[f32]) -> Vec<(u32, f32)> {
+    fn finish(mut self, unembedding: &MatrixView, row: &[f32]) -> TokenList {
         self.settle(unembedding, row);
         self.best.into_iter().map(|(token, score)| (token as u32, score)).collect()
     }

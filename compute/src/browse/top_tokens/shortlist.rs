@@ -10,8 +10,8 @@
 //!
 //! Source: Hoeffding 1963, theorem 2.
 
-use super::exact;
 use super::quantised::Size;
+use super::{TokenList, exact};
 use crate::kernels::int8_product::{LANES, ROW_MAX};
 use crate::kernels::top_k::rank;
 use crate::quant::MatrixView;
@@ -113,16 +113,14 @@ impl Shortlist {
         lanes: &LaneScales,
         rescore: &mut dyn FnMut(usize) -> f32,
     ) {
-        let mut any = false;
-        for lane in 0..LANES {
-            any |= self.reaches(sums[lane], lane, lanes);
-        }
-        if !any {
+        // Without a branch, so that it takes a few wide instructions.
+        let any = |any: bool, (lane, &sum): (usize, &i32)| any | self.reaches(sum, lane, lanes);
+        if !sums.iter().enumerate().fold(false, any) {
             return;
         }
-        for lane in 0..LANES {
-            if self.reaches(sums[lane], lane, lanes) {
-                let score = sums[lane] as f32 * lanes.step[lane];
+        for (lane, &sum) in sums.iter().enumerate() {
+            if self.reaches(sum, lane, lanes) {
+                let score = sum as f32 * lanes.step[lane];
                 let margin = self.margin_squared(lane, lanes).sqrt();
                 self.candidates.push(Candidate { token: (first + lane) as u32, score, margin });
                 if self.candidates.len() >= self.capacity() {
@@ -180,17 +178,12 @@ impl Shortlist {
     }
 
     /// The best of the candidates and of `others` by their exact scores.
-    pub(super) fn finish(
-        mut self,
-        unembedding: &MatrixView,
-        row: &[f32],
-        others: &[u32],
-    ) -> Vec<(u32, f32)> {
-        self.drop_beaten();
+    pub(super) fn best(&self, unembedding: &MatrixView, row: &[f32], others: &[u32]) -> TokenList {
         let mut token_row = vec![0.0; row.len()];
         let mut scored: Vec<(usize, f32)> = self
             .candidates
             .iter()
+            .filter(|candidate| candidate.score + candidate.margin >= self.least)
             .map(|candidate| candidate.token)
             .chain(others.iter().copied())
             .map(|token| (token as usize, exact(unembedding, token as usize, row, &mut token_row)))

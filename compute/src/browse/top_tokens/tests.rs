@@ -5,7 +5,7 @@ use crate::kernels::top_k::rank;
 use crate::quant::{Dtype, from_f32};
 
 /// Every pair in `f64`, sorted: the definition.
-fn definition(e: &[f32], v: &[f32], width: usize, k: usize) -> Vec<Vec<(u32, f32)>> {
+fn definition(e: &[f32], v: &[f32], width: usize, k: usize) -> Vec<TokenList> {
     let list = |vector: &[f32]| {
         let rows = e.chunks(width).enumerate();
         let scores = rows.map(|(token, row)| (token, dot_f64(row, vector) as f32));
@@ -141,30 +141,25 @@ fn lists_longer_than_the_vocabulary_hold_all_of_it() {
 }
 
 #[test]
-fn packed_matrices_asked_together_give_the_lists_they_give_alone() {
+fn a_vocabulary_serves_packed_rows_of_many_matrices() {
     let width = 257;
     let pack = |count: usize, seed, dtype: Dtype| {
         let mut bytes = vec![0; dtype.bytes_for(count * width).unwrap()];
         from_f32(dtype, &gaussian(count * width, seed), &mut bytes);
-        bytes
+        let mut values = vec![0.0; count * width];
+        crate::quant::to_f32(dtype, &bytes, &mut values);
+        (bytes, values)
     };
-    let (e, v, w) =
-        (pack(900, 14, Dtype::BF16), pack(70, 15, Dtype::F16), pack(9, 16, Dtype::BF16));
-    let unembedding = MatrixView::new(Dtype::BF16, 900, width, &e).unwrap();
-    let rows = |k, count, dtype, bytes| FeatureRows {
-        vectors: MatrixView::new(dtype, count, width, bytes).unwrap(),
-        k,
-    };
-    let (v, w) = (rows(10, 70, Dtype::F16, &v[..]), rows(1, 9, Dtype::BF16, &w[..]));
+    let (bytes, e) = pack(900, 14, Dtype::BF16);
+    let unembedding = MatrixView::new(Dtype::BF16, 900, width, &bytes).unwrap();
     let (pool, cancel) = (Pool::new(2), Cancel::new());
     let vocabulary = Vocabulary::new(&pool, unembedding, &cancel).unwrap();
-    let together = vocabulary.top_tokens(&pool, &[v, w], &cancel).unwrap();
-    let alone = |rows: FeatureRows| {
-        top_tokens(&Pool::new(1), &unembedding, &rows.vectors, rows.k, &cancel).unwrap()
-    };
-    assert_eq!(together, [alone(v), alone(w)]);
-    let none = vocabulary.top_tokens(&pool, &[], &cancel).unwrap();
-    assert!(none.is_empty());
+    for (k, count, dtype) in [(10, 70, Dtype::F16), (1, 50, Dtype::BF16), (3, 7, Dtype::F32)] {
+        let (bytes, v) = pack(count, 15, dtype);
+        let vectors = MatrixView::new(dtype, count, width, &bytes).unwrap();
+        let found = vocabulary.top_tokens(&pool, &vectors, k, &cancel).unwrap();
+        assert_eq!(found, definition(&e, &v, width, k), "{dtype}");
+    }
 }
 
 #[test]
@@ -204,7 +199,6 @@ fn a_cancelled_scan_gives_no_lists() {
     let pool = Pool::new(1);
     let vocabulary = Vocabulary::new(&pool, unembedding, &cancel).unwrap();
     cancel.cancel();
-    let rows = FeatureRows { vectors, k: 1 };
-    assert!(vocabulary.top_tokens(&pool, &[rows], &cancel).is_err());
+    assert!(vocabulary.top_tokens(&pool, &vectors, 1, &cancel).is_err());
     assert!(Vocabulary::new(&pool, unembedding, &cancel).is_err());
 }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Product, QUAD, ROWS, Tile};
+use super::{Lanes, Product, ROWS, Rows, Tile};
 use crate::cpu::Isa;
 
 /// Rows whose sums are kept in registers at a time.
@@ -19,12 +19,7 @@ pub(super) fn detect() -> Option<Product> {
 }
 
 #[target_feature(enable = "avx2")]
-fn product(
-    rows: &[[[i8; QUAD]; ROWS]],
-    lanes: &[[[u8; QUAD]; LANES]],
-    start: &[i32; ROWS],
-    tile: &mut Tile,
-) {
+fn product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
     let ones = _mm256_set1_epi16(1);
     for first in (0..ROWS).step_by(STRIP) {
         let mut sums = [[_mm256_setzero_si256(); 4]; STRIP];

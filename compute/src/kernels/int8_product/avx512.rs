@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Product, QUAD, ROWS, Tile};
+use super::{Lanes, Product, ROWS, Rows, Tile};
 use crate::cpu::Isa;
 
 pub(super) fn detect() -> Option<Product> {
@@ -18,12 +18,7 @@ pub(super) fn detect() -> Option<Product> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn product(
-    rows: &[[[i8; QUAD]; ROWS]],
-    lanes: &[[[u8; QUAD]; LANES]],
-    start: &[i32; ROWS],
-    tile: &mut Tile,
-) {
+fn product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
     let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
     for (sums, &start) in sums.iter_mut().zip(start) {
         *sums = [_mm512_set1_epi32(start); 2];
@@ -36,10 +31,10 @@ fn product(
                 _mm512_loadu_si512(lanes[16..].as_ptr().cast()),
             )
         };
-        for row in 0..ROWS {
-            let quad = _mm512_set1_epi32(i32::from_le_bytes(rows[row].map(|n| n as u8)));
-            sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], low, quad);
-            sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], high, quad);
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let quad = _mm512_set1_epi32(i32::from_le_bytes(row.map(|n| n as u8)));
+            sums[0] = _mm512_dpbusd_epi32(sums[0], low, quad);
+            sums[1] = _mm512_dpbusd_epi32(sums[1], high, quad);
         }
     }
     for (out, sums) in tile.iter_mut().zip(sums) {

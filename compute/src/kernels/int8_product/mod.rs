@@ -30,8 +30,13 @@ pub const ROW_MAX: i8 = 63;
 /// All sums of one panel of rows with one panel of lanes.
 pub type Tile = [[i32; LANES]; ROWS];
 
+/// A quad of every row of a panel.
+pub type Rows = [[i8; QUAD]; ROWS];
+/// A quad of every lane of a panel.
+pub type Lanes = [[u8; QUAD]; LANES];
+
 /// Rows `[depth / 4][ROWS][4]`, lanes `[depth / 4][LANES][4]`, a start for each row, and the sums.
-pub type Product = fn(&[[[i8; QUAD]; ROWS]], &[[[u8; QUAD]; LANES]], &[i32; ROWS], &mut Tile);
+pub type Product = fn(&[Rows], &[Lanes], &[i32; ROWS], &mut Tile);
 
 /// Every variant that this processor can run, slowest first: read by dispatch and by the test.
 pub fn variants() -> Vec<(Isa, Product)> {
@@ -48,12 +53,7 @@ pub fn variants() -> Vec<(Isa, Product)> {
 ///
 /// Lanes that stand for signed numbers are stored 128 above them, and `start` takes 128 times the
 /// row's sum away again. Sums wrap at 32 bits: up to a depth of 66,000 they cannot.
-pub fn int8_product(
-    rows: &[[[i8; QUAD]; ROWS]],
-    lanes: &[[[u8; QUAD]; LANES]],
-    start: &[i32; ROWS],
-    tile: &mut Tile,
-) {
+pub fn int8_product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
     static FASTEST: LazyLock<Product> = LazyLock::new(|| fastest(variants()));
     assert_eq!(rows.len(), lanes.len(), "panels of different depth");
     FASTEST(rows, lanes, start, tile);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     /// Panels of numbers from a seed, the extremes among them.
-    fn panels(depth: usize, mut seed: u64) -> (Vec<[[i8; QUAD]; ROWS]>, Vec<[[u8; QUAD]; LANES]>) {
+    fn panels(depth: usize, mut seed: u64) -> (Vec<Rows>, Vec<Lanes>) {
         let mut next = || {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)

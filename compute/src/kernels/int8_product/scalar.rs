@@ -1,13 +1,8 @@
 //! The definition: quad by quad, row by row, lane by lane.
 
-use super::{LANES, QUAD, ROWS, Tile};
+use super::{Lanes, ROWS, Rows, Tile};
 
-pub(super) fn product(
-    rows: &[[[i8; QUAD]; ROWS]],
-    lanes: &[[[u8; QUAD]; LANES]],
-    start: &[i32; ROWS],
-    tile: &mut Tile,
-) {
+pub(super) fn product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
     for (sums, &start) in tile.iter_mut().zip(start) {
         sums.fill(start);
     }
