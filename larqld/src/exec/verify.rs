@@ -30,7 +30,7 @@ impl VerifyVindex {
             match step {
                 VerifyStep::Read { bytes } => read += bytes,
                 VerifyStep::File(file) => {
-                    if file.state != FileState::Ok {
+                    if file.state.is_damaged() {
                         self.damaged.push(file.name.clone());
                     }
                     rows.push(vec![
@@ -58,6 +58,7 @@ impl VerifyVindex {
 fn state(state: &FileState) -> String {
     match state {
         FileState::Ok => "ok".to_owned(),
+        FileState::Unchecked => "no checksum".to_owned(),
         FileState::Missing => "missing".to_owned(),
         FileState::WrongSize { .. } => "wrong size".to_owned(),
         FileState::WrongChecksum { .. } => "wrong checksum".to_owned(),

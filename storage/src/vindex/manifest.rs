@@ -226,8 +226,8 @@ pub struct FileEntry {
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,
-    /// SHA-256 of the whole file.
-    pub sha256: Checksum,
+    /// SHA-256 of the whole file; `None` only for some files of version 2.
+    pub sha256: Option<Checksum>,
     /// The tensors in it, by offset; empty for side files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<TensorRecord>,
@@ -279,6 +279,19 @@ pub enum ManifestError {
 /// The last field: SHA-256 of every byte of the text before it.
 const SEAL: &str = "\"manifest_sha256\"";
 
+/// What the versions of the format differ in.
+pub(super) struct Rules {
+    /// Every tensor starts at a multiple of this.
+    pub(super) alignment_bytes: u64,
+    pub(super) is_file_name: fn(&str) -> bool,
+    /// Every file has a checksum.
+    pub(super) checksums: bool,
+}
+
+/// Of the version that is written.
+const RULES: Rules =
+    Rules { alignment_bytes: TENSOR_ALIGNMENT_BYTES, is_file_name: is_plain_name, checksums: true };
+
 impl Manifest {
     /// Parses and checks the text of an `index.json`.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
@@ -320,6 +333,11 @@ impl Manifest {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
+        self.check_as(&RULES)
+    }
+
+    /// Checks a manifest by the rules of its version.
+    pub(super) fn check_as(&self, rules: &Rules) -> Result<(), String> {
         let header = &self.header;
         if header.layers > LAYERS_MAX {
             return Err(format!("it claims {} layers, the most is {LAYERS_MAX}", header.layers));
@@ -344,15 +362,18 @@ impl Manifest {
         let mut names = HashSet::new();
         let mut keys = HashSet::new();
         for file in &self.files {
-            if !is_plain_name(&file.name) || file.name == layout::INDEX {
+            if !(rules.is_file_name)(&file.name) || file.name == layout::INDEX {
                 return Err(format!("{:?} is not a plain file name", file.name));
             }
             if !names.insert(file.name.as_str()) {
                 return Err(format!("{} is listed twice", file.name));
             }
+            if rules.checksums && file.sha256.is_none() {
+                return Err(format!("{} has no checksum", file.name));
+            }
             let mut free_from = 0;
             for tensor in &file.tensors {
-                check_tensor(tensor, header.layers, free_from, file)
+                check_tensor(tensor, header.layers, free_from, file, rules.alignment_bytes)
                     .map_err(|problem| format!("{} in {}: {problem}", tensor.name, file.name))?;
                 free_from = tensor.offset + tensor.bytes;
                 if !keys.insert((tensor.role.as_str(), tensor.layer, tensor.expert)) {
@@ -403,6 +424,7 @@ fn check_tensor(
     layers: u32,
     free_from: u64,
     file: &FileEntry,
+    alignment_bytes: u64,
 ) -> Result<(), String> {
     let TensorRecord { offset, bytes, shape, .. } = tensor;
     if let Some(layer) = tensor.layer.filter(|&layer| layer >= layers) {
@@ -418,8 +440,8 @@ fn check_tensor(
     if let Some(padded) = tensor.columns_padded.filter(|&padded| padded <= columns) {
         return Err(format!("rows of {columns} are padded to {padded}"));
     }
-    if !offset.is_multiple_of(TENSOR_ALIGNMENT_BYTES) {
-        return Err(format!("offset {offset} is not a multiple of {TENSOR_ALIGNMENT_BYTES}"));
+    if !offset.is_multiple_of(alignment_bytes) {
+        return Err(format!("offset {offset} is not a multiple of {alignment_bytes}"));
     }
     let Some(end) = offset.checked_add(*bytes).filter(|&end| end <= file.bytes) else {
         let length = file.bytes;
@@ -467,7 +489,7 @@ mod tests {
         let file = FileEntry {
             name: "gate_vectors.bin".to_owned(),
             bytes: 0,
-            sha256: Checksum::of(b""),
+            sha256: Some(Checksum::of(b"")),
             tensors,
         };
         let header = ManifestHeader { layers: 1, features: vec![3], ..ManifestHeader::default() };

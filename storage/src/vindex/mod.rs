@@ -19,6 +19,7 @@ pub mod layout;
 pub mod manifest;
 pub mod reader;
 pub mod statistics;
+pub mod v2;
 pub mod verify;
 pub mod writer;
 
@@ -37,5 +38,6 @@ pub use manifest::{
 };
 pub use reader::{TensorSlice, Vindex, VindexError};
 pub use statistics::{LayerScores, Statistics};
+pub use v2::V2Header;
 pub use verify::{FileReport, FileState, VerifyReport, VerifyStep, verify};
 pub use writer::{VindexWriteError, VindexWriter, WritePlan};

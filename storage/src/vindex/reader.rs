@@ -7,7 +7,7 @@
 use super::layout::{self, INDEX, INDEX_BYTES_MAX, SIDE_FILE_BYTES_MAX};
 use super::{
     DownMeta, FeatureTableError, GateMeta, Labels, Manifest, ManifestError, Statistics, TensorKey,
-    TensorRecord,
+    TensorRecord, V2Header, v2,
 };
 use crate::file::{Files, Mapping};
 use std::collections::HashMap;
@@ -28,6 +28,7 @@ pub struct Vindex {
     gate_meta: Option<GateMeta>,
     statistics: Option<Statistics>,
     labels: Option<Labels>,
+    ancestor: Option<V2Header>,
 }
 
 /// One tensor, read in place.
@@ -35,7 +36,7 @@ pub struct Vindex {
 pub struct TensorSlice<'a> {
     /// What the manifest says about it.
     pub record: &'a TensorRecord,
-    /// Its bytes, exactly `record.bytes` of them, aligned to 64.
+    /// Its bytes, exactly `record.bytes` of them, aligned to 64 (in a vindex of version 2 to nothing).
     pub bytes: &'a [u8],
 }
 
@@ -144,7 +145,7 @@ impl VindexError {
 impl Vindex {
     /// Opens a vindex directory; cheap, see the module.
     pub fn open(files: &Arc<dyn Files>, directory: &Path) -> Result<Self, VindexError> {
-        let manifest = read_manifest(files, directory)?;
+        let (manifest, ancestor) = read_manifest(files, directory)?;
         let mut mappings = Vec::with_capacity(manifest.files.len());
         for entry in &manifest.files {
             let path = directory.join(&entry.name);
@@ -158,13 +159,14 @@ impl Vindex {
             }
             mappings.push(mapping);
         }
-        Self::assemble(directory, manifest, mappings)
+        Self::assemble(directory, manifest, ancestor, mappings)
     }
 
     /// Joins a checked manifest with the mappings of its files.
     fn assemble(
         directory: &Path,
         manifest: Manifest,
+        ancestor: Option<V2Header>,
         mappings: Vec<Arc<dyn Mapping>>,
     ) -> Result<Self, VindexError> {
         let mut tensors = HashMap::new();
@@ -182,6 +184,7 @@ impl Vindex {
             gate_meta: None,
             statistics: None,
             labels: None,
+            ancestor,
         };
         vindex.read_meta_files()?;
         Ok(vindex)
@@ -261,6 +264,12 @@ impl Vindex {
         &self.manifest
     }
 
+    /// What a vindex of version 2 says of its model, which is not the whole configuration; `None` for
+    /// the version that is written, which has a `config.json`.
+    pub fn ancestor(&self) -> Option<&V2Header> {
+        self.ancestor.as_ref()
+    }
+
     /// A tensor by what it does.
     pub fn tensor(&self, key: &TensorKey) -> Option<TensorSlice<'_>> {
         let &(file, tensor) = self.tensors.get(key)?;
@@ -331,7 +340,7 @@ impl Vindex {
     /// Whether the directory holds another vindex by now, or none: this one goes on from its mappings,
     /// whoever opens the directory anew gets what is there.
     pub fn is_replaced(&self, files: &Arc<dyn Files>) -> bool {
-        read_manifest(files, &self.directory).map_or(true, |found| found != self.manifest)
+        read_manifest(files, &self.directory).map_or(true, |(found, _)| found != self.manifest)
     }
 
     /// Bytes of all files, the manifest apart.
@@ -348,11 +357,11 @@ fn side_file_bytes(mapping: &Arc<dyn Mapping>) -> Result<&[u8], String> {
     Ok(bytes)
 }
 
-/// Reads and checks the manifest of `directory`.
+/// Reads and checks the manifest of `directory`; of a vindex of version 2 also its own header.
 pub(super) fn read_manifest(
     files: &Arc<dyn Files>,
     directory: &Path,
-) -> Result<Manifest, VindexError> {
+) -> Result<(Manifest, Option<V2Header>), VindexError> {
     let path = directory.join(INDEX);
     let text = match files.read(&path, INDEX_BYTES_MAX) {
         Ok(text) => text,
@@ -367,10 +376,16 @@ pub(super) fn read_manifest(
         }
         Err(source) => return Err(VindexError::Io { action: "read", path, source }),
     };
-    Manifest::parse(&text).map_err(|source| match source {
-        ManifestError::UnsupportedVersion { found, supported } => {
-            VindexError::UnsupportedVersion { directory: directory.to_path_buf(), found, supported }
+    match Manifest::parse(&text) {
+        Ok(manifest) => Ok((manifest, None)),
+        Err(ManifestError::UnsupportedVersion { found: v2::VERSION, .. }) => {
+            let (manifest, header) = v2::read_manifest(files, directory, &text)?;
+            Ok((manifest, Some(header)))
         }
-        source => VindexError::Manifest { path, source },
-    })
+        Err(ManifestError::UnsupportedVersion { found, supported }) => {
+            let directory = directory.to_path_buf();
+            Err(VindexError::UnsupportedVersion { directory, found, supported })
+        }
+        Err(source) => Err(VindexError::Manifest { path, source }),
+    }
 }

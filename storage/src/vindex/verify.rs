@@ -25,6 +25,8 @@ pub struct FileReport {
 pub enum FileState {
     /// Every byte is the one that was written.
     Ok,
+    /// It has the right length, and nothing to compare its bytes with: a file of version 2.
+    Unchecked,
     /// It is not there.
     Missing,
     /// It has another length.
@@ -46,6 +48,13 @@ pub enum FileState {
     },
 }
 
+impl FileState {
+    /// Whether the file is known not to be as it was written.
+    pub fn is_damaged(&self) -> bool {
+        !matches!(self, Self::Ok | Self::Unchecked)
+    }
+}
+
 /// What [`verify`] found in all files that it looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifyReport {
@@ -56,14 +65,14 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether every file was looked at and is as it was written.
+    /// Whether every file was looked at and none is found damaged.
     pub fn is_ok(&self) -> bool {
-        !self.stopped && self.files.iter().all(|file| file.state == FileState::Ok)
+        !self.stopped && self.damaged().next().is_none()
     }
 
     /// The files that are not as they were written.
     pub fn damaged(&self) -> impl Iterator<Item = &FileReport> {
-        self.files.iter().filter(|file| file.state != FileState::Ok)
+        self.files.iter().filter(|file| file.state.is_damaged())
     }
 }
 
@@ -93,7 +102,7 @@ pub fn verify(
     directory: &Path,
     on_step: &mut dyn FnMut(VerifyStep) -> ControlFlow<()>,
 ) -> Result<VerifyReport, VindexError> {
-    let manifest = read_manifest(files, directory)?;
+    let (manifest, _) = read_manifest(files, directory)?;
     let index_bytes = files.metadata(&directory.join(INDEX)).map_or(0, |found| found.length);
     let index = FileReport { name: INDEX.to_owned(), bytes: index_bytes, state: FileState::Ok };
     let mut report = VerifyReport::default();
@@ -122,7 +131,7 @@ fn state_of(
     files: &Arc<dyn Files>,
     path: &Path,
     bytes: u64,
-    expected: Checksum,
+    expected: Option<Checksum>,
     on_read: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Option<FileState> {
     let unreadable = |error: io::Error| FileState::Unreadable { problem: error.to_string() };
@@ -135,6 +144,7 @@ fn state_of(
     if found != bytes {
         return Some(FileState::WrongSize { found });
     }
+    let Some(expected) = expected else { return Some(FileState::Unchecked) };
     let mut checksummer = Checksummer::new();
     for chunk in mapping.bytes().chunks(CHUNK_BYTES) {
         checksummer.update(chunk);

@@ -419,13 +419,13 @@ impl VindexWriter {
         let data = self.data.iter().map(|(name, data)| FileEntry {
             name: name.clone(),
             bytes: data.write.position(),
-            sha256: data.checksummer.clone().finish(),
+            sha256: Some(data.checksummer.clone().finish()),
             tensors: data.tensors.clone(),
         });
         let side = self.side.iter().map(|(name, side)| FileEntry {
             name: name.clone(),
             bytes: side.bytes,
-            sha256: side.sha256,
+            sha256: Some(side.sha256),
             tensors: Vec::new(),
         });
         let mut files: Vec<_> = data.chain(side).collect();
