@@ -175,8 +175,17 @@ impl Checkpoint {
 
     /// A tensor by its name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let found = self.tensors.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
-        Some(self.view(&self.tensors[found]))
+        Some(self.tensor_at(self.position(name)?))
+    }
+
+    /// Where a tensor stands among [`Checkpoint::tensors`]: for those who look it up often.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.tensors.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()
+    }
+
+    /// The tensor at a position; panics if there is none.
+    pub fn tensor_at(&self, position: usize) -> Tensor<'_> {
+        self.view(&self.tensors[position])
     }
 
     fn view<'a>(&'a self, entry: &'a TensorEntry) -> Tensor<'a> {
@@ -187,8 +196,8 @@ impl Checkpoint {
 
     /// Hints that a tensor is about to be read.
     pub fn will_need(&self, name: &str) {
-        if let Ok(found) = self.tensors.binary_search_by(|entry| entry.name.as_str().cmp(name)) {
-            let entry = &self.tensors[found];
+        if let Some(position) = self.position(name) {
+            let entry = &self.tensors[position];
             self.shards[entry.shard].mapping.will_need(entry.range.clone());
         }
     }

@@ -192,8 +192,8 @@ impl GgufMetadata {
         self.typed(key, "an array", Value::as_array)
     }
 
-    /// The entries as they lie in the file, without the header before them.
-    pub(in crate::checkpoint) fn encoded_entries(&self) -> &[u8] {
+    /// The entries as they lie in the file, without the header before them: what identifies them.
+    pub fn encoded_entries(&self) -> &[u8] {
         let end = self.entries.last().map_or(HEADER_BYTES, |entry| entry.value.end);
         &self.file()[HEADER_BYTES..end]
     }
