@@ -50,7 +50,7 @@ const SUSPICIOUS: [&str; 27] = [
 ];
 
 /// Names that contain such a fragment and still change nothing when a trained model is run.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 11] = [
     "_attn_implementation",
     "attn_implementation",
     "_attn_implementation_autoset",
@@ -60,6 +60,9 @@ const HARMLESS: [&str; 9] = [
     "attn_dropout",
     "residual_dropout",
     "output_attentions",
+    // How weights are stored is for those who read them; the arithmetic is on their values.
+    "quantization",
+    "quantization_config",
 ];
 
 impl<'a> Config<'a> {
