@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Isa, Pool};
-use larql_compute::kernels::gate_scan::gate_scan;
-use larql_compute::model::{DenseFfn, Precision, Role, WeightKey, Weights as _};
+use larql_compute::model::{DenseFfn, Precision};
 use larql_compute::sample::greedy;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -215,17 +214,18 @@ fn scan(
     for number in 0..runs {
         let (mut layers, mut bytes) = (0, 0);
         let began = Instant::now();
-        for layer in 0..model.architecture().layers() {
-            let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer)) else { continue };
-            black_box(gate_scan(pool, &gates.view, &query, cancel)?);
-            layers += 1;
-            bytes += gates.view.bytes_touched();
+        for layer in 0..model.layers() {
+            for (_, gates) in model.gates(layer) {
+                black_box(inference::gate_scores(pool, &gates, &query, cancel)?);
+                bytes += gates.view.bytes_touched();
+            }
+            layers += u32::from(model.features(layer) > 0);
         }
         if layers == 0 {
             return Err(Failure::new(code::MISSING_COMPONENT, "the model has no gate vectors"));
         }
         let elapsed = began.elapsed().as_secs_f64() * 1e3 / f64::from(layers);
-        bytes_per_step = bytes / u64::from(layers as u32);
+        bytes_per_step = bytes / u64::from(layers);
         per_step_ms.push(elapsed);
         progress(format!("run {} of {runs}: {elapsed:.3} ms a layer", number + 1));
     }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use larql_compute::cpu::{Cancel, Pool};
 use larql_planner::catalog::{Catalog as PlannerCatalog, CostConstants, Mount, Settings};
 use larql_storage::catalog::{Catalog, MountKind, MountRecord};
-use larql_storage::file::Files;
+use larql_storage::file::{FileKind, Files};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -248,13 +248,12 @@ impl Engine {
         }
     }
 
-    /// Opens the model in a directory, or shares it with those who have it open.
+    /// Opens the model in a directory or file, or shares it with those who have it open.
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn model(&self, path: &Path, cancel: &Cancel) -> Result<Arc<Model>, Failure> {
-        let path =
-            self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))?;
+        let path = self.real_path(path)?;
         if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
             && model.check().is_ok()
             && !model.is_replaced(&self.files)
@@ -274,6 +273,22 @@ impl Engine {
         opened.retain(|_, model| model.strong_count() > 0);
         opened.insert(path, Arc::downgrade(&model));
         Ok(model)
+    }
+
+    /// The one spelling of a path by which an open model is found: all links followed, except that a
+    /// file keeps its own name, because its extension says what it is and the hub's cache links it to
+    /// one without.
+    fn real_path(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let real = |path: &Path| {
+            self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))
+        };
+        let target = real(path)?;
+        let found = self.files.metadata(&target);
+        let is_file = found.is_ok_and(|found| found.kind == FileKind::File);
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if is_file => Ok(real(parent)?.join(name)),
+            _ => Ok(target),
+        }
     }
 
     /// Mounts a directory under a name, durably.

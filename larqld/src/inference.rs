@@ -1,8 +1,10 @@
 //! Running a model on tokens: what INFER, generation, reference output and benchmarks share.
 
-use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::cpu::{Cancel, Cancelled, Pool};
+use larql_compute::kernels::gate_scan::gate_scan;
+use larql_compute::kernels::matvec_transposed;
 use larql_compute::model::{
-    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Precision, WalkFfn,
+    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Matrix, Orientation, Precision, WalkFfn,
 };
 use larql_planner::physical::plan::FfnPath;
 
@@ -57,6 +59,27 @@ pub fn check_tokens(model: &Model, tokens: &[u32], more: usize) -> Result<(), Fa
         return Err(Failure::new(code::INVALID_PARAMETER, message));
     }
     Ok(())
+}
+
+/// The gate scores of one network: each feature's gate vector times `vector`.
+///
+/// # Errors
+/// When cancelled.
+pub fn gate_scores(
+    pool: &Pool,
+    gates: &Matrix<'_>,
+    vector: &[f32],
+    cancel: &Cancel,
+) -> Result<Vec<f32>, Cancelled> {
+    match gates.orientation {
+        Orientation::OutIn => gate_scan(pool, &gates.view, vector, cancel),
+        Orientation::InOut => {
+            cancel.check()?;
+            let mut scores = vec![0.0; gates.outputs()];
+            matvec_transposed(pool, &gates.view, vector, &mut scores);
+            Ok(scores)
+        }
+    }
 }
 
 /// A model at work on one sequence of tokens.

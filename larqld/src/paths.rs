@@ -14,11 +14,12 @@ pub fn is_mount_name(text: &str) -> bool {
     !text.is_empty() && !looks_like_path(text) && !text.chars().any(char::is_control)
 }
 
-/// The name that a directory is mounted under unless the user chooses one: its last component
-/// without the extension `.vindex`.
+/// The name that a model is mounted under unless the user chooses one: the last component of its path
+/// without an extension that only says what it is.
 pub fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    match name.strip_suffix(".vindex") {
+    let stem = [".vindex", ".gguf", ".safetensors"].iter().find_map(|&end| name.strip_suffix(end));
+    match stem {
         Some(stem) if !stem.is_empty() => stem.to_owned(),
         _ => name,
     }
@@ -165,7 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn a_vindex_is_named_without_its_extension() {
+    fn a_model_is_named_without_its_extension() {
+        assert_eq!(stem(Path::new("/a/atlas-q4_k_m.gguf")), "atlas-q4_k_m");
         assert_eq!(stem(Path::new("/a/atlas.vindex")), "atlas");
         assert_eq!(stem(Path::new("/a/Llama-3.2")), "Llama-3.2");
         assert_eq!(stem(Path::new("/a/.vindex")), ".vindex");

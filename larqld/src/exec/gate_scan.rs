@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::top_k::top_k_by_magnitude;
-use larql_compute::model::{Role, WeightKey, Weights as _};
+use larql_compute::model::{Matrix, Orientation, Role, WeightKey, Weights as _};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
 
 use super::feature_row::{FeatureRows, Hit, z};
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
+use crate::inference::gate_scores;
 use crate::mounts::Model;
 
 /// The vector that a query stands for.
@@ -59,18 +59,46 @@ fn entity(query: &QueryVector) -> Option<Arc<str>> {
     }
 }
 
-/// The gate scores of one layer.
+/// The gate scores of one layer, those of its experts after those of its dense network; none where
+/// the layer's gates are not here.
 pub(super) fn layer_scores(
     work: &mut Work<'_>,
     model: &Model,
     layer: u32,
     vector: &[f32],
 ) -> Result<Vec<f32>, Failure> {
-    let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, layer as usize)) else {
-        return Ok(Vec::new());
+    let mut scores = Vec::with_capacity(model.features(layer) as usize);
+    for (_, gates) in model.gates(layer) {
+        work.touch(gates.view.bytes_touched());
+        scores.extend(gate_scores(work.engine().pool(), &gates, vector, work.cancel)?);
+    }
+    Ok(scores)
+}
+
+/// The gate score of one feature, in the same bits as [`layer_scores`]; `None` where there is none.
+fn slot_score(
+    work: &mut Work<'_>,
+    model: &Model,
+    slot: Slot,
+    vector: &[f32],
+) -> Result<Option<f32>, Failure> {
+    let feature = usize::try_from(slot.feature).unwrap_or(usize::MAX);
+    let mut networks = model.gates(slot.layer);
+    let found = networks.find(|(network, _)| {
+        feature.checked_sub(network.first).is_some_and(|within| within < network.features)
+    });
+    let Some((network, gates)) = found else { return Ok(None) };
+    let within = feature - network.first;
+    let (gates, within) = match gates.orientation {
+        // The same kernel as the scan, over one row.
+        Orientation::OutIn => {
+            (Matrix { view: gates.view.rows_range(within..within + 1), ..gates }, 0)
+        }
+        Orientation::InOut => (gates, within),
     };
     work.touch(gates.view.bytes_touched());
-    Ok(gate_scan(work.engine().pool(), &gates.view, vector, work.cancel)?)
+    let scores = gate_scores(work.engine().pool(), &gates, vector, work.cancel)?;
+    Ok(scores.get(within).copied())
 }
 
 /// Whether a hit passes DESCRIBE's relative threshold.
@@ -174,18 +202,7 @@ impl Operator for GateSlots {
         let mut hits: Vec<(Slot, f32)> = Vec::new();
         for &slot in &self.slots.slots {
             work.cancel.check()?;
-            let Some(gates) = model.matrix(WeightKey::layer(Role::Gate, slot.layer as usize))
-            else {
-                continue;
-            };
-            let feature = slot.feature as usize;
-            if feature >= gates.view.rows() {
-                continue;
-            }
-            // The same kernel as the scan, over one row, so that both give the same bits.
-            let row = gates.view.rows_range(feature..feature + 1);
-            work.touch(row.bytes_touched());
-            let score = gate_scan(work.engine().pool(), &row, &vector, work.cancel)?[0];
+            let Some(score) = slot_score(work, &model, slot, &vector)? else { continue };
             if passes(&model, slot.layer, score, self.slots.z_min) {
                 hits.push((slot, score));
             }

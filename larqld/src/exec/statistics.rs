@@ -70,10 +70,11 @@ fn facts(mounted: &Mounted) -> Vec<(&'static str, String)> {
         ("bands", bands(model)),
     ];
     if let Source::Vindex(vindex) = model.source() {
-        facts.push(("source", vindex.manifest().source.name.clone()));
-        facts.push(("written_by", vindex.manifest().generator.clone()));
-        facts.extend(vindex.manifest().notes.iter().map(|note| ("note", note.clone())));
+        let manifest = vindex.vindex().manifest();
+        facts.push(("source", manifest.source.name.clone()));
+        facts.push(("written_by", manifest.generator.clone()));
     }
+    facts.extend(model.notes().iter().map(|note| ("note", note.clone())));
     facts
 }
 

@@ -6,10 +6,10 @@
 //! and times have no part in it, so every level of one extraction has one hash, and the same weights
 //! stored at another precision, which answer differently, have another.
 
-use larql_storage::checkpoint::Checkpoint;
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
+use crate::source::SourceModel;
 
 /// Collects what the hash covers, tensors in the order of their names.
 #[derive(Debug)]
@@ -60,12 +60,12 @@ const CHUNK_BYTES: usize = 8 << 20;
 /// # Errors
 /// When a side file cannot be read; what `on_read` says.
 pub fn checkpoint_base_hash(
-    checkpoint: &Checkpoint,
+    source: &SourceModel,
     stored: &str,
     on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
-    let config = checkpoint.side_file("config.json")?.unwrap_or_default();
-    let tokenizer = checkpoint.side_file("tokenizer.json")?.unwrap_or_default();
+    let checkpoint = source.checkpoint();
+    let (config, tokenizer) = source.identity()?;
     let mut hasher = BaseHasher::new(stored, &config, &tokenizer);
     let mut read = 0;
     for tensor in checkpoint.tensors() {

@@ -8,10 +8,12 @@
 //! Elsewhere: which mounts are remembered (`storage::catalog`), who uses which (`engine`).
 
 mod base_hash;
+mod inventory;
 mod model;
 mod mounted;
+mod vindex_model;
 
 pub use base_hash::{BaseHasher, checkpoint_base_hash};
-pub(crate) use model::architecture;
 pub use model::{Kind, Model, Source};
 pub use mounted::Mounted;
+pub use vindex_model::VindexModel;

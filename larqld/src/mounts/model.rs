@@ -1,21 +1,21 @@
-//! One open model: tensors by role, tokens, labels, and what is missing.
+//! One open model: weights by key, tokens, labels, and what is missing.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use larql_compute::cpu::Cancel;
-use larql_compute::model::{Architecture, Matrix, Naming, Orientation, Role, WeightKey, Weights};
-use larql_compute::quant::{Dtype, MatrixView, to_f32};
+use larql_compute::model::{Architecture, Matrix, Network, Role, WeightKey, Weights};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_planner::physical::plan::Quantisation;
-use larql_storage::checkpoint::Checkpoint;
 use larql_storage::file::Files;
-use larql_storage::vindex::{DownMeta, GateMeta, Layout, TensorKey, Vindex};
+use larql_storage::vindex::{DownMeta, GateMeta, Vindex};
 
 use super::checkpoint_base_hash;
+use super::inventory::{Inventory, LayerInventory};
+use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
+use crate::source::SourceModel;
 use crate::text::{ChatTemplate, ChatTemplateError, Tokenizer};
 
 /// What a directory turned out to be.
@@ -41,27 +41,9 @@ impl Kind {
 #[derive(Debug)]
 pub enum Source {
     /// An extracted vindex.
-    Vindex(Box<Vindex>),
+    Vindex(Box<VindexModel>),
     /// A published checkpoint.
-    Checkpoint(Box<Checkpoint>),
-}
-
-/// Where one tensor lies and how it is to be read.
-#[derive(Debug, Clone)]
-struct Placed {
-    /// How the source finds it: a manifest key, or a tensor name.
-    key: PlacedKey,
-    dtype: Dtype,
-    rows: usize,
-    columns: usize,
-    orientation: Orientation,
-    bytes: u64,
-}
-
-#[derive(Debug, Clone)]
-enum PlacedKey {
-    Vindex(TensorKey),
-    Checkpoint(String),
+    Checkpoint(Box<SourceModel>),
 }
 
 /// An open model.
@@ -69,8 +51,7 @@ enum PlacedKey {
 pub struct Model {
     path: PathBuf,
     source: Source,
-    architecture: Architecture,
-    placed: HashMap<WeightKey, Placed>,
+    inventory: Inventory,
     base_hash: String,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
@@ -78,10 +59,10 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a directory, whichever of the two it is.
+    /// Opens a directory or a file, whichever of the two it is.
     ///
     /// # Errors
-    /// A failure that names the directory and what is wrong with it.
+    /// A failure that names the path and what is wrong with it.
     pub fn open(files: &Arc<dyn Files>, path: &Path, cancel: &Cancel) -> Result<Self, Failure> {
         if files.metadata(&path.join("index.json")).is_ok() {
             Self::open_vindex(files, path)
@@ -95,49 +76,13 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_vindex(files: &Arc<dyn Files>, path: &Path) -> Result<Self, Failure> {
-        let vindex = Vindex::open(files, path)?;
-        let config = vindex.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
-        let architecture = architecture(path, &config)?;
-        check_manifest(path, &vindex, &architecture)?;
-        let mut placed = HashMap::new();
-        for spec in architecture.tensors(Naming::Hub) {
-            let WeightKey { role, layer, expert } = spec.key;
-            let key = TensorKey { role: role.as_str().into(), layer, expert };
-            let Some(found) = vindex.tensor(&key) else { continue };
-            let (orientation, transposed) = match found.record.layout {
-                Layout::RowMajor => (Orientation::OutIn, false),
-                Layout::FeatureMajor => (Orientation::InOut, true),
-                other => {
-                    let message =
-                        format!("{}: the layout {other:?} is of a newer version", path.display());
-                    return Err(Failure::new(code::UNSUPPORTED_FORMAT, message));
-                }
-            };
-            let dtype = &found.record.dtype;
-            let place = place(
-                path,
-                &spec,
-                dtype,
-                &found.record.shape,
-                orientation,
-                transposed,
-                found.bytes,
-            )?;
-            placed.insert(spec.key, Placed { key: PlacedKey::Vindex(key), ..place });
-        }
-        let base_hash = vindex.manifest().base_hash.clone();
-        Ok(Self {
-            path: path.to_owned(),
-            source: Source::Vindex(Box::new(vindex)),
-            architecture,
-            placed,
-            base_hash,
-            tokenizer: OnceLock::new(),
-            extracted_from: None,
-        })
+        let vindex = VindexModel::new(Vindex::open(files, path)?)?;
+        let inventory = Inventory::new(vindex.architecture(), &vindex.held());
+        let base_hash = vindex.vindex().manifest().base_hash.clone();
+        Ok(Self::new(path, Source::Vindex(Box::new(vindex)), inventory, base_hash))
     }
 
-    /// Opens a checkpoint directory for use as it is.
+    /// Opens a checkpoint (a directory, a safetensors or a GGUF file) for use as it is.
     ///
     /// # Errors
     /// As [`Model::open`]; also when a tensor that the family requires is missing.
@@ -146,37 +91,24 @@ impl Model {
         path: &Path,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
-        let checkpoint = Checkpoint::open(files, path)?;
-        let config =
-            checkpoint.side_file("config.json")?.ok_or_else(|| lacks(path, "config.json"))?;
-        let architecture = architecture(path, &config)?;
-        let mut placed = HashMap::new();
-        for spec in architecture.tensors(Naming::Hub) {
-            let Some(tensor) = spec.whole().find_map(|name| checkpoint.tensor(name)) else {
-                if spec.required {
-                    return Err(lacks(path, &format!("the tensor {}", spec.name())));
-                }
-                continue;
-            };
-            let shape: Vec<u64> = tensor.shape.iter().map(|&size| size as u64).collect();
-            let place =
-                place(path, &spec, tensor.format, &shape, Orientation::OutIn, false, tensor.bytes)?;
-            let key = PlacedKey::Checkpoint(tensor.name.to_owned());
-            placed.insert(spec.key, Placed { key, ..place });
-        }
-        let base_hash = checkpoint_base_hash(&checkpoint, "source", &mut |_| Ok(cancel.check()?))?;
-        Ok(Self {
+        let source = SourceModel::open(files, path)?;
+        let base_hash = checkpoint_base_hash(&source, "source", &mut |_| Ok(cancel.check()?))?;
+        let inventory = Inventory::new(source.architecture(), &source.held());
+        Ok(Self::new(path, Source::Checkpoint(Box::new(source)), inventory, base_hash))
+    }
+
+    fn new(path: &Path, source: Source, inventory: Inventory, base_hash: String) -> Self {
+        Self {
             path: path.to_owned(),
-            source: Source::Checkpoint(Box::new(checkpoint)),
-            architecture,
-            placed,
+            source,
+            inventory,
             base_hash,
             tokenizer: OnceLock::new(),
             extracted_from: None,
-        })
+        }
     }
 
-    /// The directory.
+    /// The directory or file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -196,7 +128,10 @@ impl Model {
 
     /// The model's description.
     pub fn architecture(&self) -> &Architecture {
-        &self.architecture
+        match &self.source {
+            Source::Vindex(vindex) => vindex.architecture(),
+            Source::Checkpoint(source) => source.architecture(),
+        }
     }
 
     /// The identity of the weights, in hexadecimal.
@@ -206,19 +141,53 @@ impl Model {
 
     /// Number of layers.
     pub fn layers(&self) -> u32 {
-        self.architecture.layers() as u32
+        self.architecture().layers() as u32
     }
 
-    /// Number of features of a layer; 0 for a layer whose gates are not here.
+    /// Number of features of a layer, all its networks together; 0 for one whose gates are not here.
     pub fn features(&self, layer: u32) -> u64 {
-        let gate = self.placed.get(&WeightKey::layer(Role::Gate, layer as usize));
-        gate.map_or(0, |placed| placed.rows as u64)
+        self.layer(layer).features
+    }
+
+    /// The networks of a layer whose features are here, each with its gate vectors, in the order in
+    /// which features are numbered.
+    pub fn gates(&self, layer: u32) -> impl Iterator<Item = (Network, Matrix<'_>)> {
+        let here = self.features(layer) > 0;
+        let networks = here.then(|| self.architecture().networks(layer as usize));
+        networks.into_iter().flatten().filter_map(move |network| {
+            let key = WeightKey { role: Role::Gate, layer: Some(layer), expert: network.expert };
+            Some((network, self.matrix(key)?))
+        })
+    }
+
+    /// Bytes of all gate vectors of a layer.
+    pub fn gate_bytes(&self, layer: u32) -> u64 {
+        self.layer(layer).gate_bytes
+    }
+
+    /// Bytes of weights that a layer's feed-forward networks read for one position.
+    pub fn ffn_bytes(&self, layer: u32) -> u64 {
+        self.layer(layer).ffn_bytes
+    }
+
+    /// Bytes of weights that a layer's attention reads.
+    pub fn attention_bytes(&self, layer: u32) -> u64 {
+        self.layer(layer).attention_bytes
+    }
+
+    /// Bytes of the matrix that scores the vocabulary.
+    pub fn unembedding_bytes(&self) -> u64 {
+        self.inventory.unembedding_bytes
+    }
+
+    fn layer(&self, layer: u32) -> LayerInventory {
+        self.inventory.layers.get(layer as usize).copied().unwrap_or_default()
     }
 
     /// The model's layer bands.
     pub fn bands(&self) -> Option<Bands> {
         let narrow = |(first, last): (usize, usize)| (first as u32, last as u32);
-        self.architecture.bands().map(|bands| Bands {
+        self.architecture().bands().map(|bands| Bands {
             syntax: narrow(bands.syntax),
             knowledge: narrow(bands.knowledge),
             output: narrow(bands.output),
@@ -228,27 +197,23 @@ impl Model {
     /// `browse`, `attention`, `inference` or `all`; a checkpoint has it all.
     pub fn level(&self) -> &str {
         match &self.source {
-            Source::Vindex(vindex) => &vindex.manifest().level,
+            Source::Vindex(vindex) => &vindex.vindex().manifest().level,
             Source::Checkpoint(_) => "checkpoint",
         }
     }
 
-    /// The stored bytes of one tensor; 0 if it is not here.
-    pub fn tensor_bytes(&self, role: Role, layer: Option<u32>) -> u64 {
-        self.placed.get(&WeightKey { role, layer, expert: None }).map_or(0, |placed| placed.bytes)
-    }
-
     /// The type in which the gate vectors lie, in lower case; what benches and STATS report.
     pub fn stored_type(&self) -> String {
-        let gates = self.placed.iter().find(|(key, _)| key.role == Role::Gate);
-        gates.map_or_else(|| "none".to_owned(), |(_, placed)| placed.dtype.tag().to_lowercase())
+        let first = (0..self.layers()).find_map(|layer| self.gates(layer).next());
+        let tag = |(_, gates): (Network, Matrix<'_>)| gates.view.dtype().tag().to_lowercase();
+        first.map_or_else(|| "none".to_owned(), tag)
     }
 
     /// All bytes of the directory's files.
     pub fn bytes(&self) -> u64 {
         match &self.source {
-            Source::Vindex(vindex) => vindex.bytes(),
-            Source::Checkpoint(checkpoint) => checkpoint.bytes(),
+            Source::Vindex(vindex) => vindex.vindex().bytes(),
+            Source::Checkpoint(source) => source.checkpoint().bytes(),
         }
     }
 
@@ -257,7 +222,7 @@ impl Model {
         match &self.source {
             Source::Vindex(vindex) => match &self.extracted_from {
                 Some(path) => path.display().to_string(),
-                None => vindex.manifest().source.name.clone(),
+                None => vindex.vindex().manifest().source.name.clone(),
             },
             Source::Checkpoint(_) => self.path.display().to_string(),
         }
@@ -266,7 +231,7 @@ impl Model {
     /// The type in which the weights are stored: `f16`, `f32` or `source`.
     pub fn weights_type(&self) -> &str {
         match &self.source {
-            Source::Vindex(vindex) => &vindex.manifest().dtype,
+            Source::Vindex(vindex) => &vindex.vindex().manifest().dtype,
             Source::Checkpoint(_) => "source",
         }
     }
@@ -275,7 +240,7 @@ impl Model {
     pub fn quantisation(&self) -> Option<Quantisation> {
         match &self.source {
             Source::Vindex(vindex) => {
-                vindex.manifest().quantisation.as_deref().and_then(Quantisation::from_name)
+                vindex.vindex().manifest().quantisation.as_deref().and_then(Quantisation::from_name)
             }
             Source::Checkpoint(_) => None,
         }
@@ -291,51 +256,29 @@ impl Model {
     /// Whether the directory holds another vindex by now than the one that is open.
     pub fn is_replaced(&self, files: &Arc<dyn Files>) -> bool {
         match &self.source {
-            Source::Vindex(vindex) => vindex.is_replaced(files),
+            Source::Vindex(vindex) => vindex.vindex().is_replaced(files),
             Source::Checkpoint(_) => false,
         }
     }
 
     /// Whether a component is here, for every layer that was extracted.
     pub fn has(&self, component: Component) -> bool {
-        let every_layer = |roles: &[Role]| {
-            (0..self.architecture.layers()).all(|layer| {
-                roles.iter().all(|&role| self.placed.contains_key(&WeightKey::layer(role, layer)))
-            })
-        };
-        let any_layer = |role| {
-            (0..self.architecture.layers())
-                .any(|layer| self.placed.contains_key(&WeightKey::layer(role, layer)))
-        };
         match component {
-            Component::Gates => any_layer(Role::Gate),
-            Component::Embeddings => self.placed.contains_key(&WeightKey::model(Role::Embedding)),
             // One that is damaged is there, and says so itself.
             Component::Tokenizer => {
                 !matches!(self.tokenizer(), Err(failure) if failure.code == code::MISSING_COMPONENT)
             }
             Component::DownMeta => self.down_meta().is_some(),
             Component::GateMeta => self.gate_meta().is_some(),
-            Component::Statistics => {
-                matches!(&self.source, Source::Vindex(vindex) if vindex.statistics().is_some())
-            }
-            Component::Labels => {
-                matches!(&self.source, Source::Vindex(vindex) if vindex.labels().is_some())
-            }
-            Component::Attention => {
-                every_layer(&[Role::Query, Role::Key, Role::Value, Role::Output])
-            }
-            Component::Norms => {
-                every_layer(&[Role::AttentionNorm])
-                    && self.placed.contains_key(&WeightKey::model(Role::FinalNorm))
-            }
-            Component::Up => every_layer(&[Role::Up]),
-            Component::Down => every_layer(&[Role::Down]),
-            Component::Unembedding => {
-                self.placed.contains_key(&WeightKey::model(Role::Unembedding))
-                    || (self.architecture.tied_embeddings
-                        && self.placed.contains_key(&WeightKey::model(Role::Embedding)))
-            }
+            Component::Statistics => matches!(
+                &self.source,
+                Source::Vindex(vindex) if vindex.vindex().statistics().is_some()
+            ),
+            Component::Labels => matches!(
+                &self.source,
+                Source::Vindex(vindex) if vindex.vindex().labels().is_some()
+            ),
+            weights => self.inventory.has(weights),
         }
     }
 
@@ -373,7 +316,7 @@ impl Model {
                 let message = format!("{} has no tokenizer.json", self.path.display());
                 Failure::new(code::MISSING_COMPONENT, message).hint("copy it to the weights")
             })?;
-            Tokenizer::from_bytes(&bytes, self.architecture.vocabulary_size).map_err(|error| {
+            Tokenizer::from_bytes(&bytes, self.architecture().vocabulary_size).map_err(|error| {
                 let message = format!("{}: {error}", self.path.display());
                 Failure::new(code::UNSUPPORTED_FORMAT, message)
                     .hint("download tokenizer.json again")
@@ -404,15 +347,23 @@ impl Model {
     /// When it cannot be read.
     pub fn side_file(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         Ok(match &self.source {
-            Source::Vindex(vindex) => vindex.side_file(name)?,
-            Source::Checkpoint(checkpoint) => checkpoint.side_file(name)?,
+            Source::Vindex(vindex) => vindex.vindex().side_file(name)?,
+            Source::Checkpoint(source) => source.side_file(name)?,
         })
+    }
+
+    /// What a user should know about how the model was extracted or read.
+    pub fn notes(&self) -> &[String] {
+        match &self.source {
+            Source::Vindex(vindex) => &vindex.vindex().manifest().notes,
+            Source::Checkpoint(source) => source.notes(),
+        }
     }
 
     /// The output tokens of features.
     pub fn down_meta(&self) -> Option<&DownMeta> {
         match &self.source {
-            Source::Vindex(vindex) => vindex.down_meta(),
+            Source::Vindex(vindex) => vindex.vindex().down_meta(),
             Source::Checkpoint(_) => None,
         }
     }
@@ -420,7 +371,7 @@ impl Model {
     /// The strongest input tokens of features.
     pub fn gate_meta(&self) -> Option<&GateMeta> {
         match &self.source {
-            Source::Vindex(vindex) => vindex.gate_meta(),
+            Source::Vindex(vindex) => vindex.vindex().gate_meta(),
             Source::Checkpoint(_) => None,
         }
     }
@@ -428,14 +379,14 @@ impl Model {
     /// Mean and standard deviation of the gate scores of a layer.
     pub fn gate_scores(&self, layer: u32) -> Option<(f64, f64)> {
         let Source::Vindex(vindex) = &self.source else { return None };
-        let scores = vindex.statistics()?.gate_scores.get(layer as usize)?.as_ref()?;
+        let scores = vindex.vindex().statistics()?.gate_scores.get(layer as usize)?.as_ref()?;
         Some((scores.mean, scores.deviation))
     }
 
     /// The relation that a feature is labelled with.
     pub fn label(&self, layer: u32, feature: u32) -> Option<&str> {
         match &self.source {
-            Source::Vindex(vindex) => vindex.labels()?.get(layer, feature),
+            Source::Vindex(vindex) => vindex.vindex().labels()?.get(layer, feature),
             Source::Checkpoint(_) => None,
         }
     }
@@ -446,115 +397,25 @@ impl Model {
     /// `DAMAGED`, naming the file.
     pub fn check(&self) -> Result<(), Failure> {
         match &self.source {
-            Source::Vindex(vindex) => vindex.check()?,
-            Source::Checkpoint(checkpoint) => checkpoint.check()?,
+            Source::Vindex(vindex) => vindex.vindex().check()?,
+            Source::Checkpoint(source) => source.check()?,
         }
         Ok(())
-    }
-
-    fn bytes_of(&self, placed: &Placed) -> Option<&[u8]> {
-        match (&self.source, &placed.key) {
-            (Source::Vindex(vindex), PlacedKey::Vindex(key)) => Some(vindex.tensor(key)?.bytes),
-            (Source::Checkpoint(checkpoint), PlacedKey::Checkpoint(name)) => {
-                Some(checkpoint.tensor(name)?.bytes)
-            }
-            _ => None,
-        }
     }
 }
 
 impl Weights for Model {
     fn matrix(&self, key: WeightKey) -> Option<Matrix<'_>> {
-        let placed = self.placed.get(&key)?;
-        let bytes = self.bytes_of(placed)?;
-        let view = MatrixView::new(placed.dtype, placed.rows, placed.columns, bytes).ok()?;
-        Some(Matrix { view, orientation: placed.orientation })
+        match &self.source {
+            Source::Vindex(vindex) => vindex.matrix(key),
+            Source::Checkpoint(source) => source.matrix(key),
+        }
     }
 
     fn vector(&self, key: WeightKey) -> Option<Cow<'_, [f32]>> {
-        let placed = self.placed.get(&key)?;
-        let bytes = self.bytes_of(placed)?;
-        let mut values = vec![0.0; placed.rows.checked_mul(placed.columns)?];
-        to_f32(placed.dtype, bytes, &mut values);
-        Some(Cow::Owned(values))
-    }
-}
-
-fn lacks(path: &Path, what: &str) -> Failure {
-    Failure::new(code::UNSUPPORTED_FORMAT, format!("{} has no {what}", path.display())).hint(
-        "name a vindex directory, or a checkpoint directory with config.json and safetensors files",
-    )
-}
-
-/// Reads the `config.json` of the directory at `path`.
-///
-/// # Errors
-/// `UNSUPPORTED_FORMAT`, naming the directory and the key, with what can be done.
-pub(crate) fn architecture(path: &Path, config: &[u8]) -> Result<Architecture, Failure> {
-    let text = String::from_utf8_lossy(config);
-    Architecture::from_config(&text).map_err(|error| {
-        let failure = Failure::from(error);
-        Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
-    })
-}
-
-/// Checks that a tensor is what the family expects, and how it is to be read.
-fn place(
-    path: &Path,
-    spec: &larql_compute::model::TensorSpec,
-    tag: &str,
-    shape: &[u64],
-    orientation: Orientation,
-    transposed: bool,
-    bytes: &[u8],
-) -> Result<Placed, Failure> {
-    let name = spec.name();
-    let wrong = |reason: String| {
-        Failure::new(
-            code::UNSUPPORTED_FORMAT,
-            format!("{}: the tensor {name} {reason}", path.display()),
-        )
-        .hint("download config.json and the weights again, both of one model")
-    };
-    let dtype = Dtype::from_tag(tag)
-        .ok_or_else(|| wrong(format!("has the type {tag}, which this build cannot read")))?;
-    let mut expected: Vec<u64> = spec.shape.iter().map(|&size| size as u64).collect();
-    if transposed {
-        expected.reverse();
-    }
-    if shape != expected {
-        return Err(wrong(format!("has the shape {shape:?}; config.json makes it {expected:?}")));
-    }
-    let (rows, columns) = match expected[..] {
-        [columns] => (1, columns as usize),
-        [rows, columns] => (rows as usize, columns as usize),
-        _ => return Err(wrong("is neither a vector nor a matrix".to_owned())),
-    };
-    MatrixView::new(dtype, rows, columns, bytes).map_err(|error| wrong(error.to_string()))?;
-    let key = PlacedKey::Checkpoint(String::new());
-    Ok(Placed { key, dtype, rows, columns, orientation, bytes: bytes.len() as u64 })
-}
-
-/// Fails where a manifest's own numbers differ from what its config.json says.
-fn check_manifest(
-    path: &Path,
-    vindex: &Vindex,
-    architecture: &Architecture,
-) -> Result<(), Failure> {
-    let manifest = vindex.manifest();
-    let claims = [
-        ("layers", manifest.layers as u64, architecture.layers() as u64),
-        ("hidden_size", manifest.hidden_size, architecture.hidden_size as u64),
-        ("vocabulary_size", manifest.vocabulary_size, architecture.vocabulary_size as u64),
-    ];
-    for (what, claimed, expected) in claims {
-        if claimed != expected {
-            let message = format!(
-                "{}: index.json says {what} = {claimed}, config.json makes it {expected}",
-                path.display()
-            );
-            return Err(Failure::new(code::DAMAGED, message).hint("extract the vindex again"));
+        match &self.source {
+            Source::Vindex(vindex) => vindex.vector(key),
+            Source::Checkpoint(source) => source.vector(key),
         }
     }
-    Ok(())
 }

@@ -57,7 +57,7 @@ impl Mount for Mounted {
     }
 
     fn gate_bytes(&self, layer: u32) -> u64 {
-        self.model.tensor_bytes(larql_compute::model::Role::Gate, Some(layer))
+        self.model.gate_bytes(layer)
     }
 
     fn down_meta_record_bytes(&self) -> u64 {
@@ -65,24 +65,15 @@ impl Mount for Mounted {
     }
 
     fn ffn_bytes(&self, layer: u32) -> u64 {
-        use larql_compute::model::Role::{Down, Gate, Up};
-        [Gate, Up, Down].into_iter().map(|role| self.model.tensor_bytes(role, Some(layer))).sum()
+        self.model.ffn_bytes(layer)
     }
 
     fn attention_bytes(&self, layer: u32) -> u64 {
-        use larql_compute::model::Role::{Key, Output, Query, Value};
-        [Query, Key, Value, Output]
-            .into_iter()
-            .map(|role| self.model.tensor_bytes(role, Some(layer)))
-            .sum()
+        self.model.attention_bytes(layer)
     }
 
     fn unembedding_bytes(&self) -> u64 {
-        use larql_compute::model::Role::{Embedding, Unembedding};
-        match self.model.tensor_bytes(Unembedding, None) {
-            0 => self.model.tensor_bytes(Embedding, None),
-            bytes => bytes,
-        }
+        self.model.unembedding_bytes()
     }
 
     fn source_hint(&self) -> String {

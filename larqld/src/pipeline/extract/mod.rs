@@ -29,7 +29,8 @@ use sha2::{Digest as _, Sha256};
 pub use self::features::{STATISTICS_SAMPLES, TOKENS_PER_FEATURE};
 use self::weights::{WEIGHT_FILES, survey, tag};
 use crate::failure::{Failure, code};
-use crate::mounts::{architecture, checkpoint_base_hash};
+use crate::mounts::checkpoint_base_hash;
+use crate::source::SourceModel;
 
 /// Bytes that are hashed between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -102,19 +103,12 @@ pub fn extract(
         return Err(Failure::new(code::UNSUPPORTED_FORMAT, message).hint("leave it out"));
     }
     VindexWriter::check_destination(files, &options.destination, options.overwrite)?;
-    let checkpoint = Checkpoint::open(files, &options.source)?;
-    let config = checkpoint.side_file("config.json")?.ok_or_else(|| {
-        Failure::new(
-            code::UNSUPPORTED_FORMAT,
-            format!("{} has no config.json", options.source.display()),
-        )
-        .hint("name a checkpoint directory in the layout of the hub")
-    })?;
-    let architecture = architecture(&options.source, &config)?;
-    let job = Job::new(&checkpoint, &architecture, options, pool, cancel)?;
+    let source = SourceModel::open(files, &options.source)?;
+    let (checkpoint, architecture) = (source.checkpoint(), source.architecture());
+    let job = Job::new(checkpoint, architecture, options, pool, cancel)?;
     progress("reading", 0, checkpoint.bytes(), "bytes")?;
     let total = checkpoint.bytes();
-    let base_hash = checkpoint_base_hash(&checkpoint, dtype_name(options.dtype), &mut |read| {
+    let base_hash = checkpoint_base_hash(&source, dtype_name(options.dtype), &mut |read| {
         cancel.check()?;
         progress("reading", read.min(total), total, "bytes")
     })?;
