@@ -91,6 +91,12 @@ impl<'a> Config<'a> {
         ArchitectureError::Invalid { key: self.name(key), expected: expected.into(), found }
     }
 
+    /// A value that would change the arithmetic and is not handled.
+    pub(super) fn unsupported(&self, key: &str) -> ArchitectureError {
+        let found = self.map.get(key).map_or("nothing".into(), shortened);
+        ArchitectureError::Unsupported { key: self.name(key), found }
+    }
+
     pub(super) fn missing(&self, key: &str) -> ArchitectureError {
         ArchitectureError::Missing { key: self.name(key) }
     }
@@ -107,6 +113,34 @@ impl<'a> Config<'a> {
             Some(count) if (1..=max).contains(&count) => Ok(Some(count)),
             _ => Err(self.invalid(key, format!("a whole number from 1 to {max}"))),
         }
+    }
+
+    /// A whole number from 0 to `max`.
+    pub(super) fn natural(
+        &self,
+        key: &'static str,
+        max: usize,
+    ) -> Result<Option<usize>, ArchitectureError> {
+        match self.value(key).and_then(Value::as_u64) {
+            Some(0) => Ok(Some(0)),
+            _ => self.count(key, max),
+        }
+    }
+
+    /// A list of whole numbers from 0 to `max`.
+    pub(super) fn naturals(
+        &self,
+        key: &'static str,
+        max: usize,
+    ) -> Result<Option<Vec<usize>>, ArchitectureError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let number = |value: &Value| {
+            let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+            number.filter(|number| *number <= max)
+        };
+        let numbers = value.as_array().and_then(|list| list.iter().map(number).collect());
+        let expected = || format!("a list of whole numbers from 0 to {max}");
+        numbers.map(Some).ok_or_else(|| self.invalid(key, expected()))
     }
 
     /// A count that the family does not know by itself.

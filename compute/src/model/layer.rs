@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::attention::{Heads, attend};
+use super::latent_attention::LatentProjections;
 use super::lookup::Lookup;
 use super::norm::Norm;
 use super::projection::{Projection, project};
@@ -56,16 +57,8 @@ pub(super) struct AttentionBuffers {
 pub(super) struct Layer<'a> {
     index: usize,
     description: &'a LayerDescription,
-    /// Epsilon of norms inside attention.
-    epsilon: f32,
     pub(super) attention_norm: Option<Norm<'a>>,
-    query: Projection<'a>,
-    query_norm: Option<Vec<f32>>,
-    /// None where another layer's keys are read.
-    key: Option<Projection<'a>>,
-    key_norm: Option<Vec<f32>>,
-    /// None where another layer's values are read, or where values are keys.
-    value: Option<Projection<'a>>,
+    query_key_value: QueryKeyValue<'a>,
     sinks: Option<Cow<'a, [f32]>>,
     output: Projection<'a>,
     pub(super) post_attention_norm: Option<Norm<'a>>,
@@ -75,6 +68,25 @@ pub(super) struct Layer<'a> {
     scalar: Option<f32>,
     /// Index into the decoder's rotations.
     rotation: Option<usize>,
+}
+
+/// Where queries, keys and values come from.
+enum QueryKeyValue<'a> {
+    Whole(Box<WholeProjections<'a>>),
+    Latent(Box<LatentProjections<'a>>),
+}
+
+/// A projection each for queries, keys and values.
+struct WholeProjections<'a> {
+    /// Epsilon of the norms of heads.
+    epsilon: f32,
+    query: Projection<'a>,
+    query_norm: Option<Vec<f32>>,
+    /// None where another layer's keys are read.
+    key: Option<Projection<'a>>,
+    key_norm: Option<Vec<f32>>,
+    /// None where another layer's values are read, or where values are keys.
+    value: Option<Projection<'a>>,
 }
 
 /// How the layer's own embedding enters the stream (Gemma 4).
@@ -122,14 +134,14 @@ impl<'a> Layer<'a> {
         Ok(Layer {
             index,
             description,
-            epsilon: architecture.norm.epsilon,
             attention_norm: lookup
                 .stream_norm(key(Role::AttentionNorm), Some(Role::AttentionNormBias))?,
-            query: lookup.projection(key(Role::Query), Role::QueryBias)?,
-            query_norm: lookup.optional_norm(key(Role::QueryNorm))?,
-            key: lookup.optional_projection(key(Role::Key), Role::KeyBias)?,
-            key_norm: lookup.optional_norm(key(Role::KeyNorm))?,
-            value: lookup.optional_projection(key(Role::Value), Role::ValueBias)?,
+            query_key_value: match attention.latent {
+                Some(latent) => {
+                    QueryKeyValue::Latent(Box::new(LatentProjections::new(lookup, index, latent)?))
+                }
+                None => QueryKeyValue::Whole(Box::new(WholeProjections::new(lookup, index)?)),
+            },
             sinks: lookup.optional_vector(key(Role::Sinks))?,
             output: lookup.projection(key(Role::Output), Role::OutputBias)?,
             post_attention_norm: lookup.stream_norm(key(Role::PostAttentionNorm), None)?,
@@ -155,25 +167,22 @@ impl<'a> Layer<'a> {
     ) -> Result<u64, DecodeError> {
         let AttentionBuffers { queries, keys, values, heads } = buffers;
         let description = &self.description.attention;
-        let positions = normed.len() / self.query.matrix.inputs();
+        let positions = normed.len() / self.output.matrix.outputs();
         queries.resize(positions * description.query_width(), 0.0);
         keys.resize(positions * description.key_width(), 0.0);
         values.resize(positions * description.value_width(), 0.0);
         heads.resize(positions * description.output_width(), 0.0);
         let rotation = self.rotation.map(|rotation| &block.rotations[rotation]);
-        let mut bytes = block.project(&self.query, normed, queries)?;
-        self.prepare(rotation, description.query_width(), &self.query_norm, queries);
-        if let Some(key) = &self.key {
-            bytes += block.project(key, normed, keys)?;
-            match &self.value {
-                Some(value) => bytes += block.project(value, normed, values)?,
-                None => values.copy_from_slice(keys),
+        let rows = (&mut queries[..], &mut keys[..], &mut values[..]);
+        let mut bytes = match &self.query_key_value {
+            QueryKeyValue::Whole(whole) => {
+                whole.project(block, rotation, description, normed, rows)?
             }
-            if description.value_norm {
-                let heads = values.chunks_exact_mut(description.value_dim);
-                heads.for_each(|head| unit_rms_norm_in_place(head, self.epsilon));
+            QueryKeyValue::Latent(latent) => {
+                latent.project(block, rotation, description, normed, rows)?
             }
-            self.prepare(rotation, description.key_width(), &self.key_norm, keys);
+        };
+        if description.kv_from.is_none() {
             cache.append(self.index, keys, values);
         }
         let rows = cache.rows(description.kv_from.unwrap_or(self.index));
@@ -181,30 +190,6 @@ impl<'a> Layer<'a> {
         attend(block.pool, description, &input, block.first, heads, block.cancel)?;
         bytes += block.project(&self.output, heads, output)?;
         Ok(bytes)
-    }
-
-    /// Norms and turns the queries or keys of a block.
-    fn prepare(
-        &self,
-        rotation: Option<&Rotation>,
-        width: usize,
-        norm: &Option<Vec<f32>>,
-        rows: &mut [f32],
-    ) {
-        let AttentionDescription { head_dim, query_key_norm, .. } = self.description.attention;
-        for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-            if let (Some(weight), QueryKeyNorm::Projection) = (norm, query_key_norm) {
-                rms_norm_in_place(row, weight, self.epsilon);
-            }
-            for head in row.chunks_exact_mut(head_dim) {
-                if let (Some(weight), QueryKeyNorm::Head) = (norm, query_key_norm) {
-                    rms_norm_in_place(head, weight, self.epsilon);
-                }
-                if let Some(rotation) = rotation {
-                    rotation.rotate(index, head);
-                }
-            }
-        }
     }
 
     /// What follows the feed-forward network: the layer's own embedding and its scalar, where the
@@ -242,5 +227,71 @@ impl<'a> Layer<'a> {
             stream.iter_mut().for_each(|number| *number *= scalar);
         }
         Ok(bytes)
+    }
+}
+
+impl<'a> WholeProjections<'a> {
+    fn new(lookup: &Lookup<'a>, layer: usize) -> Result<WholeProjections<'a>, DecodeError> {
+        let key = |role| WeightKey::layer(role, layer);
+        Ok(WholeProjections {
+            epsilon: lookup.architecture.norm.epsilon,
+            query: lookup.projection(key(Role::Query), Role::QueryBias)?,
+            query_norm: lookup.optional_norm(key(Role::QueryNorm))?,
+            key: lookup.optional_projection(key(Role::Key), Role::KeyBias)?,
+            key_norm: lookup.optional_norm(key(Role::KeyNorm))?,
+            value: lookup.optional_projection(key(Role::Value), Role::ValueBias)?,
+        })
+    }
+
+    /// Writes queries, keys and values of a block, normed and turned, and returns the bytes of
+    /// weights read.
+    fn project(
+        &self,
+        block: Block<'_>,
+        rotation: Option<&Rotation>,
+        description: &AttentionDescription,
+        normed: &[f32],
+        (queries, keys, values): (&mut [f32], &mut [f32], &mut [f32]),
+    ) -> Result<u64, DecodeError> {
+        let mut bytes = block.project(&self.query, normed, queries)?;
+        self.prepare(rotation, description, description.query_width(), &self.query_norm, queries);
+        if let Some(key) = &self.key {
+            bytes += block.project(key, normed, keys)?;
+            match &self.value {
+                Some(value) => bytes += block.project(value, normed, values)?,
+                None => values.copy_from_slice(keys),
+            }
+            if description.value_norm {
+                let heads = values.chunks_exact_mut(description.value_dim);
+                heads.for_each(|head| unit_rms_norm_in_place(head, self.epsilon));
+            }
+            self.prepare(rotation, description, description.key_width(), &self.key_norm, keys);
+        }
+        Ok(bytes)
+    }
+
+    /// Norms and turns the queries or keys of a block.
+    fn prepare(
+        &self,
+        rotation: Option<&Rotation>,
+        description: &AttentionDescription,
+        width: usize,
+        norm: &Option<Vec<f32>>,
+        rows: &mut [f32],
+    ) {
+        let &AttentionDescription { head_dim, query_key_norm, .. } = description;
+        for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+            if let (Some(weight), QueryKeyNorm::Projection) = (norm, query_key_norm) {
+                rms_norm_in_place(row, weight, self.epsilon);
+            }
+            for head in row.chunks_exact_mut(head_dim) {
+                if let (Some(weight), QueryKeyNorm::Head) = (norm, query_key_norm) {
+                    rms_norm_in_place(head, weight, self.epsilon);
+                }
+                if let Some(rotation) = rotation {
+                    rotation.rotate(index, head);
+                }
+            }
+        }
     }
 }

@@ -113,7 +113,8 @@ impl<'a> Lookup<'a> {
                 expert: network.expert,
             })
         });
-        for key in keys.filter(|key| ffn.reads(key.role)) {
+        let around = Role::AROUND_EXPERTS.map(|role| WeightKey::layer(role, layer));
+        for key in keys.chain(around).filter(|key| ffn.reads(key.role)) {
             match self.architecture.shape(key) {
                 Some(shape) if shape.len() == 2 => drop(self.matrix(key)?),
                 Some(_) => drop(self.vector(key)?),

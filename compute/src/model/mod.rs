@@ -18,6 +18,7 @@ pub mod families;
 mod ffn;
 mod hooks;
 mod kv_cache;
+mod latent_attention;
 mod layer;
 mod lookup;
 mod norm;

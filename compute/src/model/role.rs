@@ -44,6 +44,7 @@ roles! {
     Query = "attention_query", "Query projection: `[heads * head_dim, hidden]`.";
     QueryBias = "attention_query_bias", "Bias of the query projection.";
     QueryDown = "attention_query_down", "First half of a low-rank query projection: `[rank, hidden]`.";
+    QueryDownBias = "attention_query_down_bias", "Bias of that half.";
     QueryDownNorm = "attention_query_down_norm", "Weight of the norm between its halves: `[rank]`.";
     QueryUp = "attention_query_up", "Second half of a low-rank query projection: `[heads * head_dim, rank]`.";
     Key = "attention_key", "Key projection: `[kv_heads * head_dim, hidden]`.";
@@ -51,6 +52,7 @@ roles! {
     Value = "attention_value", "Value projection: `[kv_heads * value_dim, hidden]`.";
     ValueBias = "attention_value_bias", "Bias of the value projection.";
     KvDown = "attention_kv_down", "Low-rank keys and values, and the part of the keys that turns: `[rank + rope_dim, hidden]`.";
+    KvDownBias = "attention_kv_down_bias", "Bias of that.";
     KvDownNorm = "attention_kv_down_norm", "Weight of the norm of the low-rank part: `[rank]`.";
     KvUp = "attention_kv_up", "From it the keys and values of each head: `[heads * (nope_dim + value_dim), rank]`.";
     QueryNorm = "attention_query_norm", "Weight of the norm over each query head or the whole projection.";
@@ -91,6 +93,19 @@ impl Role {
     /// The roles of one feed-forward network, dense or an expert, in order of use.
     pub const NETWORK: [Role; 6] =
         [Role::Gate, Role::GateBias, Role::Up, Role::UpBias, Role::Down, Role::DownBias];
+
+    /// The roles of what stands around a layer's experts: their choice, and norms of their own.
+    pub const AROUND_EXPERTS: [Role; 9] = [
+        Role::PreExpertsNorm,
+        Role::Router,
+        Role::RouterBias,
+        Role::RouterCorrectionBias,
+        Role::RouterScale,
+        Role::ExpertScale,
+        Role::SharedExpertGate,
+        Role::PostDenseNorm,
+        Role::PostExpertsNorm,
+    ];
 
     /// Whether it is the weight of a norm.
     pub fn is_norm_weight(self) -> bool {

@@ -198,9 +198,11 @@ impl Architecture {
             return Some(match role {
                 Role::Query if rank.is_none() => vec![queries, hidden],
                 Role::QueryDown => vec![rank?, hidden],
+                Role::QueryDownBias if attention.bias.query => vec![rank?],
                 Role::QueryDownNorm => vec![rank?],
                 Role::QueryUp => vec![queries, rank?],
                 Role::KvDown => vec![latent.kv_rank + latent.rope_dim, hidden],
+                Role::KvDownBias if attention.bias.key => vec![latent.kv_rank + latent.rope_dim],
                 Role::KvDownNorm => vec![latent.kv_rank],
                 Role::KvUp => vec![expanded, latent.kv_rank],
                 _ => return None,

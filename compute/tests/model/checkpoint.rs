@@ -5,14 +5,78 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use larql_compute::model::{Architecture, Matrix, Naming, Orientation, Role, WeightKey, Weights};
-use larql_compute::quant::{Dtype, MatrixView, from_f32, to_f32};
+use larql_compute::model::{
+    Architecture, Candidate, Matrix, Naming, Orientation, Part, Role, TensorSpec, WeightKey,
+    Weights,
+};
+use larql_compute::quant::{Dtype, MatrixView, Scales, from_f32, to_f32};
 use safetensors::SafeTensors;
 
 /// Tensors by role, as bytes of their dtype.
 pub struct Checkpoint {
     tensors: HashMap<WeightKey, (Dtype, Vec<usize>, Vec<u8>)>,
     orientations: HashMap<Role, Orientation>,
+    /// What the files hold, by name.
+    pub names: Vec<String>,
+}
+
+/// What files hold, by name: format, shape, bytes.
+struct Stored(HashMap<String, (String, Vec<usize>, Vec<u8>)>);
+
+impl Stored {
+    /// The part of a stored tensor that a weight is: as it lies where it is the whole of one,
+    /// otherwise as `f32`.
+    fn part(
+        &self,
+        candidate: &Candidate,
+        spec: &TensorSpec,
+    ) -> Option<(Dtype, Vec<usize>, Vec<u8>)> {
+        let (tag, shape, bytes) = self.0.get(&candidate.name)?;
+        let part = candidate.part;
+        let stored = part.stored_shape(&spec.shape);
+        let dtype = match tag.as_str() {
+            "U8" => Dtype::E2M1,
+            tag => Dtype::from_tag(tag).unwrap(),
+        };
+        if part == Part::whole(spec.shape[0]) && dtype.is_plain() {
+            assert_eq!(*shape, spec.shape, "{}", candidate.name);
+            return Some((dtype, shape.clone(), bytes.clone()));
+        }
+        let numbers = stored.iter().product::<usize>();
+        assert_eq!(shape.iter().product::<usize>() * if tag == "U8" { 2 } else { 1 }, numbers);
+        // Rows of all that is stacked, one matrix.
+        let columns = *stored.last().unwrap();
+        let companion = |suffix: &str| self.0.get(suffix).map(|(_, _, bytes)| bytes.as_slice());
+        let scales = match dtype {
+            Dtype::E2M1 => Scales::Mx {
+                bytes: companion(&candidate.name.replace("_blocks", "_scales")).unwrap(),
+            },
+            Dtype::F8E4M3 => Scales::Grid {
+                bytes: companion(&format!("{}_scale_inv", candidate.name)).unwrap(),
+                dtype: Dtype::F32,
+                rows: 128,
+                columns: 128,
+            },
+            _ => Scales::None,
+        };
+        let view = MatrixView::stored(dtype, numbers / columns, columns, bytes, scales).unwrap();
+        let element = |output: usize, input: usize| match (&spec.shape[..], part.transposed) {
+            (&[_, inputs], true) => {
+                view.element(part.stack.map_or(0, |stack| stack.0) * inputs + input, output)
+            }
+            (&[_, _], false) => {
+                view.element(part.stack.map_or(0, |stack| stack.0) * part.total + output, input)
+            }
+            _ => view.element(part.stack.map_or(0, |stack| stack.0), output),
+        };
+        let inputs = spec.shape.get(1).copied().unwrap_or(1);
+        let values = (0..spec.shape[0]).flat_map(|output| {
+            let stored = part.first + output * part.step;
+            (0..inputs).map(move |input| (stored, input))
+        });
+        let bytes = values.flat_map(|(output, input)| element(output, input).to_le_bytes());
+        Some((Dtype::F32, spec.shape.clone(), bytes.collect()))
+    }
 }
 
 pub fn goldens(name: &str) -> PathBuf {
@@ -26,27 +90,25 @@ pub fn architecture(folder: &Path) -> Architecture {
 impl Checkpoint {
     /// Reads every safetensors file of a folder.
     pub fn open(folder: &Path, architecture: &Architecture) -> Checkpoint {
-        let mut found = HashMap::new();
+        let mut found = Stored(HashMap::new());
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "safetensors") {
                 let bytes = fs::read(path).unwrap();
                 for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-                    let dtype = Dtype::from_tag(&format!("{:?}", tensor.dtype())).unwrap();
-                    found.insert(name, (dtype, tensor.shape().to_vec(), tensor.data().to_vec()));
+                    let tag = format!("{:?}", tensor.dtype());
+                    found.0.insert(name, (tag, tensor.shape().to_vec(), tensor.data().to_vec()));
                 }
             }
         }
         let mut tensors = HashMap::new();
         for spec in architecture.tensors(Naming::Hub) {
-            let tensor = spec.whole().find_map(|name| found.remove(name));
+            let tensor = spec.candidates.iter().find_map(|candidate| found.part(candidate, &spec));
             assert!(tensor.is_some() || !spec.required, "{} is missing", spec.name());
-            if let Some(tensor) = tensor {
-                assert_eq!(tensor.1, spec.shape, "{}", spec.name());
-                tensors.insert(spec.key, tensor);
-            }
+            tensors.extend(tensor.map(|tensor| (spec.key, tensor)));
         }
-        Checkpoint { tensors, orientations: HashMap::new() }
+        let names = found.0.into_keys().collect();
+        Checkpoint { tensors, orientations: HashMap::new(), names }
     }
 
     /// Draws every tensor from a seed, norms near 1 (or 0, where an offset of 1 is added).
@@ -73,7 +135,7 @@ impl Checkpoint {
             from_f32(dtype, &values, &mut bytes);
             tensors.insert(spec.key, (dtype, spec.shape, bytes));
         }
-        Checkpoint { tensors, orientations: HashMap::new() }
+        Checkpoint { tensors, orientations: HashMap::new(), names: Vec::new() }
     }
 
     /// The same numbers with the rows of a role's projections as inputs.

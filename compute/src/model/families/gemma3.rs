@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::bounds::*;
 use super::names::*;
-use super::{Family, activation, rms, rope};
+use super::{Family, activation, layer_types, rms, rope};
 use crate::kernels::Activation;
 
 pub(super) static FAMILY: Family = Family {
@@ -112,19 +112,11 @@ fn slides(config: &Config, layers: usize) -> Result<Vec<bool>, ArchitectureError
         None => config.count("_sliding_window_pattern", LAYERS_MAX)?,
     };
     config.mentions("_sliding_window_pattern");
-    let Some(kinds) = config.value("layer_types") else {
-        let pattern = pattern.unwrap_or(6);
-        return Ok((1..=layers).map(|nth| !nth.is_multiple_of(pattern)).collect());
-    };
-    let expected = || {
-        let expected = format!("{layers} of \"sliding_attention\" and \"full_attention\"");
-        config.invalid("layer_types", expected)
-    };
-    let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers).ok_or_else(expected)?;
-    let slides = kinds.iter().map(|kind| match kind.as_str() {
-        Some("sliding_attention") => Some(true),
-        Some("full_attention") => Some(false),
-        _ => None,
-    });
-    slides.collect::<Option<_>>().ok_or_else(expected)
+    match layer_types(config, layers)? {
+        Some(slides) => Ok(slides),
+        None => {
+            let pattern = pattern.unwrap_or(6);
+            Ok((1..=layers).map(|nth| !nth.is_multiple_of(pattern)).collect())
+        }
+    }
 }

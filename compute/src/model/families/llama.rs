@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::bounds::*;
 use super::names::*;
-use super::{Family, activation, rms, rope};
+use super::{Family, activation, head_dim, layer_types, rms, rope};
 use crate::kernels::Activation;
 
 pub(super) static FAMILY: Family = Family {
@@ -25,16 +25,9 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
     let hidden_size = config.required_count("hidden_size", HIDDEN_MAX)?;
     let heads = config.required_count("num_attention_heads", HEADS_MAX)?;
     let kv_heads = config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(heads);
-    let head_dim = match config.count("head_dim", HEAD_DIM_MAX)? {
-        Some(head_dim) => head_dim,
-        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => return Err(config.missing("head_dim")),
-    };
-    if let Some(kinds) = config.value("layer_types") {
-        let full = |kind: &serde_json::Value| kind.as_str() == Some("full_attention");
-        if !kinds.as_array().is_some_and(|kinds| kinds.iter().all(full)) {
-            return Err(config.invalid("layer_types", "\"full_attention\" for every layer"));
-        }
+    let head_dim = head_dim(config, hidden_size, heads)?;
+    if layer_types(config, layers)?.is_some_and(|slides| slides.contains(&true)) {
+        return Err(config.invalid("layer_types", "\"full_attention\" for every layer"));
     }
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let layer = LayerDescription::pre_norm(

@@ -3,9 +3,14 @@
 //! A file says how a family's `config.json` becomes an [`Architecture`] and what its checkpoints
 //! call their tensors. No file here computes anything.
 
+mod deepseek;
+mod experts;
 mod gemma3;
+mod gpt_oss;
 mod llama;
+mod mixtral;
 mod names;
+mod qwen_moe;
 mod rope;
 
 use super::config::Config;
@@ -15,7 +20,16 @@ use crate::kernels::Activation;
 pub use names::{GgufNames, HubNames, Name, Outputs, Scope};
 
 /// Every family, in the order in which errors list them.
-pub static FAMILIES: &[&Family] = &[&gemma3::FAMILY, &llama::FAMILY];
+pub static FAMILIES: &[&Family] = &[
+    &deepseek::DEEPSEEK_V2,
+    &deepseek::DEEPSEEK_V3,
+    &gemma3::FAMILY,
+    &gpt_oss::FAMILY,
+    &llama::FAMILY,
+    &mixtral::FAMILY,
+    &qwen_moe::QWEN2_MOE,
+    &qwen_moe::QWEN3_MOE,
+];
 
 /// A family of models as data.
 pub struct Family {
@@ -48,6 +62,31 @@ impl std::fmt::Debug for Family {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(self.name)
     }
+}
+
+/// Numbers of a head, which hub configurations give where they are not `hidden / heads`.
+fn head_dim(config: &Config, hidden_size: usize, heads: usize) -> Result<usize, ArchitectureError> {
+    match config.count("head_dim", bounds::HEAD_DIM_MAX)? {
+        Some(head_dim) => Ok(head_dim),
+        None if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        None => Err(config.missing("head_dim")),
+    }
+}
+
+/// For each layer whether it has a window, by `layer_types`, if the configuration has them.
+fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>, ArchitectureError> {
+    let Some(kinds) = config.value("layer_types") else { return Ok(None) };
+    let slides = |kind: &serde_json::Value| match kind.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    };
+    let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers);
+    let slides: Option<Vec<bool>> = kinds.and_then(|kinds| kinds.iter().map(slides).collect());
+    slides.map(Some).ok_or_else(|| {
+        let expected = format!("{layers} of \"sliding_attention\" and \"full_attention\"");
+        config.invalid("layer_types", expected)
+    })
 }
 
 /// Reads the name of an activation function.
