@@ -144,14 +144,13 @@ impl ElementType {
             let Self { name, block_elements, .. } = self;
             return Err(format!("a row of {row} is not whole {name} blocks of {block_elements}"));
         }
-        let blocks = row / self.block_elements;
-        let outer = &shape[..shape.len().saturating_sub(1)];
         // A dimension of 0 does not excuse others that overflow: whoever multiplies them in another
         // order would get something else.
-        let elements = outer.iter().try_fold(row, |product, &size| product.checked_mul(size));
-        let rows = outer.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
-        rows.and_then(|rows| rows.checked_mul(blocks)?.checked_mul(self.block_bytes))
-            .filter(|_| elements.is_some())
+        let elements =
+            shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size.max(1)));
+        let elements = elements.map(|count| if shape.contains(&0) { 0 } else { count });
+        elements
+            .and_then(|count| (count / self.block_elements).checked_mul(self.block_bytes))
             .ok_or_else(|| format!("the size of shape {shape:?} overflows"))
     }
 }
