@@ -21,18 +21,21 @@ fn count(change: impl Fn(usize) -> usize) {
 
 // SAFETY: every call is handed on unchanged to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: the promise asked for is the one that is handed on.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(|live| live + layout.size());
         // SAFETY: the caller's promise is the same.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: the promise asked for is the one that is handed on.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(|live| live.saturating_sub(layout.size()));
         // SAFETY: the caller's promise is the same.
         unsafe { System.dealloc(pointer, layout) }
     }
 
+    // SAFETY: the promise asked for is the one that is handed on.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(|live| live.saturating_sub(layout.size()) + size);
         // SAFETY: the caller's promise is the same.
