@@ -19,6 +19,7 @@ mod fp4;
 mod fp8;
 mod iq4;
 mod k_quants;
+mod lanes;
 mod mxfp4;
 mod packed;
 mod q4;

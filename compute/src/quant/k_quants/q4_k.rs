@@ -4,9 +4,17 @@
 //! `d * scale * q - dmin * min`. Each 64 elements have 32 bytes: the low nibbles are the first 32,
 //! the high ones the second.
 
-use super::super::dtype::{Format, decode_blocks};
+use super::super::dtype::{Format, decode_blocks, encode_blocks};
+use super::super::lanes::with_widest_lanes;
 use super::super::q8::read_f16;
-use super::{ELEMENTS, scale_and_min};
+use super::affine::{Levels, quantise};
+use super::{ELEMENTS, pack_nibbles, pack_scales_and_mins, scale_and_min};
+
+const LEVELS: Levels = Levels {
+    code_max: 15.0,
+    scale_max: 63.0,
+    stretches: &[-1.5, -1.0, -0.7, -0.4, -0.1, 0.2, 0.5, 0.8, 1.2],
+};
 
 pub(in crate::quant) static Q4_K: Format = Format {
     tag: "Q4_K",
@@ -26,5 +34,23 @@ pub(in crate::quant) static Q4_K: Format = Format {
             }
         });
     },
-    encode: None,
+    encode: Some(|values, out| {
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                encode_blocks::<ELEMENTS, 144>(
+                    values,
+                    out,
+                    #[inline(always)]
+                    |values, block| {
+                        let found = quantise::<8, 32>(values, LEVELS);
+                        block[..2].copy_from_slice(&found.d.to_le_bytes());
+                        block[2..4].copy_from_slice(&found.dmin.to_le_bytes());
+                        pack_scales_and_mins(&found.scales, &found.mins, &mut block[4..16]);
+                        pack_nibbles(&found.codes, &mut block[16..]);
+                    },
+                );
+            },
+        );
+    }),
 };

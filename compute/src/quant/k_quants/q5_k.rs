@@ -4,9 +4,17 @@
 //! nibbles as in `Q4_K`; `d * scale * q - dmin * min`. Bit `k` of fifth-bit byte `l` belongs to
 //! element `32 k + l`.
 
-use super::super::dtype::{Format, decode_blocks};
+use super::super::dtype::{Format, decode_blocks, encode_blocks};
+use super::super::lanes::with_widest_lanes;
 use super::super::q8::read_f16;
-use super::{ELEMENTS, scale_and_min};
+use super::affine::{Levels, quantise};
+use super::{ELEMENTS, pack_nibbles, pack_scales_and_mins, scale_and_min};
+
+const LEVELS: Levels = Levels {
+    code_max: 31.0,
+    scale_max: 63.0,
+    stretches: &[-1.5, -1.0, -0.7, -0.4, -0.1, 0.2, 0.5, 0.8, 1.2],
+};
 
 pub(in crate::quant) static Q5_K: Format = Format {
     tag: "Q5_K",
@@ -28,5 +36,27 @@ pub(in crate::quant) static Q5_K: Format = Format {
             }
         });
     },
-    encode: None,
+    encode: Some(|values, out| {
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                encode_blocks::<ELEMENTS, 176>(
+                    values,
+                    out,
+                    #[inline(always)]
+                    |values, block| {
+                        let found = quantise::<8, 32>(values, LEVELS);
+                        block[..2].copy_from_slice(&found.d.to_le_bytes());
+                        block[2..4].copy_from_slice(&found.dmin.to_le_bytes());
+                        pack_scales_and_mins(&found.scales, &found.mins, &mut block[4..16]);
+                        for (l, byte) in block[16..48].iter_mut().enumerate() {
+                            let fifth = |k: usize| found.codes[32 * k + l] >> 4 << k;
+                            *byte = (0..8).fold(0, |bits, k| bits | fifth(k));
+                        }
+                        pack_nibbles(&found.codes, &mut block[48..]);
+                    },
+                );
+            },
+        );
+    }),
 };

@@ -5,9 +5,14 @@
 //! element `32 k + l` of it has the low (`k` below 2) or high nibble of byte `32 (k % 2) + l`, and
 //! the bits from `2 k` of upper byte `l`.
 
-use super::super::dtype::{Format, decode_blocks};
+use super::super::dtype::{Format, decode_blocks, encode_blocks};
+use super::super::lanes::with_widest_lanes;
 use super::super::q8::read_f16;
 use super::ELEMENTS;
+use super::symmetric::{Levels, quantise};
+
+const LEVELS: Levels =
+    Levels { code_end: 32.0, scale_end: 128.0, stretches: &[-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9] };
 
 pub(in crate::quant) static Q6_K: Format = Format {
     tag: "Q6_K",
@@ -28,5 +33,30 @@ pub(in crate::quant) static Q6_K: Format = Format {
             }
         });
     },
-    encode: None,
+    encode: Some(|values, out| {
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                encode_blocks::<ELEMENTS, 210>(
+                    values,
+                    out,
+                    #[inline(always)]
+                    |values, block| {
+                        let found = quantise(values, LEVELS);
+                        for (index, byte) in block[..128].iter_mut().enumerate() {
+                            let first = index / 64 * 128 + index % 64;
+                            *byte = (found.codes[first] & 15) | found.codes[first + 64] << 4;
+                        }
+                        for (index, byte) in block[128..192].iter_mut().enumerate() {
+                            let first = index / 32 * 128 + index % 32;
+                            let upper = |k: usize| found.codes[first + 32 * k] >> 4 << (2 * k);
+                            *byte = (0..4).fold(0, |bits, k| bits | upper(k));
+                        }
+                        block[192..208].copy_from_slice(&found.scales.map(|scale| scale as u8));
+                        block[208..].copy_from_slice(&found.d.to_le_bytes());
+                    },
+                );
+            },
+        );
+    }),
 };
