@@ -38,15 +38,47 @@ pub(super) fn round(value: f32) -> f32 {
     (value + WHOLE) - WHOLE
 }
 
-/// Sums `term(i)` for `i` below `L`, in eight lanes that are added in a fixed order.
+/// Sums `terms(i)` for `i` below `L`, each sum in eight lanes that are added in a fixed order.
 #[inline(always)]
-pub(super) fn sum<const L: usize>(term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; 8];
+pub(super) fn sums<const L: usize, const K: usize>(terms: impl Fn(usize) -> [f32; K]) -> [f32; K] {
+    let mut lanes = [[0.0_f32; 8]; K];
     for first in (0..L).step_by(8) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(first + lane);
+        for lane in 0..8 {
+            let terms = terms(first + lane);
+            for (sum, term) in lanes.iter_mut().zip(terms) {
+                sum[lane] += term;
+            }
         }
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (b + f)) + ((c + g) + (d + h))
+    lanes.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (b + f)) + ((c + g) + (d + h)))
+}
+
+/// One such sum.
+#[inline(always)]
+pub(super) fn sum<const L: usize>(term: impl Fn(usize) -> f32) -> f32 {
+    sums::<L, 1>(|i| [term(i)])[0]
+}
+
+/// The smallest and the largest number, both at most and at least what `start` says; NaN is passed
+/// over.
+#[inline(always)]
+pub(super) fn range<const L: usize>(part: &[f32; L], start: (f32, f32)) -> (f32, f32) {
+    let (mut lows, mut highs) = ([start.0; 8], [start.1; 8]);
+    for first in (0..L).step_by(8) {
+        for lane in 0..8 {
+            let value = part[first + lane];
+            lows[lane] = if value < lows[lane] { value } else { lows[lane] };
+            highs[lane] = if value > highs[lane] { value } else { highs[lane] };
+        }
+    }
+    let low = lows.into_iter().fold(start.0, |low, lane| if lane < low { lane } else { low });
+    let high = highs.into_iter().fold(start.1, |high, lane| if lane > high { lane } else { high });
+    (low, high)
+}
+
+/// A whole number from 0 to 255 as a byte.
+#[inline(always)]
+pub(super) fn byte(whole: f32) -> u8 {
+    // From 2^23 on, the last bits of a float count ones.
+    (whole + 8_388_608.0).to_bits() as u8
 }

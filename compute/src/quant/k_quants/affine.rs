@@ -12,7 +12,7 @@
 
 use half::f16;
 
-use super::super::lanes::{round, sum};
+use super::super::lanes::{byte, range, round, sum, sums};
 use super::{ELEMENTS, round_up};
 
 /// How finely a format quantises.
@@ -37,7 +37,7 @@ pub(super) struct Affine<const N: usize> {
 }
 
 /// Rounds of steps 2 and 3.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// Quantises a block as `N` sub-blocks of `L` elements; `N * L` is 256.
 #[inline(always)]
@@ -81,7 +81,7 @@ pub(super) fn quantise<const N: usize, const L: usize>(
         (block.scales[index], block.mins[index]) = (scale as u8, min as u8);
         let codes = codes(part, d.to_f32() * scale, dmin.to_f32() * min, levels);
         for (out, code) in outs[index].iter_mut().zip(codes) {
-            *out = code as u8;
+            *out = byte(code);
         }
     }
     block
@@ -131,8 +131,7 @@ fn error<const L: usize>(part: &[f32; L], scale: f32, min: f32, levels: Levels) 
 /// Step 1: the scale and minimum of one sub-block alone.
 #[inline(always)]
 fn fit_alone<const L: usize>(part: &[f32; L], levels: Levels) -> Fit {
-    let low = part.iter().fold(0.0_f32, |low, &value| low.min(value));
-    let high = part.iter().fold(f32::MIN, |high, &value| high.max(value));
+    let (low, high) = range(part, (0.0, f32::MIN));
     if high <= low {
         // One number only, and it is not positive.
         return Fit { scale: 0.0, min: -low };
@@ -159,9 +158,8 @@ fn fit_alone<const L: usize>(part: &[f32; L], levels: Levels) -> Fit {
 /// less than that of the values themselves.
 #[inline(always)]
 fn refit<const L: usize>(part: &[f32; L], codes: &[f32; L], total: f32) -> (Fit, f32) {
-    let ones = sum::<L>(|i| codes[i]);
-    let squares = sum::<L>(|i| codes[i] * codes[i]);
-    let products = sum::<L>(|i| codes[i] * part[i]);
+    let [ones, squares, products] =
+        sums::<L, 3>(|i| [codes[i], codes[i] * codes[i], codes[i] * part[i]]);
     let count = L as f32;
     let determinant = count * squares - ones * ones;
     let mut scale = (count * products - ones * total) / determinant;
@@ -221,11 +219,13 @@ fn fit_block<const N: usize, const L: usize>(
     let (mut aa, mut ab, mut bb, mut ax, mut bx) = (0.0_f32, 0.0, 0.0, 0.0, 0.0);
     for (&(scale, min), part) in choice.iter().zip(parts) {
         let codes = codes(part, d.to_f32() * scale, dmin.to_f32() * min, levels);
-        aa += scale * scale * sum::<L>(|i| codes[i] * codes[i]);
-        ab += scale * min * sum::<L>(|i| codes[i]);
+        let [ones, squares, products, total] =
+            sums::<L, 4>(|i| [codes[i], codes[i] * codes[i], codes[i] * part[i], part[i]]);
+        aa += scale * scale * squares;
+        ab += scale * min * ones;
         bb += min * min * L as f32;
-        ax += scale * sum::<L>(|i| codes[i] * part[i]);
-        bx += min * sum::<L>(|i| part[i]);
+        ax += scale * products;
+        bx += min * total;
     }
     // x = d a - dmin b, with `a` the scaled codes and `b` the minima.
     let determinant = aa * bb - ab * ab;

@@ -68,3 +68,13 @@ fn pack_nibbles(codes: &[u8; ELEMENTS], packed: &mut [u8]) {
         *byte = (codes[first] & 15) | codes[first + 32] << 4;
     }
 }
+
+/// Packs the lower two bits of codes as `Q2_K` and `Q3_K` have them: byte `l` of each half of 128
+/// elements takes the elements `l`, `l + 32`, `l + 64` and `l + 96`.
+#[inline(always)]
+fn pack_pairs(codes: &[u8; ELEMENTS], packed: &mut [u8]) {
+    for (index, byte) in packed.iter_mut().enumerate() {
+        let first = index / 32 * 128 + index % 32;
+        *byte = (0..4).fold(0, |bits, k| bits | (codes[first + 32 * k] & 3) << (2 * k));
+    }
+}

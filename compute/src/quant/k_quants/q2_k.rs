@@ -4,9 +4,14 @@
 //! `f16 dmin`; `d * scale * q - dmin * min`. Each half of 128 elements has 32 bytes: byte `l` holds
 //! the elements `l`, `l + 32`, `l + 64` and `l + 96`, two bits each, low bits first.
 
-use super::super::dtype::{Format, decode_blocks};
+use super::super::dtype::{Format, decode_blocks, encode_blocks};
+use super::super::lanes::with_widest_lanes;
 use super::super::q8::read_f16;
-use super::ELEMENTS;
+use super::affine::{Levels, quantise};
+use super::{ELEMENTS, pack_pairs};
+
+const LEVELS: Levels =
+    Levels { code_max: 3.0, scale_max: 15.0, stretches: &[-1.2, -0.9, -0.6, -0.3, 0.0, 0.4] };
 
 pub(in crate::quant) static Q2_K: Format = Format {
     tag: "Q2_K",
@@ -26,5 +31,25 @@ pub(in crate::quant) static Q2_K: Format = Format {
             }
         });
     },
-    encode: None,
+    encode: Some(|values, out| {
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                encode_blocks::<ELEMENTS, 84>(
+                    values,
+                    out,
+                    #[inline(always)]
+                    |values, block| {
+                        let found = quantise::<16, 16>(values, LEVELS);
+                        for (index, byte) in block[..16].iter_mut().enumerate() {
+                            *byte = found.scales[index] | found.mins[index] << 4;
+                        }
+                        pack_pairs(&found.codes, &mut block[16..80]);
+                        block[80..82].copy_from_slice(&found.d.to_le_bytes());
+                        block[82..].copy_from_slice(&found.dmin.to_le_bytes());
+                    },
+                );
+            },
+        );
+    }),
 };

@@ -5,9 +5,14 @@
 //! Sub-scale `i` has its lower four bits in a nibble of byte `i % 8` (low for the first eight),
 //! its upper two in bits `2 (i / 4)` of byte `8 + i % 4`.
 
-use super::super::dtype::{Format, decode_blocks};
+use super::super::dtype::{Format, decode_blocks, encode_blocks};
+use super::super::lanes::with_widest_lanes;
 use super::super::q8::read_f16;
-use super::ELEMENTS;
+use super::symmetric::{Levels, quantise};
+use super::{ELEMENTS, pack_pairs};
+
+const LEVELS: Levels =
+    Levels { code_end: 4.0, scale_end: 32.0, stretches: &[-1.2, -0.9, -0.6, -0.3, 0.0, 0.3, 0.6] };
 
 pub(in crate::quant) static Q3_K: Format = Format {
     tag: "Q3_K",
@@ -31,5 +36,33 @@ pub(in crate::quant) static Q3_K: Format = Format {
             }
         });
     },
-    encode: None,
+    encode: Some(|values, out| {
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                encode_blocks::<ELEMENTS, 110>(
+                    values,
+                    out,
+                    #[inline(always)]
+                    |values, block| {
+                        let found = quantise(values, LEVELS);
+                        for (l, byte) in block[..32].iter_mut().enumerate() {
+                            let third = |k: usize| found.codes[32 * k + l] >> 2 << k;
+                            *byte = (0..8).fold(0, |bits, k| bits | third(k));
+                        }
+                        pack_pairs(&found.codes, &mut block[32..96]);
+                        let scales = found.scales.map(|scale| (scale + 32) as u8);
+                        for (index, byte) in block[96..104].iter_mut().enumerate() {
+                            *byte = (scales[index] & 15) | scales[index + 8] << 4;
+                        }
+                        for (index, byte) in block[104..108].iter_mut().enumerate() {
+                            let upper = |k: usize| scales[index + 4 * k] >> 4 << (2 * k);
+                            *byte = (0..4).fold(0, |bits, k| bits | upper(k));
+                        }
+                        block[108..].copy_from_slice(&found.d.to_le_bytes());
+                    },
+                );
+            },
+        );
+    }),
 };

@@ -10,11 +10,8 @@ use super::super::q8::read_f16;
 use super::affine::{Levels, quantise};
 use super::{ELEMENTS, pack_nibbles, pack_scales_and_mins, scale_and_min};
 
-const LEVELS: Levels = Levels {
-    code_max: 31.0,
-    scale_max: 63.0,
-    stretches: &[-1.5, -1.0, -0.7, -0.4, -0.1, 0.2, 0.5, 0.8, 1.2],
-};
+const LEVELS: Levels =
+    Levels { code_max: 31.0, scale_max: 63.0, stretches: &[-1.5, -0.9, -0.4, 0.0, 0.5] };
 
 pub(in crate::quant) static Q5_K: Format = Format {
     tag: "Q5_K",

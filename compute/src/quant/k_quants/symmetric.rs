@@ -8,7 +8,7 @@
 
 use half::f16;
 
-use super::super::lanes::{round, sum};
+use super::super::lanes::{byte, range, round, sum, sums};
 use super::super::q8::farthest;
 use super::{ELEMENTS, round_up};
 
@@ -75,7 +75,7 @@ pub(super) fn quantise(values: &[f32; ELEMENTS], levels: Levels) -> Symmetric {
         block.scales[index] = scale as i8;
         let codes = codes(part, d.to_f32() * scale, levels);
         for (out, code) in outs[index].iter_mut().zip(codes) {
-            *out = (code + levels.code_end) as u8;
+            *out = byte(code + levels.code_end);
         }
     }
     block
@@ -116,13 +116,13 @@ fn error(part: &[f32; L], scale: f32, levels: Levels) -> f32 {
 /// The scale of one sub-block alone.
 #[inline(always)]
 fn fit_alone(part: &[f32; L], levels: Levels) -> f32 {
-    let far = farthest(part);
+    let (low, high) = range(part, (0.0, 0.0));
+    let far = if -low >= high { low } else { high };
     let (mut best, mut best_gain) = (0.0, 0.0);
     for stretch in levels.stretches {
         // The far value meets the lower end, which needs a scale of the opposite sign.
         let codes = codes(part, far / -(levels.code_end + stretch), levels);
-        let squares = sum::<L>(|i| codes[i] * codes[i]);
-        let products = sum::<L>(|i| codes[i] * part[i]);
+        let [squares, products] = sums::<L, 2>(|i| [codes[i] * codes[i], codes[i] * part[i]]);
         let scale = if squares > 0.0 { products / squares } else { 0.0 };
         let gain = products * scale;
         if gain > best_gain {
