@@ -392,15 +392,16 @@ fn lifecycle() -> BoxedStrategy<Statement> {
     ]);
     let compile = (
         (reference(), any::<bool>(), literal()),
-        (option::of(format), option::of(conflict), any::<[bool; 2]>()),
+        (option::of(format), option::of(name()), option::of(conflict), any::<[bool; 2]>()),
     )
-        .prop_map(|((source, into_model, destination), (format, conflict, flags))| {
+        .prop_map(|((source, into_model, destination), (format, dtype, conflict, flags))| {
             let [overwrite, verify] = flags;
             Statement::Compile(Box::new(Compile {
                 source,
                 into_model,
                 destination,
                 format,
+                dtype,
                 conflict,
                 overwrite,
                 verify,

@@ -3,6 +3,7 @@
 pub mod error;
 pub mod expression;
 
+mod compile;
 mod scope;
 mod select;
 mod statement;

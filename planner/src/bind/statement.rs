@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::BindError;
 use super::expression::Expression;
 use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
+use super::{BindError, compile};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
@@ -122,6 +122,7 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             let operator = Operator::Extract(extract(request)?);
             command(Plan::leaf(operator, &EXTRACT_COLUMNS), "EXTRACT", Role::Admin)
         }
+        Statement::Compile(request) => compile::bind(request, catalog),
         Statement::VerifyVindex(path) => {
             let operator = Operator::VerifyVindex { path: path.value.clone() };
             command(Plan::leaf(operator, &VERIFY_COLUMNS), "VERIFY VINDEX", Role::Admin)

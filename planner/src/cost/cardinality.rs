@@ -56,7 +56,9 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         Operator::Infer(infer) => infer.top as f64,
         Operator::ExplainInfer(explain) => explain.layers.count() as f64 * explain.top as f64,
         Operator::Project { .. } | Operator::Sort { .. } | Operator::Concatenate => rows_in,
-        Operator::Use(_) | Operator::Mount { .. } | Operator::Extract(_) => 1.0,
+        Operator::Use(_) | Operator::Mount { .. } | Operator::Extract(_) | Operator::Compile(_) => {
+            1.0
+        }
         Operator::ShowSetting { name } => {
             if name.is_some() {
                 1.0

@@ -341,6 +341,15 @@ pub const EXTRACT_COLUMNS: NamedColumns<7> = [
     ("base_hash", ColumnType::Text),
 ];
 
+/// The columns of COMPILE.
+pub const COMPILE_COLUMNS: NamedColumns<5> = [
+    ("path", ColumnType::Text),
+    ("format", ColumnType::Text),
+    ("files", ColumnType::Integer),
+    ("tensors", ColumnType::Integer),
+    ("size_bytes", ColumnType::Integer),
+];
+
 /// The columns of VERIFY VINDEX: a file and `ok`, `missing`, `wrong size` or `wrong checksum`.
 pub const VERIFY_COLUMNS: NamedColumns<3> =
     [("file", ColumnType::Text), ("status", ColumnType::Text), ("bytes", ColumnType::Integer)];

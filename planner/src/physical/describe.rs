@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::plan::{Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use};
+use super::plan::{
+    Compile, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use,
+    WeightType,
+};
 use crate::bind::expression::Expression;
 use crate::layers::Slot;
 use crate::syntax::print::quoted;
@@ -40,6 +43,7 @@ impl Operator {
             Self::Mount { .. } => "Mount",
             Self::Unmount { .. } => "Unmount",
             Self::Extract(_) => "Extract",
+            Self::Compile(_) => "Compile",
             Self::VerifyVindex { .. } => "VerifyVindex",
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
@@ -138,6 +142,7 @@ impl Operator {
             }
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
+            Self::Compile(compile) => compile_detail(&mut detail, compile),
             Self::VerifyVindex { path } => detail.add(Quoted(path)),
             Self::Set(change) => detail.add(format_args!("{} = {}", change.name(), change.value())),
             Self::Reset { name } => detail.add(name),
@@ -172,6 +177,18 @@ fn extract_detail(detail: &mut Detail, extract: &Extract) {
     detail.add_if(!extract.labels, "without labels");
     detail.add_if(extract.overwrite, "overwrite");
     detail.add_if(extract.resume, "resume");
+}
+
+fn compile_detail(detail: &mut Detail, compile: &Compile) {
+    let destination = Quoted(&compile.destination);
+    match &compile.source {
+        Some(source) => detail.add(format_args!("{} into {destination}", Quoted(source))),
+        None => detail.add(format_args!("current into {destination}")),
+    }
+    detail.add(format_args!("format {}", compile.format.to_string().to_lowercase()));
+    detail.add_optional("dtype", compile.dtype.map(WeightType::name).as_ref());
+    detail.add_if(compile.overwrite, "overwrite");
+    detail.add_if(compile.verify, "verify");
 }
 
 /// Phrases with commas between them.

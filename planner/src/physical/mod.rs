@@ -4,6 +4,7 @@ pub mod plan;
 pub mod rules;
 
 mod describe;
+mod weight_type;
 
 pub use plan::{Estimate, Node, Operator};
 

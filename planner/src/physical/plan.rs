@@ -157,6 +157,8 @@ pub enum Operator {
     },
     /// Writes a vindex from a checkpoint.
     Extract(Extract),
+    /// Writes a model's files from a mount.
+    Compile(Compile),
     /// Checks every file of a vindex against its checksum.
     VerifyVindex {
         /// The vindex directory as written.
@@ -513,7 +515,25 @@ impl Level {
     }
 }
 
-pub use crate::syntax::ast::{ExtractComponent, ExtractDtype};
+/// Operands of [`Operator::Compile`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compile {
+    /// A mount's name, or a directory as written; `None` for the mount in use.
+    pub source: Option<String>,
+    /// The directory to write, or (GGUF) the file, as written.
+    pub destination: String,
+    /// The format of the written files.
+    pub format: CompileFormat,
+    /// The type of the written weights; `None` for that of the source.
+    pub dtype: Option<WeightType>,
+    /// Replace what is there.
+    pub overwrite: bool,
+    /// Read everything back and compare.
+    pub verify: bool,
+}
+
+pub use super::weight_type::WeightType;
+pub use crate::syntax::ast::{CompileFormat, ExtractComponent, ExtractDtype};
 
 /// The block format of an extraction's matrices. Which matrix gets which type is the extraction's
 /// own table.

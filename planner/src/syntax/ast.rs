@@ -384,10 +384,12 @@ pub struct Compile {
     pub source: Reference,
     /// `MODEL`, else `VINDEX`.
     pub into_model: bool,
-    /// The directory to write.
+    /// The directory or file to write.
     pub destination: Literal,
     /// `FORMAT …`
     pub format: Option<CompileFormat>,
+    /// `DTYPE …`: the type of the written weights, by its name.
+    pub dtype: Option<Name>,
     /// `ON CONFLICT …`
     pub conflict: Option<CompileConflict>,
     /// `OVERWRITE`

@@ -366,6 +366,7 @@ impl Display for Compile {
         let destination = Quoted(&self.destination.value);
         write!(formatter, "COMPILE {} INTO {kind} {destination}", self.source)?;
         Clause("FORMAT", &self.format).fmt(formatter)?;
+        NameClause("DTYPE", &self.dtype).fmt(formatter)?;
         Clause("ON CONFLICT", &self.conflict).fmt(formatter)?;
         Words("OVERWRITE", self.overwrite).fmt(formatter)?;
         Words("VERIFY", self.verify).fmt(formatter)

@@ -99,6 +99,7 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
         into_model,
         destination,
         format: None,
+        dtype: None,
         conflict: None,
         overwrite: false,
         verify: false,
@@ -115,6 +116,7 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let on_conflict = keywords([Keyword::On, Keyword::Conflict]);
     let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::Format), format), |format| compile.format = Some(format)),
+        map(preceded(keyword(Keyword::Dtype), name), |dtype| compile.dtype = Some(dtype)),
         map(preceded(on_conflict, conflict), |conflict| compile.conflict = Some(conflict)),
         map(keyword(Keyword::Overwrite), |_| compile.overwrite = true),
         map(keyword(Keyword::Verify), |_| compile.verify = true),
