@@ -13,6 +13,7 @@
 //! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
 
 mod command;
+mod compile;
 mod describe;
 mod entity_count;
 mod explain;
@@ -200,6 +201,7 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
             Box::new(explain_infer::ExplainInfer::new(explain.clone()))
         }
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
+        Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
         Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),
         Physical::Use(_)
         | Physical::Mount { .. }

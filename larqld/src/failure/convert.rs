@@ -8,7 +8,7 @@ use larql_compute::sample::SampleError;
 use larql_planner::PlanError;
 use larql_planner::syntax::{Span, SyntaxError};
 use larql_storage::catalog::CatalogError;
-use larql_storage::checkpoint::CheckpointError;
+use larql_storage::checkpoint::{CheckpointError, CheckpointWriteError};
 use larql_storage::vindex::{VindexError, VindexWriteError};
 
 use super::{CODES, Failure, code};
@@ -115,6 +115,29 @@ impl From<CheckpointError> for Failure {
             | CheckpointError::SeveralModels { .. } => code::UNSUPPORTED_FORMAT,
             CheckpointError::Io { source, .. } => io_code(source),
             _ => code::DAMAGED,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<CheckpointWriteError> for Failure {
+    fn from(error: CheckpointWriteError) -> Self {
+        let code = match &error {
+            CheckpointWriteError::DestinationExists { .. }
+            | CheckpointWriteError::DestinationIsNotAModel { .. }
+            | CheckpointWriteError::StagingOccupied { .. } => code::EXISTS,
+            CheckpointWriteError::Busy { .. } => code::BUSY,
+            CheckpointWriteError::FileName { .. } => code::INVALID_PARAMETER,
+            CheckpointWriteError::Tensor { .. } => code::UNSUPPORTED_FORMAT,
+            CheckpointWriteError::Io { source, .. } => {
+                // Whoever gives the bytes may have been told to stop.
+                let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<Cancelled>());
+                if let Some(cancelled) = inner {
+                    return (*cancelled).into();
+                }
+                io_code(source)
+            }
+            _ => code::INTERNAL,
         };
         Self::new(code, error.to_string()).hint(error.hint())
     }

@@ -3,4 +3,5 @@
 //! Elsewhere: the statements that start them (`exec`), what the bytes mean (`compute`), how they
 //! become durable (`storage::vindex::VindexWriter`).
 
+pub mod compile;
 pub mod extract;

@@ -9,6 +9,7 @@
 
 mod config;
 mod keys;
+mod metadata;
 mod pre_tokenizers;
 mod rope;
 mod tokenizer;
@@ -17,10 +18,14 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+use larql_compute::model::Architecture;
+use larql_storage::checkpoint::gguf::{GgufMetadataBuilder, Value as Stored};
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use serde_json::{Map, Value, json};
 
 use self::keys::Keys;
+pub(crate) use self::metadata::ExtraTensor;
+use self::tokenizer::TokenizerFiles;
 use self::vocabulary::Vocabulary;
 use crate::failure::Failure;
 
@@ -71,6 +76,76 @@ pub fn describe(
         generation_config: vocabulary.as_ref().map(|words| pretty(&generation(words, metadata))),
         notes,
     })
+}
+
+/// What goes before the tensors of a GGUF file.
+#[derive(Debug)]
+pub struct GgufComposition {
+    /// The metadata.
+    pub metadata: GgufMetadata,
+    /// Tensors that only GGUF has.
+    pub(crate) tensors: Vec<ExtraTensor>,
+    /// What a user should know about programs that read the file.
+    pub notes: Vec<String>,
+}
+
+/// The texts beside a model's weights, as far as GGUF has words for them.
+#[derive(Debug, Clone, Copy)]
+pub struct GgufTexts<'a> {
+    /// `tokenizer.json`; without it the file has no vocabulary.
+    pub tokenizer: Option<&'a [u8]>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<&'a [u8]>,
+    /// The chat template, from whichever file has it.
+    pub chat_template: Option<&'a str>,
+}
+
+/// Makes the metadata of a GGUF file of this model.
+///
+/// `kept` is the metadata of the GGUF file that the model comes from, if it comes from one: it goes
+/// along as it is. `file_type` says how most tensors are stored, in llama.cpp's numbers.
+///
+/// # Errors
+/// A failure that names what GGUF has no word for.
+pub fn compose(
+    architecture: &Architecture,
+    name: &str,
+    file_type: u32,
+    texts: &GgufTexts<'_>,
+    kept: Option<&GgufMetadata>,
+) -> Result<GgufComposition, Failure> {
+    let mut builder = GgufMetadataBuilder::new();
+    let (tensors, notes) = match kept {
+        Some(kept) => {
+            let changed = |key: &str| {
+                key == "general.file_type"
+                    || key == "general.quantization_version"
+                    || key.starts_with("split.")
+            };
+            builder.extend(kept, |key| !changed(key));
+            metadata::write(architecture, &mut GgufMetadataBuilder::new())?
+        }
+        None => {
+            builder.text("general.architecture", metadata::architecture_name(architecture)?);
+            builder.text("general.type", "model");
+            builder.text("general.name", name);
+            metadata::write(architecture, &mut builder)?
+        }
+    };
+    builder.value("general.file_type", Stored::U32(file_type));
+    builder.value("general.quantization_version", Stored::U32(2));
+    if let (None, Some(tokenizer)) = (kept, texts.tokenizer) {
+        let files = TokenizerFiles {
+            tokenizer,
+            config: texts.tokenizer_config,
+            chat_template: texts.chat_template,
+            bos: architecture.bos_token,
+            eos: architecture.eos_tokens.first().copied(),
+        };
+        Vocabulary::from_files(&files, architecture.vocabulary_size)?.write(&mut builder);
+    }
+    let metadata = builder.finish().map_err(keys::refuse)?;
+    Ok(GgufComposition { metadata, tensors, notes })
 }
 
 fn pretty(map: &Map<String, Value>) -> String {

@@ -1,0 +1,614 @@
+//! COMPILE INTO MODEL: a mounted model becomes files that other programs read.
+//!
+//! Tensors get the names, shapes and order that the family's publisher (safetensors) or llama.cpp's
+//! converter (GGUF) gives them; [`assembly`] puts parts together again, [`types`] chooses what each is
+//! stored in. A safetensors checkpoint that nothing was asked to change about is copied tensor by
+//! tensor, also what is no part of the model. Everything streams: memory is a block of rows.
+//!
+//! The model is put together beside its destination and moved in whole; until then, and after any
+//! failure, the destination is as it was. The same model and options give the same bytes.
+
+mod assembly;
+mod types;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{Architecture, Candidate, Naming, TensorSpec, WeightKey, Weights};
+use larql_compute::quant::Dtype;
+use larql_planner::physical::plan::{CompileFormat, WeightType};
+use larql_storage::checkpoint::{
+    Checkpoint, CheckpointKind, GgufMetadata, GgufWriter, ModelStaging, SHARD_BYTES_DEFAULT,
+    SafetensorsWriter, Tensor, TensorDescription,
+};
+use larql_storage::file::Files;
+use larql_storage::vindex::{Checksum, Checksummer};
+use serde_json::Value;
+
+use self::assembly::{Assembly, Piece};
+use crate::failure::{Failure, code};
+use crate::source::gguf::{self, GgufTexts};
+
+/// Bytes that are copied between two looks at the cancel token.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Files beside the weights that go along.
+const SIDE_FILES: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
+
+/// What to write, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory to write, or a file whose name ends in `.gguf`.
+    pub destination: PathBuf,
+    /// The format of the weights.
+    pub format: CompileFormat,
+    /// The type of the weights; `None` for the source's.
+    pub dtype: Option<WeightType>,
+    /// Replace a model that is there.
+    pub overwrite: bool,
+    /// Read everything back and compare.
+    pub verify: bool,
+}
+
+/// What is compiled.
+pub struct Origin<'a> {
+    /// The model's description.
+    pub architecture: &'a Architecture,
+    /// Its weights.
+    pub weights: &'a dyn Weights,
+    /// The stored tensor that each weight comes from, where that is known.
+    pub names: HashMap<WeightKey, String>,
+    /// Tensors of the mounted checkpoint that are no part of any weight.
+    pub others: Vec<Tensor<'a>>,
+    /// Whether the weights lie as their publisher stored them.
+    pub at_source_precision: bool,
+    /// The checkpoint that is mounted, if it is one.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// The metadata of the GGUF file that the model comes from, if it comes from one.
+    pub metadata: Option<&'a GgufMetadata>,
+    /// A file beside the weights by its name.
+    #[allow(clippy::type_complexity, reason = "one closure, named here")]
+    pub side_file: &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
+    /// A name for the model.
+    pub name: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// Files written.
+    pub files: u64,
+    /// Tensors written.
+    pub tensors: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Is told how far the job is: stage, done, total, unit.
+pub type Progress<'a> = dyn FnMut(&'static str, u64, u64, &'static str) -> Result<(), Failure> + 'a;
+
+/// A tensor of the model to be written.
+enum Content<'a> {
+    /// Put together from weights.
+    Assembled(Assembly),
+    /// As it lies in the mounted checkpoint.
+    Copied(Tensor<'a>),
+    /// Computed from the model's description.
+    Numbers(Vec<f32>),
+}
+
+struct Planned<'a> {
+    description: TensorDescription,
+    content: Content<'a>,
+}
+
+/// Runs the job.
+///
+/// # Errors
+/// What is missing in the model, what the format cannot hold, what is wrong with the destination or
+/// the disk. The destination is as it was then.
+pub fn compile(
+    files: &Arc<dyn Files>,
+    pool: &Pool,
+    origin: &Origin<'_>,
+    options: &Options,
+    cancel: &Cancel,
+    progress: &mut Progress<'_>,
+) -> Result<Compiled, Failure> {
+    let job = Job { origin, options, pool, cancel };
+    let is_file = options.destination.extension().is_some_and(|extension| extension == "gguf");
+    let mut staging = match (options.format, is_file) {
+        (CompileFormat::Safetensors, true) => {
+            return Err(Failure::new(
+                code::INVALID_PARAMETER,
+                format!("{} names a GGUF file", options.destination.display()),
+            )
+            .hint("write FORMAT GGUF, or name a directory"));
+        }
+        (_, true) => ModelStaging::file(files, &options.destination, options.overwrite)?,
+        (_, false) => ModelStaging::directory(files, &options.destination, options.overwrite)?,
+    };
+    let (written, mut notes) = match options.format {
+        CompileFormat::Safetensors => job.safetensors(&mut staging, progress)?,
+        CompileFormat::Gguf => job.gguf(&mut staging, progress)?,
+    };
+    progress("syncing", 0, 0, "")?;
+    staging.finish()?;
+    let checkpoint = Checkpoint::open(files, &options.destination)?;
+    if options.verify {
+        job.verify(&checkpoint, &written, progress)?;
+    }
+    if let Some(checkpoint) = origin.checkpoint {
+        checkpoint.check()?;
+    }
+    notes.dedup();
+    Ok(Compiled {
+        files: files_of(&options.destination)?,
+        tensors: written.len() as u64,
+        bytes: checkpoint.bytes(),
+        notes,
+    })
+}
+
+/// The files of a model that was just written.
+fn files_of(destination: &Path) -> Result<u64, Failure> {
+    if destination.is_file() {
+        return Ok(1);
+    }
+    let entries = std::fs::read_dir(destination);
+    Ok(entries.map_err(|error| Failure::io(destination.display(), &error))?.count() as u64)
+}
+
+struct Job<'a> {
+    origin: &'a Origin<'a>,
+    options: &'a Options,
+    pool: &'a Pool,
+    cancel: &'a Cancel,
+}
+
+/// Every tensor by name, with the checksum of its bytes.
+type Written = Vec<(String, Checksum)>;
+
+impl<'a> Job<'a> {
+    fn safetensors(
+        &self,
+        staging: &mut ModelStaging,
+        progress: &mut Progress<'_>,
+    ) -> Result<(Written, Vec<String>), Failure> {
+        let mut notes = Vec::new();
+        let (planned, copied) = match self.origin.checkpoint {
+            Some(checkpoint)
+                if self.options.dtype.is_none()
+                    && checkpoint.kind() == CheckpointKind::Safetensors =>
+            {
+                (checkpoint.tensors().map(copy).collect(), true)
+            }
+            _ => (self.plan_safetensors(&mut notes)?, false),
+        };
+        for name in SIDE_FILES {
+            let Some(bytes) = (self.origin.side_file)(name)? else { continue };
+            let bytes = if name == "config.json" && !copied {
+                self.config(&bytes, &planned)?
+            } else {
+                bytes
+            };
+            staging.side_file(name, &bytes)?;
+        }
+        let descriptions = planned.iter().map(|tensor| tensor.description.clone()).collect();
+        let metadata = [("format", "pt")];
+        let mut writer =
+            SafetensorsWriter::create(staging, descriptions, &metadata, SHARD_BYTES_DEFAULT)?;
+        let order: Vec<String> = writer.order().map(str::to_owned).collect();
+        let by_name: HashMap<&str, &Planned<'_>> =
+            planned.iter().map(|tensor| (&*tensor.description.name, tensor)).collect();
+        let mut written = Vec::new();
+        for (done, name) in order.iter().enumerate() {
+            progress("writing", done as u64, order.len() as u64, "tensors")?;
+            let tensor = by_name[&**name];
+            let mut checksum = None;
+            writer.tensor(name, &mut |out| {
+                checksum = Some(self.write(tensor, out)?);
+                Ok(())
+            })?;
+            written.extend(checksum.map(|checksum| (name.clone(), checksum)));
+        }
+        writer.finish()?;
+        Ok((written, notes))
+    }
+
+    fn gguf(
+        &self,
+        staging: &mut ModelStaging,
+        progress: &mut Progress<'_>,
+    ) -> Result<(Written, Vec<String>), Failure> {
+        let mut notes = Vec::new();
+        let mut planned = self.plan_gguf(&mut notes)?;
+        let origin = self.origin;
+        let [tokenizer, tokenizer_config, jinja] =
+            ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+                .map(|name| (origin.side_file)(name));
+        let (tokenizer, tokenizer_config, jinja) = (tokenizer?, tokenizer_config?, jinja?);
+        let template = chat_template(tokenizer_config.as_deref(), jinja.as_deref());
+        let texts = GgufTexts {
+            tokenizer: tokenizer.as_deref(),
+            tokenizer_config: tokenizer_config.as_deref(),
+            chat_template: template.as_deref(),
+        };
+        let most = most_common(&planned);
+        let mixture = self.options.dtype == Some(WeightType::Q4KM);
+        let composed = gguf::compose(
+            origin.architecture,
+            &origin.name,
+            types::file_type(most, mixture),
+            &texts,
+            origin.metadata,
+        )?;
+        notes.extend(composed.notes);
+        let from_gguf = origin.checkpoint.is_some_and(|from| from.kind() == CheckpointKind::Gguf);
+        if from_gguf {
+            planned.extend(origin.others.iter().copied().map(copy));
+        }
+        for extra in composed.tensors.into_iter().rev().filter(|_| !from_gguf) {
+            let description = TensorDescription {
+                name: extra.name.to_owned(),
+                format: "F32".to_owned(),
+                shape: vec![extra.values.len()],
+            };
+            planned.insert(0, Planned { description, content: Content::Numbers(extra.values) });
+        }
+        let name = match staging.single_name() {
+            Some(name) => name.to_owned(),
+            None => format!("{}-{}.gguf", file_stem(&origin.name), most.tag()),
+        };
+        let descriptions: Vec<TensorDescription> =
+            planned.iter().map(|tensor| tensor.description.clone()).collect();
+        let mut writer = GgufWriter::create(staging, &name, &composed.metadata, &descriptions)?;
+        let mut written = Vec::new();
+        for (done, tensor) in planned.iter().enumerate() {
+            progress("writing", done as u64, planned.len() as u64, "tensors")?;
+            let mut checksum = None;
+            writer.tensor(&tensor.description.name, &mut |out| {
+                checksum = Some(self.write(tensor, out)?);
+                Ok(())
+            })?;
+            let name = tensor.description.name.clone();
+            written.extend(checksum.map(|checksum| (name, checksum)));
+        }
+        writer.finish()?;
+        Ok((written, notes))
+    }
+
+    /// Writes a tensor's bytes and sums them up.
+    fn write(&self, tensor: &Planned<'_>, out: &mut dyn Write) -> io::Result<Checksum> {
+        let mut out = Summing { out, sum: Checksummer::new() };
+        match &tensor.content {
+            Content::Copied(stored) => {
+                for chunk in stored.bytes.chunks(CHUNK_BYTES) {
+                    self.cancel.check().map_err(io::Error::other)?;
+                    out.write_all(chunk)?;
+                }
+            }
+            Content::Numbers(numbers) => {
+                for number in numbers {
+                    out.write_all(&number.to_le_bytes())?;
+                }
+            }
+            Content::Assembled(assembly) => {
+                assembly.write(self.origin.weights, self.pool, self.cancel, &mut out)?;
+            }
+        }
+        Ok(out.sum.finish())
+    }
+
+    /// Compares what was written with what is read.
+    fn verify(
+        &self,
+        checkpoint: &Checkpoint,
+        written: &Written,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        for (done, (name, expected)) in written.iter().enumerate() {
+            progress("verifying", done as u64, written.len() as u64, "tensors")?;
+            let mut sum = Checksummer::new();
+            let bytes = checkpoint.tensor(name).map(|tensor| tensor.bytes).unwrap_or_default();
+            for chunk in bytes.chunks(CHUNK_BYTES) {
+                self.cancel.check()?;
+                sum.update(chunk);
+            }
+            if sum.finish() != *expected {
+                let path = self.options.destination.display();
+                let message = format!("{path}: the tensor {name} reads other than it was written");
+                return Err(Failure::new(code::DAMAGED, message).hint("compile again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights as a publisher's tensors, in the order of the family's list.
+    fn plan_safetensors(&self, notes: &mut Vec<String>) -> Result<Vec<Planned<'a>>, Failure> {
+        let asked = self.options.dtype.map(types::base);
+        let published = self.published_type()?;
+        let mut narrowed = false;
+        let choose = |pieces: &[Piece]| {
+            let stored = self.stored_type(pieces);
+            match (asked, stored) {
+                (Some(dtype), _) => dtype,
+                (None, Some(dtype)) if self.origin.at_source_precision && dtype.is_plain() => dtype,
+                (None, stored) => {
+                    narrowed |= stored.is_some_and(|dtype| !dtype.is_plain());
+                    published
+                }
+            }
+        };
+        let mut planned = self.plan(Naming::Hub, choose)?;
+        if self.origin.checkpoint.is_some_and(|from| from.kind() == CheckpointKind::Safetensors) {
+            planned.extend(self.origin.others.iter().copied().map(copy));
+        }
+        if narrowed {
+            let published = published.tag();
+            notes.push(format!("quantised weights are written as their values in {published}"));
+        }
+        Ok(planned)
+    }
+
+    /// The weights as llama.cpp's converter stores them.
+    fn plan_gguf(&self, notes: &mut Vec<String>) -> Result<Vec<Planned<'a>>, Failure> {
+        let published = self.published_type()?;
+        let architecture = self.origin.architecture;
+        let mut fallen = Vec::new();
+        let choose = |pieces: &[Piece]| {
+            let piece = &pieces[0];
+            let Some(inputs) = piece.inputs else { return Dtype::F32 };
+            if types::stays_wide(piece.key.role) {
+                return Dtype::F32;
+            }
+            match self.options.dtype {
+                Some(kind) => {
+                    let place = types::Place {
+                        role: piece.key.role,
+                        layer: piece.key.layer,
+                        layers: architecture.layers() as u32,
+                        tied: architecture.tied_embeddings,
+                    };
+                    let dtype = types::of_matrix(kind, place, inputs);
+                    if dtype != types::base(kind) && kind != WeightType::Q4KM {
+                        fallen.push((dtype, inputs));
+                    }
+                    dtype
+                }
+                None => match self.stored_type(pieces) {
+                    Some(dtype) if self.is_of_gguf(dtype) => dtype,
+                    _ => published,
+                },
+            }
+        };
+        let planned = self.plan(Naming::Gguf, choose)?;
+        if let (Some((dtype, columns)), Some(kind)) = (fallen.first(), self.options.dtype) {
+            notes.push(format!(
+                "{} tensors are {} instead of {}: rows of {columns} numbers are no whole blocks",
+                fallen.len(),
+                dtype.tag(),
+                kind.name()
+            ));
+        }
+        Ok(planned)
+    }
+
+    /// Whether a stored type can go to GGUF as it is: plain types at source precision, ggml's blocks.
+    fn is_of_gguf(&self, dtype: Dtype) -> bool {
+        if dtype.is_plain() {
+            return self.origin.at_source_precision;
+        }
+        let tag = dtype.tag();
+        larql_storage::checkpoint::gguf::ElementType::from_name(tag).is_some()
+    }
+
+    /// The type in which all pieces of a tensor lie, without scales beside them.
+    fn stored_type(&self, pieces: &[Piece]) -> Option<Dtype> {
+        let of = |piece: &Piece| match piece.inputs {
+            Some(_) => Some(self.origin.weights.matrix(piece.key)?.view.dtype()),
+            None => None,
+        };
+        let first = pieces.first().and_then(of)?;
+        pieces.iter().all(|piece| of(piece) == Some(first)).then_some(first)
+    }
+
+    /// The plain type that `config.json` names.
+    fn published_type(&self) -> Result<Dtype, Failure> {
+        let config = (self.origin.side_file)("config.json")?.unwrap_or_default();
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let text = &config["text_config"];
+        let named = [&config, text]
+            .into_iter()
+            .flat_map(|config| ["torch_dtype", "dtype"].map(|key| config[key].as_str()))
+            .flatten()
+            .next();
+        Ok(match named {
+            Some("bfloat16") => Dtype::BF16,
+            Some("float32") => Dtype::F32,
+            _ => Dtype::F16,
+        })
+    }
+
+    /// Gathers the weights that are parts of one stored tensor, and chooses its type.
+    fn plan(
+        &self,
+        naming: Naming,
+        mut choose: impl FnMut(&[Piece]) -> Dtype,
+    ) -> Result<Vec<Planned<'a>>, Failure> {
+        let architecture = self.origin.architecture;
+        let mut order: Vec<String> = Vec::new();
+        let mut gathered: HashMap<String, (Vec<usize>, Vec<Piece>)> = HashMap::new();
+        for spec in architecture.tensors(naming) {
+            let there = match spec.shape.len() {
+                1 => self.origin.weights.vector(spec.key).is_some(),
+                _ => self.origin.weights.matrix(spec.key).is_some(),
+            };
+            match (there, spec.required) {
+                (true, _) => {}
+                (false, false) => continue,
+                (false, true) => return Err(self.missing(spec.key)),
+            }
+            let candidate = self.candidate(naming, &spec)?;
+            let shape = candidate.part.stored_shape(&spec.shape);
+            let piece = Piece {
+                key: spec.key,
+                part: candidate.part.clone(),
+                outputs: spec.shape[0],
+                inputs: spec.shape.get(1).copied(),
+            };
+            let entry = gathered.entry(candidate.name.clone()).or_insert_with(|| {
+                order.push(candidate.name.clone());
+                (shape, Vec::new())
+            });
+            entry.1.push(piece);
+        }
+        let mut planned = Vec::with_capacity(order.len());
+        for name in order {
+            let (shape, pieces) = gathered.remove(&name).expect("gathered above");
+            let dtype = choose(&pieces);
+            let assembly = Assembly { shape: shape.clone(), dtype, pieces };
+            if assembly.gap().is_some() {
+                let message = format!("parts of the tensor {name} are missing in this model");
+                return Err(Failure::new(code::MISSING_COMPONENT, message));
+            }
+            let description = TensorDescription { name, format: dtype.tag().to_owned(), shape };
+            planned.push(Planned { description, content: Content::Assembled(assembly) });
+        }
+        Ok(planned)
+    }
+
+    /// The name that a weight is written under: the one it came with, or the family's usual one.
+    fn candidate<'s>(
+        &self,
+        naming: Naming,
+        spec: &'s TensorSpec,
+    ) -> Result<&'s Candidate, Failure> {
+        let own = self.origin.names.get(&spec.key).filter(|_| naming == Naming::Hub);
+        let own = own.and_then(|name| spec.candidates.iter().find(|found| found.name == **name));
+        let fused = || {
+            let joins = naming == Naming::Gguf
+                && matches!(self.origin.architecture.model_type.as_str(), "gpt2" | "phi3");
+            spec.candidates.iter().find(|found| joins && found.part.total != spec.shape[0])
+        };
+        own.or_else(fused).or(spec.candidates.first()).ok_or_else(|| {
+            Failure::new(
+                code::UNSUPPORTED_FORMAT,
+                format!("this format has no name for {}", spec.key),
+            )
+        })
+    }
+
+    fn missing(&self, key: WeightKey) -> Failure {
+        let message = format!("{} has no {key}, which a model needs", self.origin.name);
+        Failure::new(code::MISSING_COMPONENT, message)
+            .hint("EXTRACT … WITH ALL keeps everything, and a checkpoint can be compiled as it is")
+    }
+
+    /// The configuration of a model whose weights are written in plain types.
+    fn config(&self, bytes: &[u8], planned: &[Planned<'_>]) -> Result<Vec<u8>, Failure> {
+        let mut config: Value = serde_json::from_slice(bytes).map_err(|error| {
+            Failure::new(code::UNSUPPORTED_FORMAT, format!("config.json: {error}"))
+        })?;
+        let Some(map) = config.as_object_mut() else { return Ok(bytes.to_vec()) };
+        let before = map.len();
+        map.shift_remove("quantization_config");
+        map.shift_remove("quantization");
+        let mut changed = map.len() != before;
+        let name = match most_common(planned) {
+            Dtype::F32 => "float32",
+            Dtype::BF16 => "bfloat16",
+            _ => "float16",
+        };
+        if self.options.dtype.is_some() {
+            for key in ["torch_dtype", "dtype"] {
+                if map.get(key).is_some_and(|found| found != name) {
+                    map.insert(key.to_owned(), Value::from(name));
+                    changed = true;
+                }
+            }
+        }
+        if !changed {
+            return Ok(bytes.to_vec());
+        }
+        Ok(serde_json::to_vec_pretty(&config).expect("plain data"))
+    }
+}
+
+/// A tensor that goes along as it is.
+fn copy(tensor: Tensor<'_>) -> Planned<'_> {
+    let description = TensorDescription {
+        name: tensor.name.to_owned(),
+        format: tensor.format.to_owned(),
+        shape: tensor.shape.to_vec(),
+    };
+    Planned { description, content: Content::Copied(tensor) }
+}
+
+/// The type that holds the most numbers.
+fn most_common(planned: &[Planned<'_>]) -> Dtype {
+    let mut numbers: Vec<(Dtype, usize)> = Vec::new();
+    for tensor in planned {
+        let Content::Assembled(assembly) = &tensor.content else { continue };
+        let count: usize = assembly.shape.iter().product();
+        match numbers.iter_mut().find(|(dtype, _)| *dtype == assembly.dtype) {
+            Some((_, sum)) => *sum += count,
+            None => numbers.push((assembly.dtype, count)),
+        }
+    }
+    numbers.into_iter().max_by_key(|(_, sum)| *sum).map_or(Dtype::F16, |(dtype, _)| dtype)
+}
+
+fn chat_template(config: Option<&[u8]>, jinja: Option<&[u8]>) -> Option<String> {
+    if let Some(jinja) = jinja {
+        return Some(String::from_utf8_lossy(jinja).into_owned());
+    }
+    let config: Value = serde_json::from_slice(config?).ok()?;
+    let template = &config["chat_template"];
+    let default = || {
+        let named = template.as_array()?.iter().find(|entry| entry["name"] == "default")?;
+        named["template"].as_str()
+    };
+    template.as_str().or_else(default).map(str::to_owned)
+}
+
+/// A name as part of a file name.
+fn file_stem(name: &str) -> String {
+    let plain = |character: char| {
+        if character.is_alphanumeric() || "-_.".contains(character) { character } else { '-' }
+    };
+    let stem: String = name.chars().map(plain).collect();
+    match stem.trim_start_matches('.') {
+        "" => "model".to_owned(),
+        stem => stem.to_owned(),
+    }
+}
+
+/// Passes bytes on and sums them up.
+struct Summing<'a> {
+    out: &'a mut dyn Write,
+    sum: Checksummer,
+}
+
+impl Write for Summing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.sum.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

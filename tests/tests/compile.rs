@@ -1,0 +1,205 @@
+//! COMPILE INTO MODEL: what comes out is what went in, and what other programs expect.
+//!
+//! The checkpoints are the goldens; GGUF files are compared with those that llama.cpp's own package
+//! wrote from the same weights. Whether other programs load them is `cargo xtask test --reference`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use larql_compute::quant::{Dtype, to_f32};
+use larql_storage::checkpoint::Checkpoint;
+use larql_storage::file::{DiskFiles, Files};
+use larql_tests::daemon::Daemon;
+use larql_tests::repository;
+use serde_json::Value;
+
+/// Families whose checkpoints come back whole, also from a vindex.
+const FAMILIES: &[&str] = &["gemma3", "llama2", "llama3"];
+
+/// GGUF files of the goldens by directory, name of the type, and what COMPILE is asked for.
+const CONVERTED: &[(&str, &str, &str)] = &[
+    ("llama3", "f16", "F16"),
+    ("llama3", "q8_0", "Q8_0"),
+    ("llama3", "q4_0", "Q4_0"),
+    ("gemma3", "f16", "F16"),
+    ("gemma3", "q8_0", "Q8_0"),
+];
+
+fn golden(name: &str) -> PathBuf {
+    repository().join("tests/goldens").join(name)
+}
+
+/// Shape, type and bytes of every tensor by name.
+fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, String, Vec<u8>)> {
+    let files: Arc<dyn Files> = Arc::new(DiskFiles);
+    let checkpoint = Checkpoint::open(&files, path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    checkpoint
+        .tensors()
+        .map(|tensor| {
+            let content = (tensor.shape.to_vec(), tensor.format.to_owned(), tensor.bytes.to_vec());
+            (tensor.name.to_owned(), content)
+        })
+        .collect()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+}
+
+/// Compares two models tensor by tensor, with names instead of bytes in the failure.
+fn assert_same_tensors(found: &Path, expected: &Path) {
+    let (found, expected) = (tensors(found), tensors(expected));
+    let names = |tensors: &BTreeMap<String, _>| tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    for (name, (shape, format, bytes)) in &expected {
+        let (found_shape, found_format, found_bytes) = &found[name];
+        assert_eq!((found_shape, found_format), (shape, format), "{name}");
+        assert!(found_bytes == bytes, "{name} has other bytes");
+    }
+}
+
+async fn compile(daemon: &Daemon, source: &str, into: &Path, options: &str) {
+    let script = format!("{source}; COMPILE CURRENT INTO MODEL \"{}\" {options}", into.display());
+    daemon
+        .query(&script)
+        .await
+        .unwrap_or_else(|error| panic!("{script}: {error} ({})", error.hint));
+}
+
+fn use_model(path: &Path) -> String {
+    format!("USE MODEL \"{}\"", path.display())
+}
+
+#[tokio::test]
+async fn a_checkpoint_comes_back_byte_for_byte() {
+    let daemon = Daemon::start();
+    for name in FAMILIES {
+        let (source, out) = (golden(name), daemon.data_dir().join(format!("{name}-copy")));
+        compile(&daemon, &use_model(&source), &out, "VERIFY").await;
+        assert_same_tensors(&out, &source);
+        for file in ["config.json", "tokenizer.json", "generation_config.json"] {
+            let read = |directory: &Path| std::fs::read(directory.join(file)).expect(file);
+            assert_eq!(read(&out), read(&source), "{name}/{file}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vindex_at_source_precision_gives_the_same_tensors() {
+    let daemon = Daemon::start();
+    for name in FAMILIES {
+        let source = golden(name);
+        let vindex = daemon.data_dir().join(format!("{name}.vindex"));
+        daemon.extract(&source, &vindex, "WITH ALL DTYPE SOURCE").await;
+        let out = daemon.data_dir().join(format!("{name}-out"));
+        compile(&daemon, &format!("USE \"{name}\""), &out, "FORMAT SAFETENSORS VERIFY").await;
+        assert_same_tensors(&out, &source);
+        assert_eq!(json(&out.join("config.json")), json(&source.join("config.json")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_vindex_in_f32_gives_the_type_that_the_configuration_names() {
+    let daemon = Daemon::start();
+    let (source, vindex) = (golden("llama2"), daemon.data_dir().join("wide.vindex"));
+    daemon.extract(&source, &vindex, "WITH INFERENCE DTYPE F32").await;
+    let out = daemon.data_dir().join("narrow");
+    compile(&daemon, "USE \"wide\"", &out, "").await;
+    // Every number of the source is one of f32, so the way there and back changes nothing.
+    assert_same_tensors(&out, &source);
+    let wide = daemon.data_dir().join("as-f32");
+    compile(&daemon, "USE \"wide\"", &wide, "DTYPE F32").await;
+    assert!(tensors(&wide).values().all(|(_, format, _)| format == "F32"));
+    assert_eq!(json(&wide.join("config.json"))["torch_dtype"], "float32");
+}
+
+#[tokio::test]
+async fn gguf_has_the_bytes_that_the_reference_writes() {
+    let daemon = Daemon::start();
+    for (name, variant, dtype) in CONVERTED {
+        let source = golden(name);
+        let reference = source.join(format!("{name}-{variant}.gguf"));
+        let out = daemon.data_dir().join(format!("{name}-{variant}.gguf"));
+        let options = format!("FORMAT GGUF DTYPE {dtype} VERIFY");
+        compile(&daemon, &use_model(&source), &out, &options).await;
+        let (found, expected) = (tensors(&out), tensors(&reference));
+        for (tensor, (shape, format, bytes)) in &expected {
+            let (found_shape, found_format, found_bytes) =
+                found.get(tensor).unwrap_or_else(|| panic!("{name}: no {tensor}"));
+            assert_eq!((found_shape, found_format), (shape, format), "{name} {variant} {tensor}");
+            // Quantisers may choose other scales; how good ours is has tests of its own.
+            let plain = matches!(format.as_str(), "F32" | "F16");
+            assert!(
+                if plain {
+                    near(bytes, found_bytes, format)
+                } else {
+                    bytes.len() == found_bytes.len()
+                },
+                "{name} {variant} {tensor} has other numbers"
+            );
+        }
+        assert_eq!(found.len(), expected.len(), "{name} {variant}");
+    }
+}
+
+/// Whether plain numbers agree to the last bits of `f32`, in which divisors are computed.
+fn near(expected: &[u8], found: &[u8], format: &str) -> bool {
+    let dtype = Dtype::from_tag(format).expect("a plain type");
+    let width = dtype.block().1;
+    if expected.len() != found.len() {
+        return false;
+    }
+    let decode = |bytes: &[u8]| {
+        let mut values = vec![0.0; bytes.len() / width];
+        to_f32(dtype, bytes, &mut values);
+        values
+    };
+    let (expected, found) = (decode(expected), decode(found));
+    expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs())
+}
+
+#[tokio::test]
+async fn a_gguf_goes_to_gguf_with_its_metadata_and_blocks() {
+    let daemon = Daemon::start();
+    let files: Arc<dyn Files> = Arc::new(DiskFiles);
+    for (name, variant) in [("llama3", "q8_0"), ("llama_k_quants", "q4_k_m"), ("gemma3", "f16")] {
+        let source = golden(name).join(format!("{name}-{variant}.gguf"));
+        let out = daemon.data_dir().join(format!("{name}-{variant}-again.gguf"));
+        compile(&daemon, &use_model(&source), &out, "FORMAT GGUF").await;
+        assert_same_tensors(&out, &source);
+        let [found, expected] =
+            [&out, &source].map(|path| Checkpoint::open(&files, path).expect("a GGUF"));
+        let (found, expected) =
+            (found.gguf().expect("metadata"), expected.gguf().expect("metadata"));
+        for (key, value) in expected.iter().filter(|(key, _)| *key != "general.file_type") {
+            assert_eq!(found.get(key), Some(value), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_and_nothing_is_left() {
+    let daemon = Daemon::start();
+    let source = golden("llama2");
+    let out = daemon.data_dir().join("out");
+    let ask = |options: &str| {
+        let source = use_model(&source);
+        format!("{source}; COMPILE CURRENT INTO MODEL \"{}\" {options}", out.display())
+    };
+    daemon.query(&ask("")).await.expect("the first time");
+    let again = daemon.query(&ask("")).await.expect_err("it exists");
+    assert_eq!(again.code, "42P07");
+    daemon.query(&ask("OVERWRITE")).await.expect("asked to");
+    let quantised = daemon.query(&ask("DTYPE Q4_K")).await.expect_err("not in safetensors");
+    assert_eq!(quantised.code, "42601");
+    // A vindex without all weights cannot be a model.
+    let vindex = daemon.data_dir().join("browse.vindex");
+    daemon.extract(&source, &vindex, "").await;
+    let part = daemon.data_dir().join("part");
+    let script = format!("USE \"browse\"; COMPILE CURRENT INTO MODEL \"{}\"", part.display());
+    let missing = daemon.query(&script).await.expect_err("no attention");
+    assert_eq!(missing.code, "55000", "{missing}");
+    assert!(!part.exists());
+}
