@@ -214,6 +214,16 @@ pub(super) fn plain_number(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     }
 }
 
+/// The number of a plain dtype that is nearest to `value`.
+#[inline]
+pub(super) fn round_to(dtype: Dtype, value: f32) -> f32 {
+    match dtype {
+        Dtype::F16 => half::f16::from_f32(value).to_f32(),
+        Dtype::BF16 => half::bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
 static PLAIN_F32: Format = Format {
     tag: "F32",
     elements: 1,

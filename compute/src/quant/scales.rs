@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::dtype::plain_number;
+use super::dtype::{plain_number, round_to};
 use super::float8::e8m0_to_f32;
 use super::{Dtype, ViewError};
 
@@ -26,7 +26,8 @@ pub enum Scales<'a> {
         columns: usize,
     },
     /// One scale, and perhaps one bias, for `group` elements of a row: value = element * scale +
-    /// bias, each `[stored rows, ceil(columns / group)]`. For `U4` and `U8` (MLX).
+    /// bias, each `[stored rows, ceil(columns / group)]`. For `U4` and `U8` (MLX), whose own
+    /// dequantisation rounds product and sum to the scales' format; so does this one.
     Groups {
         /// The factors.
         scales: &'a [u8],
@@ -129,7 +130,9 @@ impl Scales<'_> {
                     let scale = plain_number(dtype, scales, first + group);
                     let bias =
                         biases.map_or(0.0, |biases| plain_number(dtype, biases, first + group));
-                    part.iter_mut().for_each(|value| *value = *value * scale + bias);
+                    part.iter_mut().for_each(|value| {
+                        *value = round_to(dtype, round_to(dtype, *value * scale) + bias);
+                    });
                 });
             }
             Scales::Mx { bytes } => {
