@@ -91,7 +91,7 @@ impl<'a> Config<'a> {
         ArchitectureError::Invalid { key: self.name(key), expected: expected.into(), found }
     }
 
-    /// A value that would change the arithmetic and is not handled.
+    /// A key whose value would change the arithmetic in a way that is not handled.
     pub(super) fn unsupported(&self, key: &str) -> ArchitectureError {
         let found = self.map.get(key).map_or("nothing".into(), shortened);
         ArchitectureError::Unsupported { key: self.name(key), found }
@@ -218,6 +218,17 @@ impl<'a> Config<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Config<'_> {
+    /// Fails on the first key that nobody asked for, whatever it says.
+    pub(super) fn refuse_others(&self) -> Result<(), ArchitectureError> {
+        let asked = self.asked.borrow();
+        match self.map.keys().find(|key| !asked.contains(key.as_str())) {
+            Some(key) => Err(self.unsupported(key)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -22,7 +22,8 @@ use super::experts::{
     EXPERTS, EXPERTS_MAX, GGUF_EXPERTS, experts, ignore_training, softmax_router,
 };
 use super::names::*;
-use super::{Family, activation, rms, rope};
+use super::sizes::{activation, rms};
+use super::{Family, rope};
 use crate::kernels::Activation;
 
 const LATENT_ATTENTION: &[Name] = &[

@@ -13,8 +13,8 @@ use super::super::{
 };
 use super::bounds::*;
 use super::names::*;
-use super::{Family, activation, layer_types, rms, rope};
-use crate::kernels::Activation;
+use super::sizes::{gemma_activation, refuse_bidirectional, rms, windows};
+use super::{Family, rope};
 
 pub(super) static FAMILY: Family = Family {
     name: "gemma3",
@@ -31,39 +31,34 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
     let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
     let (full, sliding) = ropes(config, head_dim)?;
     let window = match config.mentions("sliding_window") {
-        true => config.count("sliding_window", CONTEXT_MAX)?,
-        false => Some(4096),
+        true => config.required_count("sliding_window", CONTEXT_MAX)?,
+        false => 4096,
     };
     let heads = config.count("num_attention_heads", HEADS_MAX)?.unwrap_or(8);
     let kv_heads = config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(4);
     let attention = AttentionDescription {
         scale: scalar.powf(-0.5) as f32,
         softcap: config.positive("attn_logit_softcapping")?.map(|cap| cap as f32),
-        rope: Some(full),
         query_key_norm: QueryKeyNorm::Head,
         bias: AttentionBias::all(config.flag("attention_bias")?.unwrap_or(false)),
         ..AttentionDescription::plain(heads, kv_heads, head_dim)
     };
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
-    let describe_layer = |slides: bool| LayerDescription {
-        attention: match slides {
-            true => {
-                AttentionDescription { window, rope: Some(sliding.clone()), ..attention.clone() }
-            }
-            false => attention.clone(),
-        },
-        ffn: FfnDescription::gated(features, false),
-        parallel: false,
-        pre_norms: true,
+    refuse_bidirectional(config)?;
+    let pattern = pattern(config)?;
+    let windows =
+        windows(config, layers, Some(window), |layer| !(layer + 1).is_multiple_of(pattern))?;
+    let layer = |window: Option<usize>| LayerDescription {
         post_norms: true,
-        layer_scalar: false,
+        ..LayerDescription::pre_norm(
+            AttentionDescription {
+                window,
+                rope: Some(if window.is_some() { sliding.clone() } else { full.clone() }),
+                ..attention.clone()
+            },
+            FfnDescription::gated(features, false),
+        )
     };
-    let activation = activation(config, "hidden_activation", Activation::GeluTanh)?;
-    if let Some(other) = config.text("hidden_act")?
-        && Activation::from_name(other) != Some(activation)
-    {
-        return Err(config.invalid("hidden_act", "the same function as hidden_activation"));
-    }
     Architecture {
         hidden_size,
         vocabulary_size: config.count("vocab_size", VOCABULARY_MAX)?.unwrap_or(262_208),
@@ -72,11 +67,8 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         norm: rms(config, 1e-6, 1.0)?,
         embed_scale: (hidden_size as f64).sqrt() as f32,
         final_softcap: config.positive("final_logit_softcapping")?.map(|cap| cap as f32),
-        activation,
-        ..Architecture::blank(
-            family,
-            slides(config, layers)?.into_iter().map(describe_layer).collect(),
-        )
+        activation: gemma_activation(config)?,
+        ..Architecture::blank(family, windows.into_iter().map(layer).collect())
     }
     .validated(config)
 }
@@ -91,32 +83,15 @@ fn ropes(
     let (full, local) =
         (rope::Defaults::new(base, head_dim), rope::Defaults::new(base_local, head_dim));
     let scaling = config.object("rope_scaling")?;
-    let Some(map) = config.object("rope_parameters")? else {
-        return Ok((rope::of_scaling(config, scaling, full)?, local.unscaled()));
-    };
-    let path = config.name("rope_parameters.");
-    let kinds = Config::new(map, &path);
-    let one = |kind: &'static str, defaults: rope::Defaults| match kinds.object(kind)? {
-        Some(map) => rope::description(map, &format!("{path}{kind}."), defaults),
-        None => Err(kinds.missing(kind)),
-    };
-    let ropes = (one("full_attention", full)?, one("sliding_attention", local)?);
-    kinds.refuse_unread()?;
-    Ok(ropes)
+    match config.object("rope_parameters")? {
+        Some(map) => rope::of_kinds(config, map, full, local),
+        None => Ok((rope::of_scaling(config, scaling, full)?, local.unscaled())),
+    }
 }
 
-/// For each layer whether it has a window: by `layer_types`, else all but every n-th.
-fn slides(config: &Config, layers: usize) -> Result<Vec<bool>, ArchitectureError> {
-    let pattern = match config.count("sliding_window_pattern", LAYERS_MAX)? {
-        Some(pattern) => Some(pattern),
-        None => config.count("_sliding_window_pattern", LAYERS_MAX)?,
-    };
-    config.mentions("_sliding_window_pattern");
-    match layer_types(config, layers)? {
-        Some(slides) => Ok(slides),
-        None => {
-            let pattern = pattern.unwrap_or(6);
-            Ok((1..=layers).map(|nth| !nth.is_multiple_of(pattern)).collect())
-        }
-    }
+/// Every so many layers one has no window.
+fn pattern(config: &Config) -> Result<usize, ArchitectureError> {
+    let pattern = config.count("sliding_window_pattern", LAYERS_MAX)?;
+    let underscored = config.count("_sliding_window_pattern", LAYERS_MAX)?;
+    Ok(pattern.or(underscored).unwrap_or(6))
 }

@@ -17,7 +17,8 @@ use super::super::{
 use super::bounds::*;
 use super::experts::{GGUF_EXPERTS, experts, ignore_training, softmax_router};
 use super::names::*;
-use super::{Family, activation, layer_types, rms, rope};
+use super::sizes::{activation, layer_types, rms};
+use super::{Family, rope};
 use crate::kernels::Activation;
 
 const ALTERNATING_EXPERTS: &[Name] = &[

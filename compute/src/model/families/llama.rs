@@ -9,7 +9,8 @@ use super::super::{
 };
 use super::bounds::*;
 use super::names::*;
-use super::{Family, activation, head_dim, layer_types, rms, rope};
+use super::sizes::{Sizes, activation, rms, windows};
+use super::{Family, rope};
 use crate::kernels::Activation;
 
 pub(super) static FAMILY: Family = Family {
@@ -21,14 +22,9 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(family: &'static Family, config: &Config) -> Result<Architecture, ArchitectureError> {
-    let layers = config.required_count("num_hidden_layers", LAYERS_MAX)?;
-    let hidden_size = config.required_count("hidden_size", HIDDEN_MAX)?;
-    let heads = config.required_count("num_attention_heads", HEADS_MAX)?;
-    let kv_heads = config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(heads);
-    let head_dim = head_dim(config, hidden_size, heads)?;
-    if layer_types(config, layers)?.is_some_and(|slides| slides.contains(&true)) {
-        return Err(config.invalid("layer_types", "\"full_attention\" for every layer"));
-    }
+    let Sizes { layers, hidden, heads, kv_heads, head_dim } = Sizes::read(config)?;
+    // The family has no windows: a list of kinds must say so.
+    windows(config, layers, None, |_| false)?;
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let layer = LayerDescription::pre_norm(
         AttentionDescription {
@@ -39,7 +35,7 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         FfnDescription::gated(features, config.flag("mlp_bias")?.unwrap_or(false)),
     );
     Architecture {
-        hidden_size,
+        hidden_size: hidden,
         vocabulary_size: config.required_count("vocab_size", VOCABULARY_MAX)?,
         context_max: config.count("max_position_embeddings", CONTEXT_MAX)?.unwrap_or(2048),
         tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),

@@ -10,7 +10,8 @@ use super::super::{
 use super::bounds::*;
 use super::experts::{EXPERTS, GGUF_EXPERTS, experts, ignore_training, softmax_router};
 use super::names::*;
-use super::{Family, activation, head_dim, rms, rope};
+use super::sizes::{activation, head_dim, rms};
+use super::{Family, rope};
 use crate::kernels::Activation;
 
 /// Experts under the names of the hub; newer files may use those of [`EXPERTS`].

@@ -5,17 +5,28 @@
 
 mod deepseek;
 mod experts;
+mod gemma2;
 mod gemma3;
+mod gemma4;
+mod gpt2;
 mod gpt_oss;
+mod granite;
 mod llama;
+mod mistral;
 mod mixtral;
 mod names;
+mod olmo2;
+mod phi;
+mod phi3;
+mod qwen2;
+mod qwen3;
 mod qwen_moe;
 mod rope;
+mod sizes;
+mod starcoder2;
 
 use super::config::Config;
-use super::{Architecture, ArchitectureError, NormDescription, NormKind};
-use crate::kernels::Activation;
+use super::{Architecture, ArchitectureError};
 
 pub use names::{GgufNames, HubNames, Name, Outputs, Scope};
 
@@ -23,12 +34,23 @@ pub use names::{GgufNames, HubNames, Name, Outputs, Scope};
 pub static FAMILIES: &[&Family] = &[
     &deepseek::DEEPSEEK_V2,
     &deepseek::DEEPSEEK_V3,
+    &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
+    &gpt2::FAMILY,
     &gpt_oss::FAMILY,
+    &granite::FAMILY,
     &llama::FAMILY,
+    &mistral::FAMILY,
     &mixtral::FAMILY,
+    &olmo2::FAMILY,
+    &phi3::FAMILY,
+    &phi::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
     &qwen_moe::QWEN2_MOE,
     &qwen_moe::QWEN3_MOE,
+    &starcoder2::FAMILY,
 ];
 
 /// A family of models as data.
@@ -64,52 +86,6 @@ impl std::fmt::Debug for Family {
     }
 }
 
-/// Numbers of a head, which hub configurations give where they are not `hidden / heads`.
-fn head_dim(config: &Config, hidden_size: usize, heads: usize) -> Result<usize, ArchitectureError> {
-    match config.count("head_dim", bounds::HEAD_DIM_MAX)? {
-        Some(head_dim) => Ok(head_dim),
-        None if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
-        None => Err(config.missing("head_dim")),
-    }
-}
-
-/// For each layer whether it has a window, by `layer_types`, if the configuration has them.
-fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>, ArchitectureError> {
-    let Some(kinds) = config.value("layer_types") else { return Ok(None) };
-    let slides = |kind: &serde_json::Value| match kind.as_str() {
-        Some("sliding_attention") => Some(true),
-        Some("full_attention") => Some(false),
-        _ => None,
-    };
-    let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers);
-    let slides: Option<Vec<bool>> = kinds.and_then(|kinds| kinds.iter().map(slides).collect());
-    slides.map(Some).ok_or_else(|| {
-        let expected = format!("{layers} of \"sliding_attention\" and \"full_attention\"");
-        config.invalid("layer_types", expected)
-    })
-}
-
-/// Reads the name of an activation function.
-fn activation(
-    config: &Config,
-    key: &'static str,
-    default: Activation,
-) -> Result<Activation, ArchitectureError> {
-    match config.text(key)? {
-        None => Ok(default),
-        Some(name) => Activation::from_name(name).ok_or_else(|| ArchitectureError::Unsupported {
-            key: config.name(key),
-            found: format!("{name:?}"),
-        }),
-    }
-}
-
-/// RMS norms with the epsilon of the configuration.
-fn rms(config: &Config, epsilon: f64, offset: f32) -> Result<NormDescription, ArchitectureError> {
-    let epsilon = config.positive("rms_norm_eps")?.unwrap_or(epsilon) as f32;
-    Ok(NormDescription { kind: NormKind::Rms, epsilon, offset, bias: false })
-}
-
 /// Sizes above these are damage or malice, not models.
 mod bounds {
     pub(super) const LAYERS_MAX: usize = 1 << 10;
@@ -119,4 +95,6 @@ mod bounds {
     pub(super) const FEATURES_MAX: usize = 1 << 22;
     pub(super) const VOCABULARY_MAX: usize = 1 << 24;
     pub(super) const CONTEXT_MAX: usize = 1 << 30;
+    /// Of learned positions, which are rows of a table.
+    pub(super) const POSITIONS_MAX: usize = 1 << 24;
 }

@@ -241,3 +241,11 @@ pub(super) const GGUF_GATED_MLP: &[Name] = &[
     Name::new(Role::Down, "blk.{layer}.ffn_down.weight"),
     Name::new(Role::DownBias, "blk.{layer}.ffn_down.bias"),
 ];
+
+/// GGUF: a network without an up projection, whose first projection has that name.
+pub(super) const GGUF_PLAIN_MLP: &[Name] = &[
+    Name::new(Role::Gate, "blk.{layer}.ffn_up.weight"),
+    Name::new(Role::GateBias, "blk.{layer}.ffn_up.bias"),
+    Name::new(Role::Down, "blk.{layer}.ffn_down.weight"),
+    Name::new(Role::DownBias, "blk.{layer}.ffn_down.bias"),
+];

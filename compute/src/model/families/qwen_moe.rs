@@ -15,7 +15,8 @@ use super::super::{
 use super::bounds::*;
 use super::experts::{EXPERTS, GGUF_EXPERTS, experts, ignore_training, softmax_router};
 use super::names::*;
-use super::{Family, activation, head_dim, layer_types, rms, rope};
+use super::sizes::{activation, head_dim, layer_types, rms};
+use super::{Family, rope};
 use crate::kernels::Activation;
 
 /// The shared expert of Qwen 2.
