@@ -17,10 +17,10 @@ mod shortlist;
 use std::sync::{Mutex, PoisonError};
 
 use self::quantised::{Dither, Size};
-use self::shortlist::{LANE_MAX, LaneScales, Shortlist};
+use self::shortlist::{LaneScales, Shortlist};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::dot::dot_f64;
-use crate::kernels::int8_product::{LANES, Lanes, QUAD, ROW_MAX, ROWS, Rows, int8_product};
+use crate::kernels::int8_product::{LANE_OFFSET, LANES, Lanes, QUAD, ROWS, Rows, int8_product};
 use crate::kernels::matmul::with_scratch;
 use crate::quant::MatrixView;
 
@@ -124,7 +124,7 @@ impl<'a> Vocabulary<'a> {
     /// # Shapes
     /// `vectors`: `[F, H]`; result: `[F]` lists; panics if `H` differs.
     /// # Units
-    /// Memory beside the result: `F * H` bytes of packed features, `12 * (4 k + 64)` bytes of
+    /// Memory beside the result: `F * H` bytes of packed features, `12 * (8 k + 64)` bytes of
     /// candidates a feature, and 8 MiB of packed tokens (a panel of 32 tokens, if that is more).
     /// # Errors
     /// `Cancelled`, asked before every panel of tokens.
@@ -163,8 +163,8 @@ impl<'a> Vocabulary<'a> {
         let panels = (TILE_BYTES / (depth * LANES * QUAD)).clamp(1, tokens.div_ceil(LANES));
         let mut tile = vec![LanePanel::new(depth); panels];
         let dither = Dither::new(width, TOKEN_SEED);
-        let block = packed.starts.len().div_ceil(4 * pool.threads()).clamp(1, BLOCK_PANELS);
-        let Packed { quads, starts, shortlists } = packed;
+        let block = packed.row_sums.len().div_ceil(4 * pool.threads()).clamp(1, BLOCK_PANELS);
+        let Packed { quads, row_sums, shortlists } = packed;
         for first in (0..tokens).step_by(panels * LANES) {
             let count = panels.min((tokens - first).div_ceil(LANES));
             pool.run_chunks(&mut tile[..count], 1, &|panel, panels| {
@@ -183,7 +183,7 @@ impl<'a> Vocabulary<'a> {
                         let first_feature = first_feature + panel * ROWS;
                         let panel = first_feature / ROWS;
                         let rows = &quads[panel * depth..(panel + 1) * depth];
-                        int8_product(rows, &lanes.quads, &starts[panel], &mut sums);
+                        int8_product(rows, &row_sums[panel], &lanes.quads, &mut sums);
                         for (row, shortlist) in shortlists.iter_mut().enumerate() {
                             let rescore =
                                 &mut |token| self.score(token, vectors, first_feature + row);
@@ -294,8 +294,7 @@ fn exact(unembedding: &MatrixView, token: usize, row: &[f32], token_row: &mut [f
 /// of zeros, whose lists are closed.
 struct Packed {
     quads: Vec<Rows>,
-    /// Takes back, for each row, that lanes are 128 too high.
-    starts: Vec<[i32; ROWS]>,
+    row_sums: Vec<[i32; ROWS]>,
     shortlists: Vec<Shortlist>,
 }
 
@@ -310,12 +309,12 @@ impl Packed {
         let (features, width) = (vectors.rows(), vectors.columns());
         let (panels, depth) = (features.div_ceil(ROWS), width.div_ceil(QUAD));
         let mut quads = vec![[[0; QUAD]; ROWS]; panels * depth];
-        let mut starts = vec![[0; ROWS]; panels];
+        let mut row_sums = vec![[0; ROWS]; panels];
         let mut shortlists = Vec::new();
         shortlists.resize_with(panels * ROWS, Shortlist::closed);
         let dither = Dither::new(width, FEATURE_SEED);
         let (all_quads, all_lists) = (Disjoint::new(&mut quads), Disjoint::new(&mut shortlists));
-        pool.run_chunks(&mut starts, 1, &|panel, starts| {
+        pool.run_chunks(&mut row_sums, 1, &|panel, row_sums| {
             if cancel.check().is_err() {
                 return;
             }
@@ -323,7 +322,7 @@ impl Packed {
             let (quads, shortlists) = unsafe {
                 (all_quads.slice(panel * depth, depth), all_lists.slice(panel * ROWS, ROWS))
             };
-            let mut codes = vec![128; depth * QUAD];
+            let mut codes = vec![LANE_OFFSET; depth * QUAD];
             with_scratch(width, |values| {
                 for feature in panel * ROWS..features.min((panel + 1) * ROWS) {
                     let row = feature % ROWS;
@@ -333,23 +332,23 @@ impl Packed {
                     if !size.is_tame() || !SCORE_RANGE.contains(&score_max) {
                         continue;
                     }
-                    dither.encode(feature, values, (size.largest, ROW_MAX), &mut codes);
+                    dither.encode(feature, values, size.largest, &mut codes);
                     let mut sum = 0;
                     for (quad, codes) in quads.iter_mut().zip(codes.as_chunks::<QUAD>().0) {
-                        quad[row] = codes.map(|code| (code ^ 128) as i8);
+                        quad[row] = codes.map(|code| (code ^ LANE_OFFSET).cast_signed());
                         sum += quad[row].iter().map(|&code| i32::from(code)).sum::<i32>();
                     }
-                    starts[0][row] = -128 * sum;
+                    row_sums[0][row] = sum;
                     shortlists[row] = Shortlist::new(size, width, k, vocabulary.norm_max);
                 }
             });
         });
         cancel.check()?;
-        Ok(Packed { quads, starts, shortlists })
+        Ok(Packed { quads, row_sums, shortlists })
     }
 }
 
-/// A panel of tokens as bytes, 128 above their codes.
+/// A panel of tokens as bytes, [`LANE_OFFSET`] above their codes.
 #[derive(Clone)]
 struct LanePanel {
     quads: Vec<Lanes>,
@@ -358,11 +357,11 @@ struct LanePanel {
 
 impl LanePanel {
     fn new(depth: usize) -> LanePanel {
-        LanePanel { quads: vec![[[128; QUAD]; LANES]; depth], scales: LaneScales::new() }
+        LanePanel { quads: vec![[[LANE_OFFSET; QUAD]; LANES]; depth], scales: LaneScales::new() }
     }
 
     fn pack(&mut self, vocabulary: &Vocabulary, dither: &Dither, first: usize) {
-        let mut codes = vec![128; self.quads.len() * QUAD];
+        let mut codes = vec![LANE_OFFSET; self.quads.len() * QUAD];
         with_scratch(vocabulary.unembedding.columns(), |values| {
             for lane in 0..LANES {
                 let token = first + lane;
@@ -373,11 +372,11 @@ impl LanePanel {
                 let size = vocabulary.sizes[token];
                 self.scales.set(lane, size, vocabulary.norm_max);
                 if size.norm == 0.0 {
-                    self.quads.iter_mut().for_each(|quad| quad[lane] = [128; QUAD]);
+                    self.quads.iter_mut().for_each(|quad| quad[lane] = [LANE_OFFSET; QUAD]);
                     continue;
                 }
                 vocabulary.unembedding.row_f32(token, values);
-                dither.encode(token, values, (size.largest, LANE_MAX), &mut codes);
+                dither.encode(token, values, size.largest, &mut codes);
                 for (quad, codes) in self.quads.iter_mut().zip(codes.as_chunks::<QUAD>().0) {
                     quad[lane] = *codes;
                 }

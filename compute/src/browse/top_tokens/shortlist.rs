@@ -12,7 +12,7 @@
 
 use super::quantised::Size;
 use super::{TokenList, exact};
-use crate::kernels::int8_product::{LANES, ROW_MAX};
+use crate::kernels::int8_product::{CODE_MAX, LANES};
 use crate::kernels::top_k::rank;
 use crate::quant::MatrixView;
 
@@ -21,8 +21,6 @@ const REACH: f64 = 4.5 * 4.5 * 1.001;
 /// `(x + y)² <= (1 + 1/16) x² + 17 y²`, which spares a square root a pair.
 const FIRST_SHARE: f64 = 1.0 + 1.0 / 16.0;
 const SECOND_SHARE: f64 = 17.0;
-/// Codes of tokens go up to this.
-pub(super) const LANE_MAX: i8 = 127;
 
 /// What turns sums of codes into scores, for each token of a panel. Scores are in units of the
 /// longest token's length. NaN is a token that is scored otherwise.
@@ -40,7 +38,7 @@ impl LaneScales {
     }
 
     pub(super) fn set(&mut self, lane: usize, token: Size, norm_max: f64) {
-        let step = f64::from(token.largest) / f64::from(LANE_MAX) / norm_max;
+        let step = f64::from(token.largest) / f64::from(CODE_MAX) / norm_max;
         self.step[lane] = step as f32;
         self.step_squared[lane] = (step * step) as f32;
         self.norm_squared[lane] = (token.norm / norm_max).powi(2) as f32;
@@ -83,7 +81,7 @@ impl Shortlist {
 
     /// An empty list for a feature's row of `width` numbers, not all zero.
     pub(super) fn new(feature: Size, width: usize, k: usize, norm_max: f64) -> Shortlist {
-        let step = f64::from(feature.largest) / f64::from(ROW_MAX);
+        let step = f64::from(feature.largest) / f64::from(CODE_MAX);
         let relative = step / feature.norm;
         Shortlist {
             k,
@@ -102,7 +100,7 @@ impl Shortlist {
     }
 
     fn capacity(&self) -> usize {
-        4 * self.k + 64
+        8 * self.k + 64
     }
 
     /// Offers a panel of tokens, the first of them `first`, by the sums of their codes.
@@ -171,26 +169,48 @@ impl Shortlist {
             self.candidates.iter().map(|candidate| candidate.score - candidate.margin).collect();
         let (_, &mut reached, _) =
             certain.select_nth_unstable_by(self.k - 1, |a, b| b.total_cmp(a));
-        // A token that ties in f32 may rank before one that scores a little more.
-        let reached = reached - 1e-6 * reached.abs();
-        self.least = self.least.max(reached);
+        self.least = self.least.max(self.lowered(reached));
         self.candidates.retain(|candidate| candidate.score + candidate.margin >= self.least);
     }
 
     /// The best of the candidates and of `others` by their exact scores.
     pub(super) fn best(&self, unembedding: &MatrixView, row: &[f32], others: &[u32]) -> TokenList {
         let mut token_row = vec![0.0; row.len()];
-        let mut scored: Vec<(usize, f32)> = self
-            .candidates
+        let mut exact = |token| (token, exact(unembedding, token, row, &mut token_row));
+        let mut best: Vec<(usize, f32)> = others
             .iter()
-            .filter(|candidate| candidate.score + candidate.margin >= self.least)
-            .map(|candidate| candidate.token)
-            .chain(others.iter().copied())
-            .map(|token| (token as usize, exact(unembedding, token as usize, row, &mut token_row)))
-            .filter(|(_, score)| !score.is_nan())
+            .map(|&token| exact(token as usize))
+            .filter(|found| !found.1.is_nan())
             .collect();
-        scored.sort_unstable_by(|a, b| rank(*a, *b));
-        scored.truncate(self.k);
-        scored.into_iter().map(|(token, score)| (token as u32, score)).collect()
+        let keep_best = |best: &mut Vec<(usize, f32)>| {
+            best.sort_unstable_by(|a, b| rank(*a, *b));
+            best.truncate(self.k);
+        };
+        keep_best(&mut best);
+        // The likely ones first, so that most of the rest need no second look.
+        let mut candidates = self.candidates.clone();
+        candidates.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.token.cmp(&b.token)));
+        let mut least = self.least;
+        for candidate in candidates {
+            if candidate.score + candidate.margin < least {
+                continue;
+            }
+            best.push(exact(candidate.token as usize));
+            if best.len() > self.k {
+                keep_best(&mut best);
+            }
+            if best.len() == self.k {
+                let worst = best.iter().map(|found| found.1).fold(f32::INFINITY, f32::min);
+                least = least.max(self.lowered((f64::from(worst) / self.unit) as f32));
+            }
+        }
+        keep_best(&mut best);
+        best.into_iter().map(|(token, score)| (token as u32, score)).collect()
+    }
+
+    /// A score that is reached, less what the rounding of scores to `f32` may have added: a token
+    /// that ties in `f32` may rank before one that scores a little more.
+    fn lowered(&self, reached: f32) -> f32 {
+        reached - 1e-6 * reached.abs()
     }
 }

@@ -4,6 +4,7 @@
 //! weight is unpacked exactly, so that all dtypes share one error bound.
 
 mod scalar;
+mod wide;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,6 +13,7 @@ mod avx512;
 
 use std::sync::LazyLock;
 
+pub(crate) use self::wide::dot_f64;
 use crate::cpu::{Isa, fastest};
 use crate::quant::Dtype;
 
@@ -72,23 +74,6 @@ pub fn dot_row(dtype: Dtype, row: &[u8], x: &[f32]) -> f32 {
 pub(crate) fn dispatch(dtype: Dtype) -> Dot {
     static FASTEST: LazyLock<Variant> = LazyLock::new(|| fastest(variants()));
     FASTEST.of(dtype)
-}
-
-/// The same sum in `f64` in one fixed order, so that every machine ranks candidates alike.
-///
-/// Products of two `f32` are exact in `f64`; eight partial sums are added pairwise at the end.
-pub(crate) fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
-    debug_assert_eq!(a.len(), b.len(), "rows of different length");
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let mut lanes = [0.0_f64; 8];
-    for (x, y) in a.iter().zip(b) {
-        for lane in 0..8 {
-            lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
-        }
-    }
-    let [s, t, u, v, w, x, y, z] = lanes;
-    let rest = a_rest.iter().zip(b_rest).map(|(&x, &y)| f64::from(x) * f64::from(y));
-    ((s + t) + (u + v)) + ((w + x) + (y + z)) + rest.sum::<f64>()
 }
 
 #[cfg(test)]

@@ -6,22 +6,23 @@
 
 use std::arch::x86_64::*;
 
-use super::{Lanes, Product, ROWS, Rows, Tile};
+use super::{LANE_OFFSET, Lanes, Product, ROWS, Rows, Tile};
 use crate::cpu::Isa;
 
 pub(super) fn detect() -> Option<Product> {
     let supported = Isa::best() >= Isa::Avx512 && is_x86_feature_detected!("avx512vnni");
-    supported.then_some(|rows, lanes, start, tile| {
+    supported.then_some(|rows, row_sums, lanes, tile| {
         // SAFETY: the closure leaves this function only when the features were found.
-        unsafe { product(rows, lanes, start, tile) }
+        unsafe { product(rows, row_sums, lanes, tile) }
     })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
+fn product(rows: &[Rows], row_sums: &[i32; ROWS], lanes: &[Lanes], tile: &mut Tile) {
     let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
-    for (sums, &start) in sums.iter_mut().zip(start) {
-        *sums = [_mm512_set1_epi32(start); 2];
+    for (sums, &row_sum) in sums.iter_mut().zip(row_sums) {
+        // Lanes are too high by the offset, for every number of the row.
+        *sums = [_mm512_set1_epi32(-i32::from(LANE_OFFSET) * row_sum); 2];
     }
     for (rows, lanes) in rows.iter().zip(lanes) {
         // SAFETY: two times sixteen lanes of four bytes, at any alignment.
@@ -32,7 +33,7 @@ fn product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile)
             )
         };
         for (sums, row) in sums.iter_mut().zip(rows) {
-            let quad = _mm512_set1_epi32(i32::from_le_bytes(row.map(|n| n as u8)));
+            let quad = _mm512_set1_epi32(i32::from_le_bytes(row.map(i8::cast_unsigned)));
             sums[0] = _mm512_dpbusd_epi32(sums[0], low, quad);
             sums[1] = _mm512_dpbusd_epi32(sums[1], high, quad);
         }

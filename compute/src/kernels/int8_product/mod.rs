@@ -2,8 +2,9 @@
 //!
 //! One call multiplies a panel of [`ROWS`] rows with a panel of [`LANES`] lanes over their whole
 //! depth and keeps all sums in registers. `scalar` defines it; every variant gives the same
-//! integers. Rows stay within ±[`ROW_MAX`] so that two products with any byte fit 16 signed bits,
-//! which is what AVX2 adds up without saturating.
+//! integers. All numbers stay within ±[`CODE_MAX`], so that two products fit 16 signed bits, which is
+//! what AVX2 adds up without saturating. Lanes are stored [`LANE_OFFSET`] above their value, because
+//! VNNI multiplies signed by unsigned bytes.
 //!
 //! Elsewhere: what the integers stand for and how far they are off (`browse::top_tokens`).
 
@@ -24,8 +25,10 @@ pub const ROWS: usize = 12;
 pub const LANES: usize = 32;
 /// Depth that lies together: four consecutive numbers of one row or lane.
 pub const QUAD: usize = 4;
-/// The largest magnitude in a row.
-pub const ROW_MAX: i8 = 63;
+/// The largest magnitude in a row or lane.
+pub const CODE_MAX: i8 = 127;
+/// What is added to a number of a lane to store it.
+pub const LANE_OFFSET: u8 = 128;
 
 /// All sums of one panel of rows with one panel of lanes.
 pub type Tile = [[i32; LANES]; ROWS];
@@ -35,8 +38,9 @@ pub type Rows = [[i8; QUAD]; ROWS];
 /// A quad of every lane of a panel.
 pub type Lanes = [[u8; QUAD]; LANES];
 
-/// Rows `[depth / 4][ROWS][4]`, lanes `[depth / 4][LANES][4]`, a start for each row, and the sums.
-pub type Product = fn(&[Rows], &[Lanes], &[i32; ROWS], &mut Tile);
+/// Rows `[depth / 4][ROWS][4]`, the sum of each row's numbers, lanes `[depth / 4][LANES][4]`, and
+/// all sums of products.
+pub type Product = fn(&[Rows], &[i32; ROWS], &[Lanes], &mut Tile);
 
 /// Every variant that this processor can run, slowest first: read by dispatch and by the test.
 pub fn variants() -> Vec<(Isa, Product)> {
@@ -49,14 +53,14 @@ pub fn variants() -> Vec<(Isa, Product)> {
     found
 }
 
-/// Writes `tile[r][l] = start[r] + Σ rows[·][r] · lanes[·][l]`; panics if the depths differ.
+/// Writes `tile[r][l] = Σ rows[·][r] · (lanes[·][l] - 128)`; panics if the depths differ.
 ///
-/// Lanes that stand for signed numbers are stored 128 above them, and `start` takes 128 times the
-/// row's sum away again. Sums wrap at 32 bits: up to a depth of 66,000 they cannot.
-pub fn int8_product(rows: &[Rows], lanes: &[Lanes], start: &[i32; ROWS], tile: &mut Tile) {
+/// `row_sums` are the sums of each row's numbers, which some variants need to take the offset of the
+/// lanes away again. Sums wrap at 32 bits: up to a depth of 65,536 numbers they cannot.
+pub fn int8_product(rows: &[Rows], row_sums: &[i32; ROWS], lanes: &[Lanes], tile: &mut Tile) {
     static FASTEST: LazyLock<Product> = LazyLock::new(|| fastest(variants()));
     assert_eq!(rows.len(), lanes.len(), "panels of different depth");
-    FASTEST(rows, lanes, start, tile);
+    FASTEST(rows, row_sums, lanes, tile);
 }
 
 #[cfg(test)]
@@ -65,38 +69,40 @@ mod tests {
 
     /// Panels of numbers from a seed, the extremes among them.
     fn panels(depth: usize, mut seed: u64) -> (Vec<Rows>, Vec<Lanes>) {
-        let mut next = || {
+        let mut code = || {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as i64
+            let n = (seed >> 33) as i64;
+            if n % 5 == 0 { CODE_MAX * (n % 3 - 1) as i8 } else { (n % 255 - 127) as i8 }
         };
-        let row =
-            |n: i64| if n % 5 == 0 { ROW_MAX * (n % 3 - 1) as i8 } else { (n % 127 - 63) as i8 };
-        let lane = |n: i64| if n % 5 == 0 { 255 * (n % 2) as u8 } else { (n % 256) as u8 };
-        let rows = (0..depth).map(|_| [(); ROWS].map(|()| [(); QUAD].map(|()| row(next()))));
-        let rows = rows.collect();
-        let lanes = (0..depth).map(|_| [(); LANES].map(|()| [(); QUAD].map(|()| lane(next()))));
+        let rows = (0..depth).map(|_| [(); ROWS].map(|()| [(); QUAD].map(|()| code()))).collect();
+        let mut lane = || code().cast_unsigned().wrapping_add(LANE_OFFSET);
+        let lanes = (0..depth).map(|_| [(); LANES].map(|()| [(); QUAD].map(|()| lane())));
         (rows, lanes.collect())
+    }
+
+    fn row_sums(rows: &[Rows]) -> [i32; ROWS] {
+        std::array::from_fn(|row| rows.iter().flat_map(|rows| rows[row]).map(i32::from).sum())
     }
 
     #[test]
     fn every_variant_gives_the_same_integers_at_any_depth() {
         for depth in [0, 1, 2, 3, 7, 64, 511, 2048] {
             let (rows, lanes) = panels(depth, depth as u64 + 1);
-            let start: [i32; ROWS] = std::array::from_fn(|row| row as i32 * 1000 - 5000);
             let mut expected = [[0; LANES]; ROWS];
             for (row, sums) in expected.iter_mut().enumerate() {
                 for (lane, sum) in sums.iter_mut().enumerate() {
                     let products = rows.iter().zip(&lanes).flat_map(|(rows, lanes)| {
-                        (0..QUAD).map(|k| i32::from(rows[row][k]) * i32::from(lanes[lane][k]))
+                        (0..QUAD)
+                            .map(|k| i32::from(rows[row][k]) * (i32::from(lanes[lane][k]) - 128))
                     });
-                    *sum = start[row] + products.sum::<i32>();
+                    *sum = products.sum::<i32>();
                 }
             }
             for (isa, variant) in variants() {
                 let mut tile = [[-1; LANES]; ROWS];
-                variant(&rows, &lanes, &start, &mut tile);
+                variant(&rows, &row_sums(&rows), &lanes, &mut tile);
                 assert_eq!(tile, expected, "{isa:?} at depth {depth}");
             }
         }
@@ -104,12 +110,14 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_do_not_saturate() {
-        let rows = vec![[[ROW_MAX; QUAD]; ROWS]; 100];
-        let lanes = vec![[[255; QUAD]; LANES]; 100];
-        for (isa, variant) in variants() {
-            let mut tile = [[0; LANES]; ROWS];
-            variant(&rows, &lanes, &[0; ROWS], &mut tile);
-            assert_eq!(tile, [[400 * 255 * i32::from(ROW_MAX); LANES]; ROWS], "{isa:?}");
+        for (row, lane, product) in [(127, 255, 16_129), (-127, 255, -16_129), (-127, 1, 16_129)] {
+            let rows = vec![[[row; QUAD]; ROWS]; 100];
+            let lanes = vec![[[lane; QUAD]; LANES]; 100];
+            for (isa, variant) in variants() {
+                let mut tile = [[0; LANES]; ROWS];
+                variant(&rows, &row_sums(&rows), &lanes, &mut tile);
+                assert_eq!(tile, [[400 * product; LANES]; ROWS], "{isa:?}");
+            }
         }
     }
 }
