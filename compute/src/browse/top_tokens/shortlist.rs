@@ -11,7 +11,10 @@
 //! Source: Hoeffding 1963, theorem 2.
 
 use super::quantised::Size;
+use std::sync::LazyLock;
+
 use super::{TokenList, exact};
+use crate::cpu::{Isa, fastest};
 use crate::kernels::int8_product::{CODE_MAX, LANES};
 use crate::kernels::top_k::rank;
 use crate::quant::MatrixView;
@@ -57,16 +60,74 @@ struct Candidate {
     margin: f32,
 }
 
-/// The candidates of one feature. Scores are in units of its step times the longest token.
-#[derive(Debug)]
-pub(super) struct Shortlist {
-    k: usize,
+/// What a token's score must reach, its margin added.
+#[derive(Debug, Clone, Copy)]
+struct Bar {
     /// A score that `k` tokens reach; infinite where nothing is looked for.
     least: f32,
     /// Squared margin of a token: this much of its squared step ...
     of_step: f32,
     /// ... and this much of its squared length.
     of_norm: f32,
+}
+
+impl Bar {
+    /// Whether a token may be as good as the `k` best; false where its scale is NaN.
+    #[inline(always)]
+    fn is_reached(&self, sum: i32, lane: usize, lanes: &LaneScales) -> bool {
+        let missing = self.least - sum as f32 * lanes.step[lane];
+        (missing <= 0.0) | (missing * missing <= self.margin_squared(lane, lanes))
+    }
+
+    #[inline(always)]
+    fn margin_squared(&self, lane: usize, lanes: &LaneScales) -> f32 {
+        lanes.step_squared[lane] * self.of_step + lanes.norm_squared[lane] * self.of_norm
+    }
+
+    /// Whether any token of a panel reaches it: without a branch, so that compilers make it wide.
+    #[inline(always)]
+    fn is_reached_by_any(&self, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
+        (0..LANES).fold(0, |any, lane| any | u32::from(self.is_reached(sums[lane], lane, lanes)))
+            > 0
+    }
+}
+
+type AnyReaches = fn(&Bar, &[i32; LANES], &LaneScales) -> bool;
+
+/// [`Bar::is_reached_by_any`], compiled for what this processor has: the same operations, wider.
+fn any_reaches(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
+    static FASTEST: LazyLock<AnyReaches> = LazyLock::new(|| {
+        #[allow(unused_mut, reason = "extended on processors with variants")]
+        let mut found: Vec<(Isa, AnyReaches)> = vec![(Isa::Scalar, Bar::is_reached_by_any)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn avx2(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
+                bar.is_reached_by_any(sums, lanes)
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
+                bar.is_reached_by_any(sums, lanes)
+            }
+            if Isa::best() >= Isa::Avx2 {
+                // SAFETY: the features were found.
+                found.push((Isa::Avx2, |bar, sums, lanes| unsafe { avx2(bar, sums, lanes) }));
+            }
+            if Isa::best() >= Isa::Avx512 {
+                // SAFETY: the features were found.
+                found.push((Isa::Avx512, |bar, sums, lanes| unsafe { avx512(bar, sums, lanes) }));
+            }
+        }
+        fastest(found)
+    });
+    FASTEST(bar, sums, lanes)
+}
+
+/// The candidates of one feature. Scores are in units of its step times the longest token.
+#[derive(Debug)]
+pub(super) struct Shortlist {
+    k: usize,
+    bar: Bar,
     /// What one unit of score is.
     unit: f64,
     candidates: Vec<Candidate>,
@@ -76,19 +137,19 @@ impl Shortlist {
     /// A list that takes nothing.
     pub(super) fn closed() -> Shortlist {
         let candidates = Vec::new();
-        Shortlist { k: 0, least: f32::INFINITY, of_step: 0.0, of_norm: 0.0, unit: 1.0, candidates }
+        let bar = Bar { least: f32::INFINITY, of_step: 0.0, of_norm: 0.0 };
+        Shortlist { k: 0, bar, unit: 1.0, candidates }
     }
 
     /// An empty list for a feature's row of `width` numbers, not all zero.
     pub(super) fn new(feature: Size, width: usize, k: usize, norm_max: f64) -> Shortlist {
         let step = f64::from(feature.largest) / f64::from(CODE_MAX);
         let relative = step / feature.norm;
+        let of_step = REACH * (FIRST_SHARE / (relative * relative) + SECOND_SHARE * width as f64);
+        let of_norm = REACH * FIRST_SHARE;
         Shortlist {
             k,
-            least: f32::NEG_INFINITY,
-            of_step: (REACH * (FIRST_SHARE / (relative * relative) + SECOND_SHARE * width as f64))
-                as f32,
-            of_norm: (REACH * FIRST_SHARE) as f32,
+            bar: Bar { least: f32::NEG_INFINITY, of_step: of_step as f32, of_norm: of_norm as f32 },
             unit: step * norm_max,
             candidates: Vec::new(),
         }
@@ -111,33 +172,19 @@ impl Shortlist {
         lanes: &LaneScales,
         rescore: &mut dyn FnMut(usize) -> f32,
     ) {
-        // Without a branch, so that it takes a few wide instructions.
-        let any = |any: bool, (lane, &sum): (usize, &i32)| any | self.reaches(sum, lane, lanes);
-        if !sums.iter().enumerate().fold(false, any) {
+        if !any_reaches(&self.bar, sums, lanes) {
             return;
         }
         for (lane, &sum) in sums.iter().enumerate() {
-            if self.reaches(sum, lane, lanes) {
+            if self.bar.is_reached(sum, lane, lanes) {
                 let score = sum as f32 * lanes.step[lane];
-                let margin = self.margin_squared(lane, lanes).sqrt();
+                let margin = self.bar.margin_squared(lane, lanes).sqrt();
                 self.candidates.push(Candidate { token: (first + lane) as u32, score, margin });
                 if self.candidates.len() >= self.capacity() {
                     self.thin_out(rescore);
                 }
             }
         }
-    }
-
-    /// Whether a token may be as good as the `k` best; false where its scale is NaN.
-    #[inline]
-    fn reaches(&self, sum: i32, lane: usize, lanes: &LaneScales) -> bool {
-        let missing = self.least - sum as f32 * lanes.step[lane];
-        (missing <= 0.0) | (missing * missing <= self.margin_squared(lane, lanes))
-    }
-
-    #[inline]
-    fn margin_squared(&self, lane: usize, lanes: &LaneScales) -> f32 {
-        lanes.step_squared[lane] * self.of_step + lanes.norm_squared[lane] * self.of_norm
     }
 
     /// Drops what `k` others certainly beat; scores for good what is left if that is much.
@@ -169,8 +216,8 @@ impl Shortlist {
             self.candidates.iter().map(|candidate| candidate.score - candidate.margin).collect();
         let (_, &mut reached, _) =
             certain.select_nth_unstable_by(self.k - 1, |a, b| b.total_cmp(a));
-        self.least = self.least.max(self.lowered(reached));
-        self.candidates.retain(|candidate| candidate.score + candidate.margin >= self.least);
+        self.bar.least = self.bar.least.max(self.lowered(reached));
+        self.candidates.retain(|candidate| candidate.score + candidate.margin >= self.bar.least);
     }
 
     /// The best of the candidates and of `others` by their exact scores.
@@ -190,7 +237,7 @@ impl Shortlist {
         // The likely ones first, so that most of the rest need no second look.
         let mut candidates = self.candidates.clone();
         candidates.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.token.cmp(&b.token)));
-        let mut least = self.least;
+        let mut least = self.bar.least;
         for candidate in candidates {
             if candidate.score + candidate.margin < least {
                 continue;
