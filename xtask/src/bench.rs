@@ -13,22 +13,39 @@ use serde_json::Value;
 
 use crate::shapes::LLAMA_1B;
 
+mod extraction;
+
+/// A benchmark of its own, with a page of its own.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Subject {
+    /// Extraction of the 1B-shaped model, stage by stage: docs/benchmarks/extraction.md
+    Extraction,
+}
+
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Measure only this, and more of it
+    subject: Option<Subject>,
+    /// Of `extraction`: how many of the model's layers
+    #[arg(long, default_value_t = LLAMA_1B.layers as u32, value_parser = clap::value_parser!(u32).range(1..=LLAMA_1B.layers as i64))]
+    layers: u32,
     /// Leave out the 1B-shaped model (2.5 GB, several minutes)
     #[arg(long)]
     small: bool,
     /// Runs of each measurement
     #[arg(long, default_value_t = 7)]
     runs: u32,
-    /// Write the table to docs/benchmarks/spine.md
+    /// Write the page in docs/benchmarks
     #[arg(long)]
     record: bool,
 }
 
 /// Measures and prints a table.
 pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(Subject::Extraction) = arguments.subject {
+        return extraction::run(root, arguments.layers, arguments.record);
+    }
     let binaries = crate::build(true)?;
     let work = crate::target_directory().join("bench");
     let _ = std::fs::remove_dir_all(work.join("data"));
@@ -72,19 +89,7 @@ impl Table {
 
     fn render(&self, root: &Path) -> anyhow::Result<String> {
         let mut text = String::from("# The spine, measured\n\n");
-        let commit =
-            output(Command::new("git").current_dir(root).args(["rev-parse", "--short", "HEAD"]))?;
-        let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name =
-            machine.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        writeln!(
-            text,
-            "Machine: {}, {cores} cores; commit {commit}; load average at the end {};",
-            name.unwrap_or("unknown"),
-            load.split(' ').next().unwrap_or_default()
-        )?;
+        writeln!(text, "{}; load average at the end {};", machine(root)?, load_average())?;
         writeln!(
             text,
             "command: `cargo xtask bench --record`. Medians; the spread is the 10th to the 90th percentile of the runs.\n"
@@ -95,6 +100,22 @@ impl Table {
         }
         Ok(text)
     }
+}
+
+/// The machine and the commit, for the head of a page.
+fn machine(root: &Path) -> anyhow::Result<String> {
+    let commit =
+        output(Command::new("git").current_dir(root).args(["rev-parse", "--short", "HEAD"]))?;
+    let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = machine.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    Ok(format!("Machine: {}, {cores} cores; commit {commit}", name.unwrap_or("unknown")))
+}
+
+/// The average of the last minute: near 0 before a measurement that counts.
+fn load_average() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 struct Daemon {
@@ -109,8 +130,9 @@ impl Daemon {
         let child = Command::new(binaries.join("larqld"))
             .arg("--data-dir")
             .arg(data)
+            .args(["--log-format", "json"])
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(data.join("log"))?)
             .spawn()
             .context("larqld")?;
         let daemon = Self { child, data: data.to_owned(), larql: binaries.join("larql") };
@@ -146,6 +168,12 @@ impl Daemon {
         summary["milliseconds"]
             .as_f64()
             .with_context(|| format!("{statement}: no summary in {answer}"))
+    }
+
+    /// What the daemon logged so far, entry by entry.
+    fn log(&self) -> anyhow::Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.data.join("log"))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     fn anonymous_bytes(&self) -> u64 {
@@ -209,9 +237,33 @@ fn extraction(
         source.display(),
         destination.display()
     );
+    let Extracted { seconds, before, peak, written } = extract(daemon, &statement, destination)?;
+    table.row(
+        &format!("extraction of {name}, inference level"),
+        format!("{seconds:.1} s"),
+        "one run".to_owned(),
+        format!(
+            "{:.0} MB written; anonymous memory at most {:.0} MB above {:.0} MB",
+            written as f64 / 1e6,
+            (peak - before) as f64 / 1e6,
+            before as f64 / 1e6
+        ),
+    );
+    Ok(())
+}
+
+/// One extraction: its time, the daemon's anonymous memory before it and at its peak, bytes on disk.
+struct Extracted {
+    seconds: f64,
+    before: u64,
+    peak: u64,
+    written: u64,
+}
+
+fn extract(daemon: &Daemon, statement: &str, destination: &Path) -> anyhow::Result<Extracted> {
     let before = daemon.anonymous_bytes();
     let mut child = daemon
-        .larql(&["-q", "-c", &statement])
+        .larql(&["-q", "-c", statement])
         .stdout(Stdio::null())
         .stdin(Stdio::null())
         .spawn()?;
@@ -224,26 +276,16 @@ fn extraction(
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
+    let seconds = began.elapsed().as_secs_f64();
     if !status.success() {
         bail!("{statement} ended with {status}");
     }
-    let written: u64 = std::fs::read_dir(destination)?
+    let written = std::fs::read_dir(destination)?
         .flatten()
         .filter_map(|entry| entry.metadata().ok())
         .map(|file| file.len())
         .sum();
-    table.row(
-        &format!("extraction of {name}, inference level"),
-        format!("{:.1} s", began.elapsed().as_secs_f64()),
-        "one run".to_owned(),
-        format!(
-            "{:.0} MB written; anonymous memory at most {:.0} MB above {:.0} MB",
-            written as f64 / 1e6,
-            (peak - before) as f64 / 1e6,
-            before as f64 / 1e6
-        ),
-    );
-    Ok(())
+    Ok(Extracted { seconds, before, peak, written })
 }
 
 fn model(

@@ -14,13 +14,17 @@ use serde_json::json;
 pub struct Shape {
     /// Its name.
     pub name: &'static str,
-    hidden: usize,
-    layers: usize,
-    features: usize,
+    /// Numbers in the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Features a layer.
+    pub features: usize,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-    vocabulary: usize,
+    /// Tokens.
+    pub vocabulary: usize,
 }
 
 /// The size of Llama 3.2 1B.

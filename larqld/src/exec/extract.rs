@@ -1,5 +1,7 @@
 //! The EXTRACT statement: runs the pipeline, then mounts its result.
 
+use std::time::Instant;
+
 use larql_planner::physical::plan;
 use larql_planner::value::Value;
 
@@ -35,13 +37,18 @@ impl Operator for Extract {
             resume: plan.resume,
         };
         let engine = work.engine().clone();
+        let mut clock = StageClock::default();
         let done = extract::extract(
             engine.files(),
             engine.pool(),
             &options,
             work.cancel,
-            &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
+            &mut |stage, done, total, unit| {
+                clock.enter(stage);
+                work.progress(stage, done, total, unit)
+            },
         )?;
+        clock.enter("mounting");
         for note in &done.notes {
             work.notice(note.clone(), "")?;
         }
@@ -58,6 +65,7 @@ impl Operator for Extract {
             }
             Err(failure) => return Err(failure),
         };
+        clock.enter("");
         Ok(Some(vec![vec![
             mount,
             Value::text(options.destination.display().to_string()),
@@ -67,5 +75,25 @@ impl Operator for Extract {
             integer(done.bytes),
             Value::text(done.base_hash),
         ]]))
+    }
+}
+
+/// Tells the log how long each stage of a job took.
+#[derive(Default)]
+struct StageClock {
+    stage: Option<(&'static str, Instant)>,
+}
+
+impl StageClock {
+    /// A stage goes on, or begins and so ends the one before; the empty one only ends.
+    fn enter(&mut self, stage: &'static str) {
+        if self.stage.is_some_and(|(current, _)| current == stage) {
+            return;
+        }
+        if let Some((ended, began)) = self.stage.take() {
+            let seconds = began.elapsed().as_secs_f64();
+            tracing::info!(stage = ended, seconds, "a stage of EXTRACT is done");
+        }
+        self.stage = (!stage.is_empty()).then(|| (stage, Instant::now()));
     }
 }
