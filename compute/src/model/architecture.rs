@@ -156,7 +156,6 @@ impl Architecture {
             }
         })?;
         let mut architecture = (family.describe)(family, config)?;
-        check_quantization(config)?;
         architecture.model_type = model_type.into();
         let vocabulary = architecture.vocabulary_size;
         let first = |tokens: Vec<u32>| tokens.first().copied();
@@ -250,24 +249,4 @@ fn pad_token(config: &Config, vocabulary: usize) -> Result<Option<u32>, Architec
         Some(_) => Ok(None),
         None => Err(config.invalid("pad_token_id", "a token")),
     }
-}
-
-/// Checks that the way in which weights are packed, if they are, is one that can be read.
-///
-/// What it says of blocks and groups is for whoever opens the checkpoint; the arithmetic of the
-/// model is that of the unpacked numbers.
-fn check_quantization(config: &Config) -> Result<(), ArchitectureError> {
-    for key in ["quantization_config", "quantization"] {
-        let Some(map) = config.object(key)? else { continue };
-        let method = map.get("quant_method").and_then(Value::as_str);
-        let known = match method {
-            Some(method) => ["fp8", "mxfp4"].contains(&method),
-            // MLX names no method.
-            None => map.contains_key("group_size") && map.contains_key("bits"),
-        };
-        if !known {
-            return Err(config.unsupported(key));
-        }
-    }
-    Ok(())
 }

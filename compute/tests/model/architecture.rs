@@ -108,7 +108,6 @@ fn a_key_that_changes_the_arithmetic_and_is_not_handled_is_refused_by_name() {
         ("sliding_window", json!(16)),
         ("use_qk_norm", json!(true)),
         ("clip_qkv", json!(8.0)),
-        ("quantization_config", json!({"quant_method": "gptq"})),
         ("attn_logit_softcapping", json!(30.0)),
         ("layer_types", json!(["sliding_attention", "full_attention"])),
         ("hidden_act", json!("mish")),

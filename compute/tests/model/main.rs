@@ -7,6 +7,7 @@
 mod architecture;
 mod checkpoint;
 mod decoder;
+mod experts;
 mod ffn;
 mod goldens;
 mod hooks;

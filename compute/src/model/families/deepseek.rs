@@ -146,7 +146,12 @@ fn describe(
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let dense = FfnDescription::gated(features, mlp_bias);
     let sparse = match config.value("n_routed_experts") {
-        None => None,
+        None => {
+            for key in ["moe_intermediate_size", "n_shared_experts", "num_experts_per_tok"] {
+                config.mentions(key);
+            }
+            None
+        }
         Some(_) => {
             let features = config.required_count("moe_intermediate_size", FEATURES_MAX)?;
             let (count, used) = (&["n_routed_experts"], &["num_experts_per_tok"]);

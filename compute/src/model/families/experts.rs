@@ -116,7 +116,8 @@ pub(super) const fn softmax_router(normalise: bool) -> RouterDescription {
     }
 }
 
-/// How many experts a layer has, under any of these keys, and how many a position goes through.
+/// A layer's experts: their number and how many a position goes through, each under the first of
+/// these keys that is there.
 ///
 /// # Errors
 /// What is missing or out of bounds, by the name of its key.
@@ -128,8 +129,8 @@ pub(super) fn experts(
     features: usize,
     router: RouterDescription,
 ) -> Result<ExpertsDescription, ArchitectureError> {
-    let count = agreed(config, count_keys, EXPERTS_MAX.min(EXPERTS_OF_MODEL_MAX / layers))?;
-    let used = agreed(config, used_keys, count)?;
+    let count = first(config, count_keys, EXPERTS_MAX.min(EXPERTS_OF_MODEL_MAX / layers))?;
+    let used = first(config, used_keys, count)?;
     Ok(ExpertsDescription {
         count,
         used,
@@ -142,17 +143,12 @@ pub(super) fn experts(
     })
 }
 
-/// A count that a configuration may give under several names, which must not contradict.
-fn agreed(config: &Config, keys: &[&'static str], max: usize) -> Result<usize, ArchitectureError> {
-    let mut found = None;
-    for &key in keys {
-        let Some(count) = config.count(key, max)? else { continue };
-        if found.is_some_and(|found| found != count) {
-            return Err(config.invalid(key, format!("the same number as {}", keys[0])));
-        }
-        found = Some(count);
-    }
-    found.ok_or_else(|| config.missing(keys[0]))
+/// A count under the first of several names that the configuration has; the others are ignored.
+fn first(config: &Config, keys: &[&'static str], max: usize) -> Result<usize, ArchitectureError> {
+    // Each is asked for, so that none is taken for a key that nobody knows.
+    let there: Vec<bool> = keys.iter().map(|key| config.value(key).is_some()).collect();
+    let found = there.iter().position(|there| *there).unwrap_or(0);
+    config.required_count(keys[found], max)
 }
 
 /// Reads keys that matter in training alone.

@@ -113,7 +113,7 @@ fn describe(
     ignore_training(config);
     let step = config.count("decoder_sparse_step", LAYERS_MAX)?.unwrap_or(1);
     let dense_layers = config.naturals("mlp_only_layers", LAYERS_MAX)?.unwrap_or_default();
-    let sparse = |layer: usize| !dense_layers.contains(&layer) && (layer + 1) % step == 0;
+    let sparse = |layer: usize| !dense_layers.contains(&layer) && (layer + 1).is_multiple_of(step);
     let dense = match (0..layers).all(sparse) {
         true => config.count("intermediate_size", FEATURES_MAX)?.unwrap_or(features),
         false => config.required_count("intermediate_size", FEATURES_MAX)?,
