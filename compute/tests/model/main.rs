@@ -11,4 +11,5 @@ mod experts;
 mod ffn;
 mod goldens;
 mod hooks;
+mod long;
 mod reference;
