@@ -1,10 +1,11 @@
 //! Project tasks, run as `cargo xtask TASK`: what a person or CI does with the whole repository.
 //!
 //! `demo` and `test` are the README's two commands; `tidy` keeps the shape of the tree; `bench`
-//! measures. Anything that is not Rust or a C compiler is used where it is found and reported by
+//! measures; `fuzz` runs the parsers on inputs that nobody thought of. Anything that is not Rust or a C compiler is used where it is found and reported by
 //! name where it is not.
 
 mod bench;
+mod fuzz;
 mod shapes;
 mod tidy;
 
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Measure this machine: mount, DESCRIBE, gate scan, parser, decode, extraction
     Bench(bench::Arguments),
+    /// Run the fuzz targets, each for a minute, or one of them
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test { filter } => test(&filter),
         Task::Tidy => tidy::run(&root()),
         Task::Bench(arguments) => bench::run(&root(), &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&root(), &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

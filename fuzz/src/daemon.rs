@@ -1,0 +1,41 @@
+//! The parsers of larqld.
+
+use larql_storage::checkpoint::Checkpoint;
+use larqld::source::gguf::describe;
+use larqld::text::{ChatMessage, ChatTemplate};
+use std::path::Path;
+
+use super::parsers::directory;
+
+/// What a target is called, and what it runs.
+pub const TARGETS: &[(&str, fn(&[u8]))] =
+    &[("chat_template", chat_template), ("gguf_description", gguf_description)];
+
+/// A chat template, and a chat that it renders within its limits.
+pub fn chat_template(bytes: &[u8]) {
+    let Ok(template) = ChatTemplate::from_files(None, Some(bytes)) else { return };
+    let message = |role: &str, content: &str| ChatMessage {
+        role: role.to_owned(),
+        content: content.to_owned(),
+    };
+    let messages = [message("system", "Be brief."), message("user", "{{ 7 * 7 }}")];
+    for generation in [false, true] {
+        // Refusing is fine, and so is text; not ending is not.
+        let _ = template.render(&messages, generation);
+    }
+}
+
+/// Configuration and tokenizer from the metadata of a GGUF file.
+pub fn gguf_description(bytes: &[u8]) {
+    let files = directory(&[("m.gguf", bytes)]);
+    let Ok(checkpoint) = Checkpoint::open(&files, Path::new("/m/m.gguf")) else { return };
+    let metadata = checkpoint.gguf().expect("a GGUF file has metadata");
+    let Ok(description) = describe(metadata, &checkpoint) else { return };
+    // Whatever the numbers are, the texts are JSON.
+    let config: Result<serde_json::Value, _> = serde_json::from_str(&description.config);
+    assert!(config.is_ok_and(|config| config.is_object()));
+    if let Some(tokenizer) = description.tokenizer {
+        let tokenizer: Result<serde_json::Value, _> = serde_json::from_slice(&tokenizer);
+        assert!(tokenizer.is_ok());
+    }
+}

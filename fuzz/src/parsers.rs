@@ -1,0 +1,200 @@
+//! The parsers of storage, compute and planner.
+
+use larql_compute::model::{Architecture, Naming};
+use larql_planner::syntax::parse_script;
+use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
+use larql_storage::file::{Files, MemoryFiles};
+use larql_storage::vindex::{Checksum, DownMeta, GateMeta, Labels, Manifest, Statistics, Vindex};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a target is called, and what it runs.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("config_json", config_json),
+    ("down_meta", down_meta),
+    ("gate_meta", gate_meta),
+    ("gguf", gguf),
+    ("labels", labels),
+    ("lql", lql),
+    ("safetensors", safetensors),
+    ("safetensors_index", safetensors_index),
+    ("statistics", statistics),
+    ("vindex_manifest", vindex_manifest),
+    ("vindex_v2", vindex_v2),
+];
+
+/// A directory `/m` in memory with these files.
+pub fn directory(files: &[(&str, &[u8])]) -> Arc<dyn Files> {
+    let memory = MemoryFiles::new();
+    for (name, bytes) in files {
+        memory.put(&Path::new("/m").join(name), bytes);
+    }
+    Arc::new(memory)
+}
+
+/// A GGUF file. What is accepted lies in the file, and its metadata can be written again.
+pub fn gguf(bytes: &[u8]) {
+    let files = directory(&[("m.gguf", bytes)]);
+    let Ok(checkpoint) = Checkpoint::open(&files, Path::new("/m/m.gguf")) else { return };
+    walk(&checkpoint);
+    let metadata = checkpoint.gguf().expect("a GGUF file has metadata");
+    let again = GgufMetadata::from_file(metadata.to_file()).expect("what was read can be written");
+    // Compared as text: a number that is none is not equal to itself.
+    assert_eq!(format!("{again:?}"), format!("{metadata:?}"));
+    for (_, value) in metadata.iter() {
+        assert!(value.to_string().len() < 1_000);
+        if let Some(array) = value.as_array() {
+            assert_eq!(array.iter().count(), array.len());
+        }
+    }
+}
+
+/// Looks at every tensor.
+fn walk(checkpoint: &Checkpoint) {
+    let total: usize = checkpoint.tensors().map(|tensor| tensor.bytes.len()).sum();
+    assert!(total as u64 <= checkpoint.bytes(), "tensors overlap");
+    for tensor in checkpoint.tensors() {
+        assert_eq!(checkpoint.tensor(tensor.name), Some(tensor));
+    }
+    checkpoint.check().expect("nobody changed the file");
+}
+
+/// A safetensors file.
+pub fn safetensors(bytes: &[u8]) {
+    let files = directory(&[("model.safetensors", bytes)]);
+    if let Ok(checkpoint) = Checkpoint::open(&files, Path::new("/m")) {
+        walk(&checkpoint);
+    }
+}
+
+/// An index of shards, two of which are there.
+pub fn safetensors_index(bytes: &[u8]) {
+    let header = br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+    let shard = [&(header.len() as u64).to_le_bytes()[..], header, &[1, 2, 3, 4]].concat();
+    let files = directory(&[
+        ("model.safetensors.index.json", bytes),
+        ("1.safetensors", &shard),
+        ("2.safetensors", &shard),
+    ]);
+    if let Ok(checkpoint) = Checkpoint::open(&files, Path::new("/m")) {
+        walk(&checkpoint);
+    }
+}
+
+/// The manifest of a vindex; the bytes are its text up to the seal, which no fuzzer would guess.
+pub fn vindex_manifest(bytes: &[u8]) {
+    let sealed = [bytes, b",\n  "].concat();
+    let seal = Checksum::of(&sealed);
+    let tail = format!("\"manifest_sha256\": \"{seal}\"\n}}\n");
+    let Ok(manifest) = Manifest::parse(&[&sealed[..], tail.as_bytes()].concat()) else { return };
+    let again = Manifest::parse(&manifest.encode()).expect("what was read can be written");
+    assert_eq!(again, manifest);
+}
+
+/// What separates the files in the input of [`vindex_v2`]: this, a name, the end of the line.
+const SECTION: &[u8] = b"\n== ";
+
+/// A vindex of version 2: its `index.json`, then sections with its other manifests and files.
+pub fn vindex_v2(bytes: &[u8]) {
+    let memory = MemoryFiles::new();
+    for name in ["gate_vectors.bin", "embeddings.bin", "w.bin", "interleaved_q4k.bin"] {
+        memory.put(&Path::new("/m").join(name), &[0; 4_096]);
+    }
+    let mut name = "index.json";
+    let mut rest = bytes;
+    loop {
+        let end = rest.windows(SECTION.len()).position(|window| window == SECTION);
+        memory.put(&Path::new("/m").join(name), &rest[..end.unwrap_or(rest.len())]);
+        let Some(end) = end else { break };
+        rest = &rest[end + SECTION.len()..];
+        let line = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
+        let Ok(next) = std::str::from_utf8(&rest[..line]) else { return };
+        let inside = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !next.split('/').all(inside) {
+            return;
+        }
+        name = next;
+        rest = &rest[(line + 1).min(rest.len())..];
+    }
+    let files: Arc<dyn Files> = Arc::new(memory);
+    let Ok(vindex) = Vindex::open(&files, Path::new("/m")) else { return };
+    for tensor in vindex.tensors() {
+        assert_eq!(tensor.bytes.len() as u64, tensor.record.bytes);
+    }
+}
+
+/// Output tokens of features.
+pub fn down_meta(bytes: &[u8]) {
+    let files = directory(&[("t", bytes)]);
+    let mapping = files.map(Path::new("/m/t")).expect("it is there");
+    let Ok(table) = DownMeta::parse(mapping) else { return };
+    for layer in 0..table.layers() {
+        for feature in 0..table.features(layer).min(1_000) {
+            if let Some(tokens) = table.feature(layer, feature) {
+                assert!(tokens.tokens().count() <= table.top_k() as usize);
+            }
+        }
+    }
+}
+
+/// Input tokens of features.
+pub fn gate_meta(bytes: &[u8]) {
+    let files = directory(&[("t", bytes)]);
+    let mapping = files.map(Path::new("/m/t")).expect("it is there");
+    let Ok(table) = GateMeta::parse(mapping) else { return };
+    for layer in 0..table.layers() {
+        let features = table.features(layer);
+        assert!(table.feature(layer, features).is_none());
+        for feature in 0..features.min(1_000) {
+            table.feature(layer, feature);
+        }
+    }
+}
+
+/// Relation labels.
+pub fn labels(bytes: &[u8]) {
+    let Ok(labels) = Labels::parse(bytes) else { return };
+    assert_eq!(Labels::parse(&labels.encode()).as_ref(), Ok(&labels));
+}
+
+/// Score statistics of four layers.
+pub fn statistics(bytes: &[u8]) {
+    let Ok(statistics) = Statistics::parse(bytes, 4) else { return };
+    assert!(Statistics::parse(&statistics.encode(), 4).is_ok());
+}
+
+/// A model's configuration.
+pub fn config_json(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(architecture) = Architecture::from_config(text) else { return };
+    // As many as real models have: more is legal, and takes the time that it takes.
+    if architecture.layers() > 200 {
+        return;
+    }
+    let mut tensors = 0;
+    for layer in 0..architecture.layers() {
+        let networks = architecture.networks(layer);
+        tensors += networks.len();
+        let features: usize = networks.iter().map(|network| network.features).sum();
+        assert_eq!(features, architecture.features(layer));
+    }
+    if tensors < 10_000 {
+        for naming in [Naming::Hub, Naming::Gguf] {
+            for spec in architecture.tensors(naming) {
+                assert!(!spec.shape.is_empty(), "{:?}", spec.key);
+            }
+        }
+    }
+}
+
+/// A script. What is accepted prints as a script that means the same.
+pub fn lql(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(statements) = parse_script(text) else { return };
+    for statement in statements {
+        let printed = format!("{};", statement.statement);
+        let again = parse_script(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
+        assert_eq!(again.len(), 1, "{printed}");
+        assert_eq!(format!("{};", again[0].statement), printed);
+    }
+}
