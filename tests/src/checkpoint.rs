@@ -116,3 +116,56 @@ pub fn write_with_gates_negated(source: &Path, destination: &Path) {
     safetensors::serialize_to_file(views, None, &destination.join("model.safetensors"))
         .expect("a file");
 }
+
+/// Writes a copy of a checkpoint directory with another of its files as `config.json`.
+pub fn with_config(source: &Path, destination: &Path, config: &str) {
+    std::fs::create_dir_all(destination).expect("a directory");
+    for entry in std::fs::read_dir(source).expect("a checkpoint directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        if path.extension().is_none_or(|extension| extension != "gguf") {
+            std::fs::copy(&path, destination.join(name)).expect("a copy");
+        }
+    }
+    std::fs::copy(source.join(config), destination.join("config.json")).expect("a copy");
+}
+
+/// A tensor of a file as it is, to be changed.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// Its type.
+    pub dtype: Dtype,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Writes a copy of a checkpoint of one file with its tensors and its configuration changed.
+pub fn write_changed(
+    source: &Path,
+    destination: &Path,
+    change: impl FnOnce(&mut HashMap<String, Raw>, &mut serde_json::Value),
+) {
+    use safetensors::tensor::TensorView;
+    with_config(source, destination, "config.json");
+    let weights = destination.join("model.safetensors");
+    let bytes = std::fs::read(&weights).expect("a weight file");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let raw = |view: TensorView<'_>| Raw {
+        dtype: view.dtype(),
+        shape: view.shape().to_vec(),
+        bytes: view.data().to_vec(),
+    };
+    let mut tensors = file.tensors().into_iter().map(|(name, view)| (name, raw(view))).collect();
+    let path = destination.join("config.json");
+    let config = std::fs::read_to_string(&path).expect("config.json");
+    let mut config = serde_json::from_str(&config).expect("JSON");
+    change(&mut tensors, &mut config);
+    std::fs::write(&path, config.to_string()).expect("config.json");
+    let views = tensors.iter().map(|(name, raw)| {
+        let view = TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).expect("a view");
+        (name, view)
+    });
+    safetensors::serialize_to_file(views, None, &weights).expect("a file");
+}
