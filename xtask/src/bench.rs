@@ -132,7 +132,7 @@ impl Daemon {
             .arg(data)
             .args(["--log-format", "json"])
             .stdin(Stdio::null())
-            .stderr(std::fs::File::create(data.join("log"))?)
+            .stderr(std::fs::File::create(data.join("larqld.log"))?)
             .spawn()
             .context("larqld")?;
         let daemon = Self { child, data: data.to_owned(), larql: binaries.join("larql") };
@@ -172,7 +172,7 @@ impl Daemon {
 
     /// What the daemon logged so far, entry by entry.
     fn log(&self) -> anyhow::Result<Vec<Value>> {
-        let text = std::fs::read_to_string(self.data.join("log"))?;
+        let text = std::fs::read_to_string(self.data.join("larqld.log"))?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
