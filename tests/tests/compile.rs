@@ -24,10 +24,24 @@ const CONVERTED: &[(&str, &str, &str)] = &[
     ("llama3", "q4_0", "Q4_0"),
     ("gemma3", "f16", "F16"),
     ("gemma3", "q8_0", "Q8_0"),
+    ("gpt2", "f16", "F16"),
+    ("gpt2", "q8_0", "Q8_0"),
 ];
 
 fn golden(name: &str) -> PathBuf {
     repository().join("tests/goldens").join(name)
+}
+
+/// Every checkpoint of the goldens, whatever its family and format.
+fn checkpoints() -> Vec<String> {
+    let entries = std::fs::read_dir(repository().join("tests/goldens")).expect("the goldens");
+    let directories = entries.map(|entry| entry.expect("an entry").path());
+    let with_weights = directories.filter(|path| {
+        path.join("model.safetensors").exists()
+            || path.join("model.safetensors.index.json").exists()
+    });
+    let name = |path: PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+    with_weights.map(name).collect()
 }
 
 /// Shape, type and bytes of every tensor by name.
@@ -75,12 +89,12 @@ fn use_model(path: &Path) -> String {
 #[tokio::test]
 async fn a_checkpoint_comes_back_byte_for_byte() {
     let daemon = Daemon::start();
-    for name in FAMILIES {
-        let (source, out) = (golden(name), daemon.data_dir().join(format!("{name}-copy")));
+    for name in checkpoints() {
+        let (source, out) = (golden(&name), daemon.data_dir().join(format!("{name}-copy")));
         compile(&daemon, &use_model(&source), &out, "VERIFY").await;
         assert_same_tensors(&out, &source);
         for file in ["config.json", "tokenizer.json", "generation_config.json"] {
-            let read = |directory: &Path| std::fs::read(directory.join(file)).expect(file);
+            let read = |directory: &Path| std::fs::read(directory.join(file)).ok();
             assert_eq!(read(&out), read(&source), "{name}/{file}");
         }
     }

@@ -12,7 +12,7 @@ use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Source};
 use crate::paths;
-use crate::pipeline::compile::{self, Options, Origin};
+use crate::pipeline::compile::{self, Options, Origin, SideFile};
 
 /// The file beside a vindex that holds the metadata of the GGUF it was extracted from.
 const SOURCE_METADATA: &str = "source_metadata.gguf";
@@ -88,7 +88,7 @@ fn kept_metadata(model: &Model) -> Result<Option<GgufMetadata>, Failure> {
 fn origin<'a>(
     model: &'a Model,
     kept: Option<&'a GgufMetadata>,
-    side_file: &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
+    side_file: &'a SideFile<'a>,
 ) -> Origin<'a> {
     let name = paths::stem(model.path());
     let mut names = HashMap::new();

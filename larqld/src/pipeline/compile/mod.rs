@@ -59,6 +59,9 @@ pub struct Options {
     pub verify: bool,
 }
 
+/// Reads a file that lies beside the weights, if there is one of that name.
+pub type SideFile<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure> + 'a;
+
 /// What is compiled.
 pub struct Origin<'a> {
     /// The model's description.
@@ -76,8 +79,7 @@ pub struct Origin<'a> {
     /// The metadata of the GGUF file that the model comes from, if it comes from one.
     pub metadata: Option<&'a GgufMetadata>,
     /// A file beside the weights by its name.
-    #[allow(clippy::type_complexity, reason = "one closure, named here")]
-    pub side_file: &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
+    pub side_file: &'a SideFile<'a>,
     /// A name for the model.
     pub name: String,
 }
@@ -464,7 +466,7 @@ impl<'a> Job<'a> {
             let shape = candidate.part.stored_shape(&spec.shape);
             let piece = Piece {
                 key: spec.key,
-                part: candidate.part.clone(),
+                part: candidate.part,
                 outputs: spec.shape[0],
                 inputs: spec.shape.get(1).copied(),
             };
@@ -502,7 +504,19 @@ impl<'a> Job<'a> {
                 && matches!(self.origin.architecture.model_type.as_str(), "gpt2" | "phi3");
             spec.candidates.iter().find(|found| joins && found.part.total != spec.shape[0])
         };
-        own.or_else(fused).or(spec.candidates.first()).ok_or_else(|| {
+        // Beside experts the dense network is the shared expert, which has names of its own; in
+        // Gemma 4 it is a network beside them, with norms of its own.
+        let shared = || {
+            let key = spec.key;
+            let layer = key.layer.filter(|_| key.expert.is_none())?;
+            let experts = self.origin.architecture.layer(layer as usize).ffn.experts?;
+            if experts.own_norms {
+                return None;
+            }
+            let is_shared = |name: &str| name.contains("shexp") || name.contains("shared_expert");
+            spec.candidates.iter().find(|found| is_shared(&found.name))
+        };
+        own.or_else(fused).or_else(shared).or(spec.candidates.first()).ok_or_else(|| {
             Failure::new(
                 code::UNSUPPORTED_FORMAT,
                 format!("this format has no name for {}", spec.key),

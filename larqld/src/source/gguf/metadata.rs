@@ -218,6 +218,13 @@ impl Writer<'_> {
             return self.per_layer("feed_forward_length", &features);
         };
         let first_with = (0..layers).find(|&layer| ffn(layer).experts.is_some()).unwrap_or(0);
+        let dense_alone = (0..layers).any(|layer| ffn(layer).experts.is_none());
+        if dense_alone && self.name != "deepseek2" {
+            self.notes.push(format!(
+                "llama.cpp reads {} models with experts in every layer only; this one has layers without",
+                self.name
+            ));
+        }
         let before = (0..first_with).find_map(|layer| dense[layer]);
         let beside = dense[first_with];
         let features = match self.name {
@@ -278,7 +285,7 @@ impl Writer<'_> {
         self.count("attention.sliding_window", size)?;
         match self.name {
             "gemma2" | "gpt-oss" => {
-                let alternating = |layer: usize| window(layer).is_some() == (layer % 2 == 0);
+                let alternating = |layer: usize| window(layer).is_some() == layer.is_multiple_of(2);
                 if !(0..layers).all(alternating) {
                     return Err(refuse(format!("GGUF's {} slides every other layer", self.name)));
                 }

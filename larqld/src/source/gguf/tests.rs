@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use larql_compute::model::Architecture;
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::checkpoint::gguf::{GgufMetadata, GgufMetadataBuilder, Value as Stored};
 use larql_storage::file::{DiskFiles, Files};
@@ -47,6 +48,23 @@ fn files() -> Vec<(PathBuf, PathBuf)> {
     }
     assert!(!found.is_empty(), "no GGUF among the goldens");
     found
+}
+
+#[test]
+fn configurations_made_from_metadata_describe_the_same_model() {
+    for (directory, path) in files() {
+        let (_, description) = open(&path);
+        let published = json(&directory.join("config.json"));
+        let made: Value = serde_json::from_str(&description.config).unwrap();
+        let expected = Architecture::from_config(&published.to_string()).unwrap();
+        let found = Architecture::from_config(&description.config)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{made:#}", path.display()));
+        assert_eq!(found.family(), expected.family(), "{}", path.display());
+        assert_eq!(found.layers(), expected.layers(), "{}", path.display());
+        for layer in 0..expected.layers() {
+            assert_eq!(found.layer(layer), expected.layer(layer), "{} {layer}", path.display());
+        }
+    }
 }
 
 #[test]
@@ -121,7 +139,7 @@ fn a_vocabulary_survives_the_way_to_gguf_and_back() {
     for directory in std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path()) {
         let Ok(bytes) = std::fs::read(directory.join("tokenizer.json")) else { continue };
         let config = std::fs::read(directory.join("tokenizer_config.json")).ok();
-        let files = tokenizer::TokenizerFiles {
+        let files = TokenizerFiles {
             tokenizer: &bytes,
             config: config.as_deref(),
             chat_template: None,
@@ -164,13 +182,14 @@ fn vocabulary(
     Vocabulary::read(&builder.finish().unwrap())
 }
 
-fn texts<'a>(builder: &mut GgufMetadataBuilder, key: &str, texts: &[&'a str]) {
+fn texts(builder: &mut GgufMetadataBuilder, key: &str, texts: &[&str]) {
     builder.array(key, texts.iter().map(|text| Stored::String(text.as_bytes())));
 }
 
 #[test]
 fn a_vocabulary_that_is_not_understood_is_refused_by_name() {
-    let cases: [(&str, fn(&mut GgufMetadataBuilder)); 6] = [
+    type Change = fn(&mut GgufMetadataBuilder);
+    let cases: [(&str, Change); 6] = [
         ("\"t5\"", |builder| {
             builder.text("tokenizer.ggml.model", "t5");
             texts(builder, "tokenizer.ggml.tokens", &["a"]);
