@@ -7,6 +7,7 @@
 pub mod atlas;
 pub mod checkpoint;
 pub mod daemon;
+pub mod dequantised;
 pub mod families_page;
 pub mod goldens;
 pub mod home;

@@ -224,8 +224,10 @@ impl<'a> MatrixView<'a> {
         self.scales.apply(self.stored_row(row), columns, self.columns, out);
     }
 
+    /// Which row of the whole stored matrix a row is: where its scales are, for whoever moves rows
+    /// with their scales. Panics if there is no such row.
     #[inline]
-    fn stored_row(&self, row: usize) -> usize {
+    pub fn stored_row(&self, row: usize) -> usize {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         self.map.stored(row)
     }

@@ -58,9 +58,14 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<(), Failure> {
         })?,
     };
     mounted.model.check()?;
+    tell_assumptions(work, &mounted)?;
     work.context.state().current = Some(mounted.clone());
     work.mounted = Some(mounted);
     Ok(())
+}
+
+fn tell_assumptions(work: &Work<'_>, mounted: &Mounted) -> Result<(), Failure> {
+    mounted.model.assumptions().iter().try_for_each(|note| work.notice(note.clone(), ""))
 }
 
 fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {
@@ -89,6 +94,7 @@ fn mount(work: &mut Work<'_>, path: &str, name: Option<String>) -> Result<Row, F
     let path = work.resolve(path)?;
     let name = name.unwrap_or_else(|| paths::stem(&path));
     let mounted = work.engine().mount(&path, &name, work.cancel)?;
+    tell_assumptions(work, &mounted)?;
     let row = mount_row(work, &mounted);
     work.mounted = Some(mounted);
     Ok(row)

@@ -49,6 +49,10 @@ impl Operator for Extract {
             },
         )?;
         clock.enter("mounting");
+        if plan.drop_gate_vectors {
+            let notice = "DROP GATE VECTORS had nothing to drop: browsing reads the quantised gate vectors in place, and there is no other copy";
+            work.notice(notice, "")?;
+        }
         for note in &done.notes {
             work.notice(note.clone(), "")?;
         }

@@ -7,6 +7,7 @@
 //!
 //! Elsewhere: which mounts are remembered (`storage::catalog`), who uses which (`engine`).
 
+mod ancestor;
 mod base_hash;
 mod inventory;
 mod model;

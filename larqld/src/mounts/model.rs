@@ -355,7 +355,16 @@ impl Model {
     /// What a user should know about how the model was extracted or read.
     pub fn notes(&self) -> &[String] {
         match &self.source {
-            Source::Vindex(vindex) => &vindex.vindex().manifest().notes,
+            Source::Vindex(vindex) => vindex.notes(),
+            Source::Checkpoint(source) => source.notes(),
+        }
+    }
+
+    /// What had to be assumed about the model, or how its files were understood: to be told to
+    /// whoever begins to use it.
+    pub fn assumptions(&self) -> &[String] {
+        match &self.source {
+            Source::Vindex(vindex) => vindex.assumptions(),
             Source::Checkpoint(source) => source.notes(),
         }
     }

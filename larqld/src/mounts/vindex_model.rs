@@ -12,6 +12,7 @@ use larql_compute::model::{Architecture, Matrix, Orientation, Role, WeightKey, W
 use larql_compute::quant::Dtype;
 use larql_storage::vindex::{Layout, ScalesRecord, TensorKey, TensorRecord, TensorSlice, Vindex};
 
+use super::ancestor;
 use crate::failure::{Failure, code};
 use crate::source::{ScalesLayout, Stored, StoredBytes, architecture};
 
@@ -21,6 +22,9 @@ pub struct VindexModel {
     vindex: Vindex,
     architecture: Architecture,
     placed: HashMap<WeightKey, Placed>,
+    /// What the manifest remarks, and what had to be assumed.
+    notes: Vec<String>,
+    assumed: usize,
 }
 
 /// Where one tensor lies and how it is to be read.
@@ -41,11 +45,21 @@ impl VindexModel {
     /// `config.json`.
     pub fn new(vindex: Vindex) -> Result<Self, Failure> {
         let path = vindex.directory();
-        let config = vindex.side_file("config.json")?.ok_or_else(|| {
-            let message = format!("{} has no config.json", path.display());
-            Failure::new(code::UNSUPPORTED_FORMAT, message)
-                .hint("copy it from the model, or extract the vindex again")
-        })?;
+        let manifest = vindex.manifest();
+        let (config, assumed) = match (vindex.side_file("config.json")?, vindex.ancestor()) {
+            (Some(config), _) => (config, Vec::new()),
+            (None, Some(header)) => {
+                let generation = vindex.side_file("generation_config.json")?;
+                let tied = manifest.tied_embeddings;
+                let found = ancestor::config(path, header, tied, generation.as_deref())?;
+                (found.config.into_bytes(), found.notes)
+            }
+            (None, None) => {
+                let message = format!("{} has no config.json", path.display());
+                return Err(Failure::new(code::UNSUPPORTED_FORMAT, message)
+                    .hint("copy it from the model, or extract the vindex again"));
+            }
+        };
         let architecture = architecture(path, &config)?;
         check_manifest(path, &vindex, &architecture)?;
         let mut placed = HashMap::new();
@@ -55,7 +69,18 @@ impl VindexModel {
                 placed.insert(key, place.of(&tensor)?);
             }
         }
-        Ok(Self { vindex, architecture, placed })
+        let notes = [&assumed[..], &manifest.notes[..]].concat();
+        Ok(Self { architecture, placed, notes, assumed: assumed.len(), vindex })
+    }
+
+    /// What a user should know about how it was extracted, and what had to be assumed.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What had to be assumed because the files do not say it.
+    pub fn assumptions(&self) -> &[String] {
+        &self.notes[..self.assumed]
     }
 
     /// The vindex underneath.

@@ -5,3 +5,7 @@
 
 pub mod compile;
 pub mod extract;
+
+mod rows;
+
+pub use rows::Rows;

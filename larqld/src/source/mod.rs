@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use larql_compute::model::{Architecture, Matrix, Naming, Orientation, WeightKey, Weights};
-use larql_compute::quant::MatrixView;
+use larql_compute::quant::{MatrixView, ViewError};
 use larql_storage::checkpoint::{Checkpoint, Tensor};
 use larql_storage::file::Files;
 
@@ -157,6 +157,36 @@ impl SourceModel {
     /// Where a weight lies.
     pub fn weight(&self, key: WeightKey) -> Option<&Resolved> {
         self.by_key.get(&key).map(|&at| &self.weights[at].resolved)
+    }
+
+    /// The name of the tensor that holds a weight.
+    pub fn name(&self, weight: &Resolved) -> &str {
+        self.stored_tensors(weight).next().map_or("", |tensor| tensor.name)
+    }
+
+    /// The bytes of the stored slice that holds a weight, with its scales.
+    pub fn stored_bytes(&self, weight: &Resolved) -> StoredBytes<'_> {
+        weight.bytes(&self.checkpoint)
+    }
+
+    /// The stored slice that holds a weight: `[total, inputs]`, `[inputs, total]` where it is
+    /// transposed, or one row for a vector. Which part of it the weight is says [`Resolved::part`].
+    ///
+    /// # Errors
+    /// When the file underneath is no longer what it was.
+    pub fn slice(&self, weight: &Resolved) -> Result<MatrixView<'_>, ViewError> {
+        weight.stored.view(self.stored_bytes(weight))
+    }
+
+    /// The numbers of a vector, which are not kept in memory as those of [`Weights::vector`] are.
+    ///
+    /// # Errors
+    /// `DAMAGED` when the weight is no vector, or the file underneath is no longer what it was.
+    pub fn read_vector(&self, weight: &Resolved) -> Result<Vec<f32>, Failure> {
+        let broken = || Failure::new(code::DAMAGED, format!("{} cannot be read", weight.key));
+        let &[count] = &weight.shape[..] else { return Err(broken()) };
+        let slice = self.slice(weight).map_err(|_| broken())?;
+        unpack::vector(&slice, count, weight.order(), weight.part.minus).map_err(|_| broken())
     }
 
     /// The stored tensors that make up a weight, the elements first and its scales after them. The

@@ -290,7 +290,7 @@ impl Resolved {
     }
 
     /// Which rows (or numbers, or columns where it is transposed) of the stored slice it takes.
-    pub(super) fn order(&self) -> RowOrder {
+    pub fn order(&self) -> RowOrder {
         let Part { first, step, heads, .. } = self.part;
         match heads {
             Some(head_dim) => RowOrder::InterleavedHeads { first, head_dim },

@@ -1,22 +1,28 @@
 //! What EXTRACT learns about features: output tokens, input tokens, score statistics.
+//!
+//! The features of a layer are numbered across its networks: the dense one, then the experts. Their
+//! vectors are taken a block at a time, which may span networks, from the source's own precision.
 
-use larql_compute::browse::{score_statistics, top_tokens};
-use larql_compute::cpu::{Cancel, Cancelled};
-use larql_compute::model::{Naming, Role, WeightKey};
+use std::ops::Range;
+
+use larql_compute::browse::{TokenList, Vocabulary, score_statistics};
+use larql_compute::model::{Network, Orientation, Role, WeightKey, Weights as _};
 use larql_compute::quant::MatrixView;
 use larql_storage::vindex::down_meta::{self, FeatureRecord};
 use larql_storage::vindex::gate_meta::{self, InputToken};
 use larql_storage::vindex::layout::{DOWN_META, GATE_META, STATISTICS};
 use larql_storage::vindex::{LayerScores, Statistics, VindexWriter};
 
-use super::weights::{TRANSPOSE_FEATURES, transpose_columns};
 use super::{Job, Progress};
 use crate::failure::{Failure, code};
+use crate::pipeline::Rows;
 
 /// Output tokens kept for each feature.
 pub const TOKENS_PER_FEATURE: usize = 10;
 /// Vocabulary rows whose gate scores make a layer's statistics.
 pub const STATISTICS_SAMPLES: usize = 1000;
+/// Bytes of feature vectors, in f32, that are worked on at once.
+pub const FEATURE_BLOCK_BYTES: usize = 64 << 20;
 
 impl<'a> Job<'a> {
     /// Output tokens, input tokens and score statistics, layer by layer.
@@ -25,14 +31,21 @@ impl<'a> Job<'a> {
         writer: &mut VindexWriter,
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
-        let embedding = self.matrix(Role::Embedding, None)?;
-        let unembedding = match self.architecture.tied_embeddings {
-            true => embedding,
-            false => self.matrix(Role::Unembedding, None)?,
+        let architecture = self.model.architecture();
+        let embedding = self.table(Role::Embedding)?;
+        let read = Vocabulary::new(self.pool, embedding, self.cancel)?;
+        let of_outputs = match architecture.tied_embeddings {
+            true => None,
+            false => {
+                let unembedding = self.table(Role::Unembedding)?;
+                Some(Vocabulary::new(self.pool, unembedding, self.cancel)?)
+            }
         };
-        let layers = self.architecture.layers() as u32;
+        let written = of_outputs.as_ref().unwrap_or(&read);
+        let layers = architecture.layers() as u32;
         let count = u64::from(*self.layers.end() - *self.layers.start() + 1);
-        let (outputs, inputs) = (self.wants(Role::Down), self.wants(Role::Gate));
+        let wants = |role| self.wants(WeightKey::model(role));
+        let (outputs, inputs) = (wants(Role::Down), wants(Role::Gate));
         if outputs && !writer.has_part(DOWN_META, "header") {
             let header = down_meta::encode_header(layers, TOKENS_PER_FEATURE as u32);
             writer.append_part(DOWN_META, "header", &header)?;
@@ -49,15 +62,13 @@ impl<'a> Job<'a> {
                 progress("features", u64::from(layer - self.layers.start()), count, "layers")?;
             }
             if outputs && !writer.has_part(DOWN_META, &part) {
-                let records =
-                    if within { self.output_tokens(layer, &unembedding)? } else { Vec::new() };
+                let records = if within { self.output_tokens(layer, written)? } else { Vec::new() };
                 let mut bytes = Vec::new();
                 down_meta::encode_layer(&mut bytes, TOKENS_PER_FEATURE as u32, &records);
                 writer.append_part(DOWN_META, &part, &bytes)?;
             }
             if inputs && !writer.has_part(GATE_META, &part) {
-                let tokens =
-                    if within { self.input_tokens(layer, &embedding)? } else { Vec::new() };
+                let tokens = if within { self.input_tokens(layer, &read)? } else { Vec::new() };
                 let mut bytes = Vec::new();
                 gate_meta::encode_layer(&mut bytes, &tokens);
                 writer.append_part(GATE_META, &part, &bytes)?;
@@ -78,85 +89,191 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// The source's matrix of a role, whether or not the level stores it.
-    fn matrix(&self, role: Role, layer: Option<u32>) -> Result<MatrixView<'a>, Failure> {
-        let key = WeightKey { role, layer, expert: None };
-        let specs = self.architecture.tensors(Naming::Hub);
-        let spec = specs.iter().find(|spec| spec.key == key);
-        let missing = || {
-            let message = format!("{} has no {role} tensor", self.options.source.display());
+    /// The source's table of a vector for each token, whether or not the level stores it.
+    fn table(&self, role: Role) -> Result<MatrixView<'a>, Failure> {
+        let table = self.model.matrix(WeightKey::model(role)).filter(|table| {
+            table.orientation == Orientation::OutIn
+                && table.view.columns() == self.model.architecture().hidden_size
+        });
+        table.map(|table| table.view).ok_or_else(|| {
+            let message = format!("{} has no {role} table", self.options.source.display());
             Failure::new(code::UNSUPPORTED_FORMAT, message)
-        };
-        let (tensor, dtype) = self.find(spec.ok_or_else(missing)?)?.ok_or_else(missing)?;
-        let [rows, columns] = tensor.shape[..] else { return Err(missing()) };
-        MatrixView::new(dtype, rows, columns, tensor.bytes).map_err(|error| {
-            Failure::new(code::DAMAGED, format!("the tensor {}: {error}", tensor.name))
         })
+    }
+
+    /// The vectors of a layer's features: the rows of a role's matrices in all its networks.
+    fn vectors(&self, layer: u32, role: Role) -> Result<LayerVectors<'a>, Failure> {
+        let architecture = self.model.architecture();
+        let orientation = if role == Role::Down { Orientation::InOut } else { Orientation::OutIn };
+        let mut networks = Vec::new();
+        for network in architecture.networks(layer as usize) {
+            let key = WeightKey { role, layer: Some(layer), expert: network.expert };
+            let weight = self.model.weight(key).ok_or_else(|| {
+                let message = format!("{} has no {key}", self.options.source.display());
+                Failure::new(code::UNSUPPORTED_FORMAT, message)
+            })?;
+            networks.push((network, Rows::of(self.model, weight, orientation)?));
+        }
+        let features = architecture.features(layer as usize);
+        Ok(LayerVectors { networks, features, hidden: architecture.hidden_size })
+    }
+
+    /// Runs `work` on the vectors of all features of a layer, a block at a time and in order.
+    fn for_blocks(
+        &self,
+        vectors: &LayerVectors<'_>,
+        mut work: impl FnMut(&MatrixView<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let hidden = vectors.hidden;
+        let block = (FEATURE_BLOCK_BYTES / (hidden * size_of::<f32>())).max(1);
+        let mut numbers = Vec::new();
+        for first in (0..vectors.features).step_by(block) {
+            self.cancel.check()?;
+            let range = first..vectors.features.min(first + block);
+            numbers.resize(range.len() * hidden, 0.0);
+            let tile = vectors.tile().min(block);
+            self.pool.run_chunks(&mut numbers, tile * hidden, &|at, out| {
+                if self.cancel.check().is_ok() {
+                    let first = first + at / hidden;
+                    vectors.read(first..first + out.len() / hidden, out);
+                }
+            });
+            self.cancel.check()?;
+            let view = MatrixView::from_f32(range.len(), hidden, &numbers)
+                .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
+            work(&view)?;
+        }
+        Ok(())
     }
 
     fn output_tokens(
         &self,
         layer: u32,
-        unembedding: &MatrixView<'_>,
+        vocabulary: &Vocabulary<'_>,
     ) -> Result<Vec<FeatureRecord>, Failure> {
-        let down = self.matrix(Role::Down, Some(layer))?;
-        let transposed = transpose(&down, self.cancel)?;
-        let features = MatrixView::from_f32(down.columns(), down.rows(), &transposed)
-            .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
-        let tokens =
-            top_tokens(self.pool, unembedding, &features, TOKENS_PER_FEATURE, self.cancel)?;
-        Ok(tokens.into_iter().map(|tokens| FeatureRecord { tokens }).collect())
+        let mut records = Vec::new();
+        self.for_blocks(&self.vectors(layer, Role::Down)?, |vectors| {
+            let k = TOKENS_PER_FEATURE;
+            let tokens = vocabulary.top_tokens(self.pool, vectors, k, self.cancel)?;
+            records.extend(tokens.into_iter().map(|tokens| FeatureRecord { tokens }));
+            Ok(())
+        })?;
+        Ok(records)
     }
 
     fn input_tokens(
         &self,
         layer: u32,
-        embedding: &MatrixView<'_>,
+        vocabulary: &Vocabulary<'_>,
     ) -> Result<Vec<Option<InputToken>>, Failure> {
-        let gates = self.matrix(Role::Gate, Some(layer))?;
-        let scale = self.architecture.embed_scale;
-        let tokens = top_tokens(self.pool, embedding, &gates, 1, self.cancel)?;
-        let strongest = |tokens: Vec<(u32, f32)>| {
+        let scale = self.model.architecture().embed_scale;
+        let strongest = |tokens: TokenList| {
             tokens.first().map(|&(token_id, score)| InputToken { token_id, score: score * scale })
         };
-        Ok(tokens.into_iter().map(strongest).collect())
+        let mut found = Vec::new();
+        self.for_blocks(&self.vectors(layer, Role::Gate)?, |vectors| {
+            let tokens = vocabulary.top_tokens(self.pool, vectors, 1, self.cancel)?;
+            found.extend(tokens.into_iter().map(strongest));
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Scaled embeddings of evenly spaced tokens, `[samples, hidden]`.
     fn statistics_queries(&self, embedding: &MatrixView<'_>) -> Vec<f32> {
         let (vocabulary, hidden) = (embedding.rows(), embedding.columns());
+        let scale = self.model.architecture().embed_scale;
         let samples = STATISTICS_SAMPLES.min(vocabulary);
         let mut queries = vec![0.0; samples * hidden];
         for (index, query) in queries.chunks_exact_mut(hidden).enumerate() {
             embedding
                 .row_f32((index as u128 * vocabulary as u128 / samples as u128) as usize, query);
-            query.iter_mut().for_each(|value| *value *= self.architecture.embed_scale);
+            query.iter_mut().for_each(|value| *value *= scale);
         }
         queries
     }
 
     fn layer_scores(&self, layer: u32, queries: &[f32]) -> Result<LayerScores, Failure> {
-        let gates = self.matrix(Role::Gate, Some(layer))?;
-        let (mean, deviation) = score_statistics(self.pool, &gates, queries, self.cancel)?;
-        let samples = (queries.len() / gates.columns().max(1) * gates.rows()) as u64;
-        if !mean.is_finite() || !deviation.is_finite() {
+        let mut all = LayerScores { mean: 0.0, deviation: 0.0, samples: 0 };
+        self.for_blocks(&self.vectors(layer, Role::Gate)?, |gates| {
+            let (mean, deviation) = score_statistics(self.pool, gates, queries, self.cancel)?;
+            let samples = (queries.len() / gates.columns().max(1) * gates.rows()) as u64;
+            all = joined(&all, &LayerScores { mean, deviation, samples });
+            Ok(())
+        })?;
+        if !all.mean.is_finite() || !all.deviation.is_finite() {
             let source = self.options.source.display();
             let message = format!("{source}: gate scores of layer {layer} are not finite");
             return Err(Failure::new(code::DAMAGED, message)
                 .hint("its gates or embeddings are damaged: download the weights again"));
         }
-        Ok(LayerScores { mean, deviation, samples })
+        Ok(all)
     }
 }
 
-/// All columns of a matrix as rows.
-fn transpose(view: &MatrixView<'_>, cancel: &Cancel) -> Result<Vec<f32>, Cancelled> {
-    let mut transposed = vec![0.0; view.rows() * view.columns()];
-    let width = TRANSPOSE_FEATURES * view.rows();
-    for (index, block) in transposed.chunks_mut(width.max(1)).enumerate() {
-        cancel.check()?;
-        let first = index * TRANSPOSE_FEATURES;
-        transpose_columns(view, first..first + block.len() / view.rows(), block);
+/// The statistics of two sets of scores together.
+fn joined(a: &LayerScores, b: &LayerScores) -> LayerScores {
+    let samples = a.samples + b.samples;
+    if a.samples == 0 || b.samples == 0 {
+        return if a.samples == 0 { b.clone() } else { a.clone() };
     }
-    Ok(transposed)
+    let (of_a, of_b) = (a.samples as f64, b.samples as f64);
+    let (share, apart) = (of_b / samples as f64, b.mean - a.mean);
+    let squares =
+        a.deviation.powi(2) * of_a + b.deviation.powi(2) * of_b + apart.powi(2) * of_a * share;
+    LayerScores {
+        mean: a.mean + apart * share,
+        deviation: (squares / samples as f64).sqrt(),
+        samples,
+    }
+}
+
+/// One vector for each feature of a layer, network after network.
+struct LayerVectors<'a> {
+    networks: Vec<(Network, Rows<'a>)>,
+    features: usize,
+    hidden: usize,
+}
+
+impl LayerVectors<'_> {
+    /// How many are best read at once.
+    fn tile(&self) -> usize {
+        self.networks.iter().map(|(_, rows)| rows.tile()).max().unwrap_or(1)
+    }
+
+    /// Reads the vectors of some features, which may be of several networks, into `[range, hidden]`.
+    fn read(&self, range: Range<usize>, out: &mut [f32]) {
+        for (network, rows) in &self.networks {
+            let first = range.start.max(network.first);
+            let end = range.end.min(network.first + network.features);
+            if first < end {
+                let part = (first - range.start) * self.hidden..(end - range.start) * self.hidden;
+                rows.read(first - network.first..end - network.first, &mut out[part]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_parts_join_to_those_of_the_whole() {
+        let of = |values: &[f64]| {
+            let samples = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / samples;
+            let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / samples;
+            LayerScores { mean, deviation: square.sqrt(), samples: values.len() as u64 }
+        };
+        let values = [3.0, -1.0, 4.0, 1.5, -5.0, 9.0, 2.0, 6.5];
+        let none = LayerScores { mean: 0.0, deviation: 0.0, samples: 0 };
+        for cut in 1..values.len() {
+            let found = joined(&joined(&none, &of(&values[..cut])), &of(&values[cut..]));
+            let whole = of(&values);
+            assert!((found.mean - whole.mean).abs() < 1e-12, "{cut}: {found:?}");
+            assert!((found.deviation - whole.deviation).abs() < 1e-12, "{cut}: {found:?}");
+            assert_eq!(found.samples, whole.samples);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! EXTRACT: a checkpoint becomes a vindex.
 //!
-//! Work streams tensor by tensor from the mapped checkpoint, so memory stays near one layer whatever
-//! the model's size: a transposed down matrix, and the products of a block of features with a block of
-//! the vocabulary. What is complete survives a kill and is not written again on RESUME; until the last
+//! Work streams from the mapped checkpoint, so memory does not grow with the model: a window of
+//! converted rows ([`WINDOW_BYTES`]), the vectors of a block of features ([`FEATURE_BLOCK_BYTES`]), what
+//! `compute::browse` says it takes for their products with the vocabulary, and a tile of rows a
+//! thread. What is complete survives a kill and is not written again on RESUME; until the last
 //! rename there is nothing that could be mounted. The same source and options give the same bytes.
 //!
 //! Weights are written in the type asked for. What is learned about features (output tokens, input
@@ -10,24 +11,25 @@
 //! every level.
 
 mod features;
+mod formats;
+mod placement;
+mod survey;
 mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{Architecture, Naming, Role, TensorSpec, WeightKey};
-use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{ExtractComponent, ExtractDtype, Level, Quantisation};
-use larql_storage::checkpoint::{Checkpoint, Tensor};
 use larql_storage::file::Files;
 use larql_storage::vindex::{
     Checksummer, LayerBands, ManifestHeader, Source, SourceFile, VindexWriter, WritePlan,
 };
 use sha2::{Digest as _, Sha256};
 
-pub use self::features::{STATISTICS_SAMPLES, TOKENS_PER_FEATURE};
-use self::weights::{WEIGHT_FILES, survey, tag};
+pub use self::features::{FEATURE_BLOCK_BYTES, STATISTICS_SAMPLES, TOKENS_PER_FEATURE};
+use self::weights::Planned;
+pub use self::weights::WINDOW_BYTES;
 use crate::failure::{Failure, code};
 use crate::mounts::checkpoint_base_hash;
 use crate::source::SourceModel;
@@ -35,8 +37,7 @@ use crate::source::SourceModel;
 /// Bytes that are hashed between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
 /// Files beside the weights that go along as they are.
-const SIDE_FILES: [&str; 6] = [
-    "config.json",
+const SIDE_FILES: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -44,10 +45,13 @@ const SIDE_FILES: [&str; 6] = [
     "chat_template.jinja",
 ];
 
+/// The metadata of a GGUF source: a GGUF file without tensors.
+pub const SOURCE_METADATA: &str = "source_metadata.gguf";
+
 /// What to extract, from where, to where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The checkpoint directory.
+    /// The checkpoint: a directory, or a file of weights.
     pub source: PathBuf,
     /// The vindex directory to make.
     pub destination: PathBuf,
@@ -98,17 +102,12 @@ pub fn extract(
     progress: &mut Progress<'_>,
 ) -> Result<Extracted, Failure> {
     // Before anything long is begun: the writer looks again when it takes the lock.
-    if let Some(quantisation) = options.quantisation {
-        let message = format!("QUANT {} is not supported yet", quantisation.name());
-        return Err(Failure::new(code::UNSUPPORTED_FORMAT, message).hint("leave it out"));
-    }
     VindexWriter::check_destination(files, &options.destination, options.overwrite)?;
-    let source = SourceModel::open(files, &options.source)?;
-    let (checkpoint, architecture) = (source.checkpoint(), source.architecture());
-    let job = Job::new(checkpoint, architecture, options, pool, cancel)?;
-    progress("reading", 0, checkpoint.bytes(), "bytes")?;
-    let total = checkpoint.bytes();
-    let base_hash = checkpoint_base_hash(&source, dtype_name(options.dtype), &mut |read| {
+    let model = SourceModel::open(files, &options.source)?;
+    let job = Job::new(&model, options, pool, cancel)?;
+    let total = model.checkpoint().bytes();
+    progress("reading", 0, total, "bytes")?;
+    let base_hash = checkpoint_base_hash(&model, &stored_as(options), &mut |read| {
         cancel.check()?;
         progress("reading", read.min(total), total, "bytes")
     })?;
@@ -120,17 +119,13 @@ pub fn extract(
     let mut writer = VindexWriter::create(files, &options.destination, &plan)?;
     job.write_weights(&mut writer, progress)?;
     job.write_features(&mut writer, progress)?;
-    for name in SIDE_FILES {
-        if let Some(bytes) = checkpoint.side_file(name)? {
-            writer.side_file(name, &bytes)?;
-        }
-    }
-    checkpoint.check()?;
+    job.write_side_files(&mut writer)?;
+    model.check()?;
     progress("syncing", 0, 0, "")?;
     let header = job.header(&base_hash)?;
     let notes = header.notes.clone();
     let manifest = writer.finish(header)?;
-    checkpoint.check()?;
+    model.check()?;
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     let features = manifest.features.iter().sum();
     let layers = job.layers.end() - job.layers.start() + 1;
@@ -157,18 +152,16 @@ fn fingerprint(base_hash: &str, options: &Options) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A tensor of the source with its place in the model and in the vindex.
-struct Planned<'a> {
-    spec: TensorSpec,
-    tensor: Tensor<'a>,
-    source: Dtype,
-    stored: Dtype,
-    file: &'static str,
+/// What the base hash says about how weights are stored.
+fn stored_as(options: &Options) -> String {
+    match options.quantisation {
+        Some(quantisation) => format!("{} {}", dtype_name(options.dtype), quantisation.name()),
+        None => dtype_name(options.dtype).to_owned(),
+    }
 }
 
 struct Job<'a> {
-    checkpoint: &'a Checkpoint,
-    architecture: &'a Architecture,
+    model: &'a SourceModel,
     options: &'a Options,
     pool: &'a Pool,
     cancel: &'a Cancel,
@@ -180,13 +173,12 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(
-        checkpoint: &'a Checkpoint,
-        architecture: &'a Architecture,
+        model: &'a SourceModel,
         options: &'a Options,
         pool: &'a Pool,
         cancel: &'a Cancel,
     ) -> Result<Self, Failure> {
-        let last = architecture.layers() as u32 - 1;
+        let last = model.architecture().layers() as u32 - 1;
         let layers = match options.layers {
             Some((first, end)) if end <= last => first..=end,
             Some((_, end)) => {
@@ -196,124 +188,32 @@ impl<'a> Job<'a> {
             }
             None => 0..=last,
         };
-        let mut job = Self {
-            checkpoint,
-            architecture,
-            options,
-            pool,
-            cancel,
-            layers,
-            planned: Vec::new(),
-            notes: Vec::new(),
-        };
+        let notes = model.notes().to_vec();
+        let planned = Vec::new();
+        let mut job = Self { model, options, pool, cancel, layers, planned, notes };
         job.plan()?;
         Ok(job)
     }
 
-    /// Finds every tensor of the level, and checks shape and type before anything is written.
-    fn plan(&mut self) -> Result<(), Failure> {
-        let specs = self.architecture.tensors(Naming::Hub);
-        for file in WEIGHT_FILES.iter().filter(|file| file.level <= self.options.level) {
-            let per_layer = self.layers.clone().map(Some).chain([None]);
-            for layer in per_layer {
-                for &role in file.roles {
-                    let key = WeightKey { role, layer, expert: None };
-                    let Some(spec) = specs.iter().find(|spec| spec.key == key) else {
-                        continue;
-                    };
-                    // A tied model's unembedding is its embedding, which is stored once.
-                    let copy = role == Role::Unembedding && self.architecture.tied_embeddings;
-                    if copy || !self.wants(role) {
-                        continue;
-                    }
-                    if let Some(planned) = self.planned_tensor(spec, file.name)? {
-                        self.planned.push(planned);
-                    }
-                }
+    /// The files beside the weights: the configuration, the tokenizer, and of a GGUF source its
+    /// metadata, from which those were made.
+    fn write_side_files(&self, writer: &mut VindexWriter) -> Result<(), Failure> {
+        writer.side_file("config.json", self.model.config().as_bytes())?;
+        for name in SIDE_FILES {
+            if let Some(bytes) = self.model.side_file(name)? {
+                writer.side_file(name, &bytes)?;
             }
+        }
+        if let Some(metadata) = self.model.checkpoint().gguf() {
+            writer.side_file(SOURCE_METADATA, &metadata.to_file())?;
         }
         Ok(())
     }
 
-    fn planned_tensor(
-        &mut self,
-        spec: &TensorSpec,
-        file: &'static str,
-    ) -> Result<Option<Planned<'a>>, Failure> {
-        let Some((tensor, source)) = self.find(spec)? else { return Ok(None) };
-        let wanted = match self.options.dtype {
-            ExtractDtype::F16 => Dtype::F16,
-            ExtractDtype::F32 => Dtype::F32,
-            ExtractDtype::Source => source,
-        };
-        let mut stored = wanted;
-        let numbers = survey(source, tensor.bytes, self.cancel)?;
-        if wanted == Dtype::F16 && source != Dtype::F16 && numbers.overflow_f16 {
-            stored = source;
-            self.notes.push(format!(
-                "{} stays {}: f16 cannot hold its values",
-                tensor.name,
-                tag(source)
-            ));
-        }
-        if numbers.not_finite > 0 {
-            let count = numbers.not_finite;
-            self.notes.push(format!("{} has {count} values that are not finite", tensor.name));
-        }
-        Ok(Some(Planned { spec: spec.clone(), tensor, source, stored, file }))
-    }
-
-    /// The tensor that a spec describes, checked; `None` where it is optional and absent.
-    fn find(&self, spec: &TensorSpec) -> Result<Option<(Tensor<'a>, Dtype)>, Failure> {
-        let wrong = |name: &str, reason: String| {
-            let message = format!("{}: the tensor {name} {reason}", self.options.source.display());
-            Failure::new(code::UNSUPPORTED_FORMAT, message)
-                .hint("download config.json and the weights again, both of one model")
-        };
-        let Some(tensor) = spec.whole().find_map(|name| self.checkpoint.tensor(name)) else {
-            return if spec.required {
-                Err(wrong(spec.name(), "is missing".to_owned()))
-            } else {
-                Ok(None)
-            };
-        };
-        if tensor.shape != spec.shape {
-            let reason =
-                format!("has the shape {:?}; config.json makes it {:?}", tensor.shape, spec.shape);
-            return Err(wrong(tensor.name, reason));
-        }
-        let dtype = Dtype::from_tag(tensor.format).ok_or_else(|| {
-            wrong(tensor.name, format!("has the type {}, which EXTRACT cannot read", tensor.format))
-        })?;
-        Ok(Some((tensor, dtype)))
-    }
-
-    /// Whether the components asked for include a role.
-    fn wants(&self, role: Role) -> bool {
-        let Some(components) = &self.options.components else { return true };
-        let component = match role {
-            Role::Gate | Role::GateBias => ExtractComponent::FfnGate,
-            Role::Up | Role::UpBias => ExtractComponent::FfnUp,
-            Role::Down | Role::DownBias => ExtractComponent::FfnDown,
-            Role::Embedding => ExtractComponent::Embeddings,
-            Role::Value | Role::ValueBias | Role::Output | Role::OutputBias => {
-                ExtractComponent::AttentionOv
-            }
-            Role::Query
-            | Role::QueryBias
-            | Role::QueryNorm
-            | Role::Key
-            | Role::KeyBias
-            | Role::KeyNorm => ExtractComponent::AttentionQk,
-            _ => return true,
-        };
-        components.contains(&component)
-    }
-
     fn header(&self, base_hash: &str) -> Result<ManifestHeader, Failure> {
-        let architecture = self.architecture;
+        let architecture = self.model.architecture();
         let mut files = Vec::new();
-        for (name, bytes) in self.checkpoint.weight_files() {
+        for (name, bytes) in self.model.checkpoint().weight_files() {
             let mut checksummer = Checksummer::new();
             for chunk in bytes.chunks(CHUNK_BYTES) {
                 self.cancel.check()?;
