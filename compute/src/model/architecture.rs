@@ -48,7 +48,9 @@ pub enum ArchitectureError {
         found: String,
     },
     /// A way to scale rotary embeddings that is not handled.
-    #[error("rope type {rope_type:?} is not supported; supported are default, linear and llama3")]
+    #[error(
+        "rope type {rope_type:?} is not supported; supported are default, linear, llama3, yarn, longrope and proportional"
+    )]
     UnsupportedRope {
         /// The type asked for.
         rope_type: String,
@@ -108,7 +110,8 @@ pub struct Architecture {
 impl Architecture {
     /// Reads a `config.json`, in the form of hub checkpoints or as transformers 5 writes it.
     ///
-    /// A configuration with a `text_config` describes a larger model; its text part is taken.
+    /// A configuration with a `text_config` describes a larger model; if that is a known one, its text
+    /// part is taken.
     ///
     /// # Errors
     /// What is missing, out of bounds or not supported, by the name of its key.
@@ -124,6 +127,9 @@ impl Architecture {
             outer.refuse_unread()?;
             return Ok(architecture);
         };
+        if let Some(outer) = outer.text("model_type")?.filter(|outer| !WRAPPERS.contains(outer)) {
+            return Err(unknown(outer));
+        }
         // The outer level of a nested configuration repeats a few keys of the text part, and
         // wins where the text part is silent.
         const SHARED: [&str; 4] =
@@ -148,13 +154,7 @@ impl Architecture {
     ) -> Result<Architecture, ArchitectureError> {
         let model_type = config.text("model_type")?.or(model_type_outer);
         let model_type = model_type.ok_or_else(|| config.missing("model_type"))?;
-        let family = Family::of(model_type).ok_or_else(|| {
-            let supported = FAMILIES.iter().flat_map(|family| family.model_types);
-            ArchitectureError::UnknownFamily {
-                model_type: model_type.chars().take(60).collect(),
-                supported: supported.copied().collect::<Vec<_>>().join(", "),
-            }
-        })?;
+        let family = Family::of(model_type).ok_or_else(|| unknown(model_type))?;
         let mut architecture = (family.describe)(family, config)?;
         architecture.model_type = model_type.into();
         let vocabulary = architecture.vocabulary_size;
@@ -238,6 +238,17 @@ impl Architecture {
     /// Which layers handle form, knowledge and output, or `None` for a model too shallow to say.
     pub fn bands(&self) -> Option<Bands> {
         Bands::of(self.family(), self.layers())
+    }
+}
+
+/// Larger models whose `text_config` is a model of its own, which runs on text as it stands.
+const WRAPPERS: [&str; 5] = ["gemma3", "gemma4", "llava", "llava_next", "mistral3"];
+
+fn unknown(model_type: &str) -> ArchitectureError {
+    let supported = FAMILIES.iter().flat_map(|family| family.model_types);
+    ArchitectureError::UnknownFamily {
+        model_type: model_type.chars().take(60).collect(),
+        supported: supported.copied().collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -185,6 +185,10 @@ fn sizes_that_make_no_model_are_refused_by_key() {
 fn what_is_no_configuration_of_a_known_family_is_refused() {
     let message = refusal(with(llama(), "model_type", json!("mamba")));
     assert!(message.contains("mamba") && message.contains("gemma3_text"), "{message}");
+    let inside = json!({"model_type": "mllama", "text_config": llama()});
+    assert!(refusal(inside).contains("mllama"));
+    let known = json!({"model_type": "llava", "text_config": llama()});
+    assert_eq!(read(&known), read(&llama()));
     for text in ["", "[]", "{", "null", &"[".repeat(100_000)] {
         let message = Architecture::from_config(text).unwrap_err().to_string();
         assert!(message.contains("config.json"), "{message}");

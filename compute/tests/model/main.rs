@@ -8,6 +8,7 @@ mod architecture;
 mod checkpoint;
 mod decoder;
 mod experts;
+mod families;
 mod ffn;
 mod goldens;
 mod hooks;
