@@ -9,6 +9,7 @@ use larql_storage::checkpoint::{
     SHARD_BYTES_DEFAULT, SafetensorsWriter, TensorDescription,
 };
 use larql_storage::file::{DiskFiles, Fault, FaultyFiles, Files, MemoryFiles};
+use larql_storage::vindex::Checksum;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::RawGguf;
@@ -379,4 +380,88 @@ fn failure_anywhere_leaves_the_old_model_or_the_new_one() {
     assert!(error.hint().contains("make room"), "{error}");
     assert_eq!(read(&inner, "/out/m/config.json"), b"old");
     assert_eq!(listing(&inner, "/out"), ["m"]);
+}
+
+/// What the packages of others find in a file: a line for each tensor, its name, shape and bytes.
+const PYTHON: &str = r#"
+import sys, hashlib
+path = sys.argv[1]
+def line(name, shape, data):
+    print(name, "x".join(map(str, shape)), hashlib.sha256(data).hexdigest())
+if path.endswith(".gguf"):
+    from gguf import GGUFReader
+    for tensor in GGUFReader(path).tensors:
+        line(tensor.name, reversed([int(size) for size in tensor.shape]), tensor.data.tobytes())
+else:
+    from safetensors import safe_open
+    with safe_open(path, "np") as file:
+        assert file.metadata() == {"format": "pt"}
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            line(name, tensor.shape, tensor.tobytes())
+"#;
+
+#[test]
+fn written_files_are_read_by_the_python_packages() {
+    let python = std::env::var_os("LARQL_PYTHON").unwrap_or_else(|| "python3".into());
+    let run = |arguments: &[&std::ffi::OsStr]| {
+        std::process::Command::new(&python).arg("-c").args(arguments).output()
+    };
+    let found = run(&["import gguf, safetensors, numpy".as_ref()]);
+    if !found.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: LARQL_PYTHON names no python with gguf, safetensors and numpy");
+        return;
+    }
+    let (files, scratch) = (DiskFiles::shared(), tempfile::tempdir().unwrap());
+    let data: Vec<u8> = (0..=255).cycle().take(256 * 18).collect();
+    let tensors = [
+        description("wide", "F32", &[2, 3, 4]),
+        description("half", "F16", &[5]),
+        description("bytes", "I8", &[7, 1]),
+    ];
+    let quantised = [description("q4", "Q4_0", &[3, 64]), description("q6", "Q6_K", &[2, 256])];
+    let lengths = [("wide", 96), ("half", 10), ("bytes", 7), ("q4", 108), ("q6", 420)];
+    let length = |name: &str| lengths.iter().find(|(other, _)| *other == name).unwrap().1;
+    let mut builder = GgufMetadataBuilder::new();
+    builder.text("general.architecture", "llama").value("x.half", Value::F32(0.5));
+    builder.array("tokenizer.ggml.tokens", [&b"a"[..], b"b"].map(Value::String));
+    let metadata = builder.finish().unwrap();
+    for name in ["m.safetensors", "m.gguf"] {
+        let path = scratch.path().join(name);
+        let mut staging = ModelStaging::file(&files, &path, false).unwrap();
+        let all =
+            if name == "m.gguf" { [&tensors[..], &quantised].concat() } else { tensors.to_vec() };
+        if name == "m.gguf" {
+            let mut writer = GgufWriter::create(&mut staging, name, &metadata, &all).unwrap();
+            for tensor in &all {
+                let bytes = &data[..length(&tensor.name)];
+                writer.tensor(&tensor.name, &mut |out| out.write_all(bytes)).unwrap();
+            }
+            writer.finish().unwrap();
+        } else {
+            let mut writer =
+                SafetensorsWriter::create(&mut staging, all.clone(), PT, u64::MAX).unwrap();
+            for name in writer.order().map(str::to_owned).collect::<Vec<_>>() {
+                let bytes = &data[..length(&name)];
+                writer.tensor(&name, &mut |out| out.write_all(bytes)).unwrap();
+            }
+            writer.finish().unwrap();
+        }
+        staging.finish().unwrap();
+        let output = run(&[PYTHON.as_ref(), path.as_os_str()]).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut found: Vec<_> =
+            String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+        let mut expected: Vec<_> = all
+            .iter()
+            .map(|tensor| {
+                let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
+                let digest = Checksum::of(&data[..length(&tensor.name)]);
+                format!("{} {} {digest}", tensor.name, shape.join("x"))
+            })
+            .collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{name}");
+    }
 }

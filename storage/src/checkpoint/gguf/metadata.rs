@@ -26,9 +26,41 @@ enum Bytes {
 pub struct GgufMetadata {
     bytes: Bytes,
     version: u32,
-    entries: Vec<Entry>,
-    /// Positions in `entries`, sorted by key.
+    entries: Entries,
+}
+
+/// Entries with distinct keys.
+pub(super) struct Entries {
+    /// In the order of the file.
+    list: Vec<Entry>,
+    /// Positions in `list`, sorted by key.
     by_key: Vec<u32>,
+}
+
+impl Entries {
+    /// Makes them ready to be looked up.
+    ///
+    /// # Errors
+    /// When a key is given twice, or there are more than `u32::MAX`.
+    pub(super) fn new(list: Vec<Entry>) -> Result<Self, String> {
+        let count = u32::try_from(list.len())
+            .map_err(|_| format!("it has {} metadata entries", list.len()))?;
+        let mut by_key: Vec<u32> = (0..count).collect();
+        let key = |&position: &u32| &*list[position as usize].key;
+        by_key.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        match by_key.windows(2).find(|pair| key(&pair[0]) == key(&pair[1])) {
+            Some(twins) => Err(format!("it gives metadata {} twice", shorten(key(&twins[0])))),
+            None => Ok(Self { list, by_key }),
+        }
+    }
+
+    /// The entry of a key.
+    pub(super) fn find(&self, key: &str) -> Option<&Entry> {
+        let entry = |position: u32| &self.list[position as usize];
+        let found =
+            self.by_key.binary_search_by(|&position| (*entry(position).key).cmp(key)).ok()?;
+        Some(entry(self.by_key[found]))
+    }
 }
 
 /// One entry: its key, and where its value lies in the file, behind the number of its type.
@@ -64,44 +96,12 @@ impl GgufMetadata {
     /// A sentence fragment saying what is wrong with the file, and where.
     pub fn from_file(bytes: Vec<u8>) -> Result<Self, String> {
         let parsed = reader::parse(&bytes)?;
-        Self::new(Bytes::Owned(bytes), parsed.version, parsed.entries)
+        Ok(Self { bytes: Bytes::Owned(bytes), version: parsed.version, entries: parsed.entries })
     }
 
     /// The metadata of a mapped file, which was parsed into these entries.
-    pub(super) fn mapped(
-        mapping: Arc<dyn Mapping>,
-        version: u32,
-        entries: Vec<Entry>,
-    ) -> Result<Self, String> {
-        Self::new(Bytes::Mapped(mapping), version, entries)
-    }
-
-    fn new(bytes: Bytes, version: u32, entries: Vec<Entry>) -> Result<Self, String> {
-        let by_key = Self::index(&entries)?;
-        Ok(Self { bytes, version, entries, by_key })
-    }
-
-    /// The entries' positions, sorted by key.
-    ///
-    /// # Errors
-    /// When a key is given twice, or there are more than `u32::MAX`.
-    pub(super) fn index(entries: &[Entry]) -> Result<Vec<u32>, String> {
-        let count = u32::try_from(entries.len())
-            .map_err(|_| format!("it has {} metadata entries", entries.len()))?;
-        let mut by_key: Vec<u32> = (0..count).collect();
-        let key = |&position: &u32| &*entries[position as usize].key;
-        by_key.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-        match by_key.windows(2).find(|pair| key(&pair[0]) == key(&pair[1])) {
-            Some(twins) => Err(format!("it gives metadata {} twice", shorten(key(&twins[0])))),
-            None => Ok(by_key),
-        }
-    }
-
-    /// The entry of a key.
-    pub(super) fn find<'e>(entries: &'e [Entry], by_key: &[u32], key: &str) -> Option<&'e Entry> {
-        let found =
-            by_key.binary_search_by(|&position| (*entries[position as usize].key).cmp(key)).ok()?;
-        Some(&entries[by_key[found] as usize])
+    pub(super) fn mapped(mapping: Arc<dyn Mapping>, version: u32, entries: Entries) -> Self {
+        Self { bytes: Bytes::Mapped(mapping), version, entries }
     }
 
     fn file(&self) -> &[u8] {
@@ -118,22 +118,22 @@ impl GgufMetadata {
 
     /// Number of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.list.len()
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.list.is_empty()
     }
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
-        Self::find(&self.entries, &self.by_key, key).map(|entry| entry.value(self.file()))
+        self.entries.find(key).map(|entry| entry.value(self.file()))
     }
 
     /// Key and value of every entry, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
-        self.entries.iter().map(|entry| (&*entry.key, entry.value(self.file())))
+        self.entries.list.iter().map(|entry| (&*entry.key, entry.value(self.file())))
     }
 
     fn typed<'a, T>(
@@ -194,7 +194,7 @@ impl GgufMetadata {
 
     /// The entries as they lie in the file, without the header before them: what identifies them.
     pub fn encoded_entries(&self) -> &[u8] {
-        let end = self.entries.last().map_or(HEADER_BYTES, |entry| entry.value.end);
+        let end = self.entries.list.last().map_or(HEADER_BYTES, |entry| entry.value.end);
         &self.file()[HEADER_BYTES..end]
     }
 

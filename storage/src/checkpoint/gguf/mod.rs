@@ -35,6 +35,6 @@ use std::sync::Arc;
 /// A sentence fragment saying what is wrong with the file, and where.
 pub(super) fn parse(mapping: &Arc<dyn Mapping>) -> Result<(GgufMetadata, Vec<Found>), String> {
     let parsed = reader::parse(mapping.bytes())?;
-    let metadata = GgufMetadata::mapped(mapping.clone(), parsed.version, parsed.entries)?;
+    let metadata = GgufMetadata::mapped(mapping.clone(), parsed.version, parsed.entries);
     Ok((metadata, parsed.tensors))
 }

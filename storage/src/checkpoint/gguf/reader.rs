@@ -4,7 +4,7 @@
 //! for an entry is a small multiple of the bytes that the entry takes, so that the memory of parsing
 //! is bounded by the file.
 
-use super::metadata::{Entry, GgufMetadata};
+use super::metadata::{Entries, Entry};
 use super::types::{ElementType, ValueType};
 use crate::checkpoint::{Found, shorten};
 use std::fmt::Display;
@@ -38,8 +38,7 @@ const TENSOR_BYTES_MIN: u64 = 8 + 1 + 4 + 4 + 8;
 /// A whole file's description.
 pub(super) struct Parsed {
     pub(super) version: u32,
-    /// In the order of the file.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
     /// In the order of the data; ranges lie inside the file and do not overlap.
     pub(super) tensors: Vec<Found>,
 }
@@ -69,8 +68,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     for number in 0..entry_count {
         entries.push(entry(&mut cursor, number)?);
     }
-    let by_key = GgufMetadata::index(&entries)?;
-    let alignment = alignment(bytes, &entries, &by_key)?;
+    let entries = Entries::new(entries)?;
+    let alignment = alignment(bytes, &entries)?;
     cursor.require(tensor_count, TENSOR_BYTES_MIN, "tensors")?;
     let mut tensors = Vec::new();
     for number in 0..tensor_count {
@@ -99,8 +98,8 @@ fn entry(cursor: &mut Cursor<'_>, number: u64) -> Result<Entry, String> {
 }
 
 /// The alignment that the metadata asks for.
-fn alignment(bytes: &[u8], entries: &[Entry], by_key: &[u32]) -> Result<u64, String> {
-    let Some(entry) = GgufMetadata::find(entries, by_key, ALIGNMENT_KEY) else {
+fn alignment(bytes: &[u8], entries: &Entries) -> Result<u64, String> {
+    let Some(entry) = entries.find(ALIGNMENT_KEY) else {
         return Ok(ALIGNMENT_DEFAULT);
     };
     match entry.value(bytes).as_u64() {
