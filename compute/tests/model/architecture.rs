@@ -143,6 +143,12 @@ fn rope_types_that_are_not_handled_are_refused_by_name() {
         let message = refusal(with(llama(), "rope_scaling", scaling));
         assert!(message.contains(kind), "{message}");
     }
+    let listed = json!({"rope_type": "frequency_factors", "factors": [1.0, 2.0, 8.0]});
+    let listed = read(&with(llama(), "rope_scaling", listed));
+    let scaling = &rope(&listed.layer(0).attention).scaling;
+    assert_eq!(*scaling, RopeScaling::Factors(vec![1.0, 2.0, 8.0]));
+    let short = json!({"rope_type": "frequency_factors", "factors": [1.0, 2.0]});
+    assert!(refusal(with(llama(), "rope_scaling", short)).contains("factors"));
     let unknown_key = json!({"rope_type": "linear", "factor": 2.0, "attention_factor": 1.5});
     let message = refusal(with(llama(), "rope_scaling", unknown_key));
     assert!(message.contains("rope_scaling.attention_factor"), "{message}");

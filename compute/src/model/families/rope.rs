@@ -42,7 +42,8 @@ impl Defaults {
 
     /// The description of a model that says no more.
     pub(super) fn unscaled(self) -> RopeDescription {
-        let turning = (self.partial.unwrap_or(1.0) * self.head_dim as f64) as usize;
+        // A share that was written as a decimal may come out a hair below the whole number.
+        let turning = (self.partial.unwrap_or(1.0) * self.head_dim as f64 + 1e-6) as usize;
         // Half a pair is left out by Gemma 4; elsewhere it is an error of the configuration.
         let rounded = self.pairing == RopePairing::Proportional;
         RopeDescription {
@@ -100,7 +101,7 @@ pub(super) fn description(
         "yarn" => yarn(&config, base, &defaults)?,
         "longrope" | "su" => long_rope(&config, &defaults)?,
         // Divisors that a GGUF file keeps in a tensor.
-        "factors" => RopeScaling::Factors(divisors(&config, "factors", &defaults)?),
+        "frequency_factors" => RopeScaling::Factors(divisors(&config, "factors", &defaults)?),
         other => {
             return Err(ArchitectureError::UnsupportedRope { rope_type: other.into() });
         }
