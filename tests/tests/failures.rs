@@ -17,7 +17,7 @@ use larql_proto::v1::{self as wire, client_frame, server_frame};
 use larql_tests::daemon::{self, Daemon};
 use larql_tests::goldens::Golden;
 use larql_tests::random_checkpoint::{self, Size};
-use larql_tests::{atlas_checkpoint, checkpoint};
+use larql_tests::{atlas_checkpoint, checkpoint, repository};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -647,20 +647,46 @@ async fn until_stage(statements: &mut larql_client::Statements<'_>, stage: &str)
 
 /// The bytes that an undisturbed EXTRACT of the bundled model makes.
 async fn undisturbed(directory: &Path) -> PathBuf {
+    undisturbed_with(directory, &atlas_checkpoint(), "WITH ALL").await
+}
+
+async fn undisturbed_with(directory: &Path, source: &Path, options: &str) -> PathBuf {
     let daemon = Daemon::start();
     let path = directory.join("undisturbed.vindex");
-    daemon.extract(&atlas_checkpoint(), &path, "WITH ALL").await;
+    daemon.extract(source, &path, options).await;
     path
 }
 
 #[tokio::test]
 async fn a_killed_extract_leaves_nothing_that_mounts_and_resumes_to_the_same_bytes() {
+    assert_killed_extract_resumes(&atlas_checkpoint(), "WITH ALL", 4).await;
+}
+
+#[tokio::test]
+async fn a_killed_quantising_extract_resumes_to_the_same_bytes() {
+    assert_killed_extract_resumes(&atlas_checkpoint(), "WITH ALL QUANT Q4K", 4).await;
+}
+
+#[tokio::test]
+async fn a_killed_extract_of_experts_resumes_to_the_same_bytes() {
+    let source = repository().join("tests/goldens/gpt_oss_mxfp4");
+    assert_killed_extract_resumes(&source, "WITH ALL DTYPE SOURCE", 1).await;
+}
+
+#[tokio::test]
+async fn a_killed_extract_of_a_gguf_file_resumes_to_the_same_bytes() {
+    let source = repository().join("tests/goldens/llama_k_quants/llama_k_quants-q4_k_m.gguf");
+    assert_killed_extract_resumes(&source, "WITH ALL QUANT FP4", 1).await;
+}
+
+/// `least`: of the kills, how many must come before the job is done.
+async fn assert_killed_extract_resumes(source: &Path, options: &str, least: usize) {
     let directory = tempfile::tempdir().expect("a directory");
-    let expected = undisturbed(directory.path()).await;
+    let expected = undisturbed_with(directory.path(), source, options).await;
     let destination = directory.path().join("v.vindex");
     let script = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL",
-        atlas_checkpoint().display(),
+        "EXTRACT MODEL \"{}\" INTO \"{}\" {options}",
+        source.display(),
         destination.display()
     );
     let data_dir = directory.path().join("data");
@@ -708,15 +734,21 @@ async fn a_killed_extract_leaves_nothing_that_mounts_and_resumes_to_the_same_byt
         let _ = daemon.query("UNMOUNT v").await;
         fs::remove_dir_all(&destination).expect("removed");
     }
-    assert!(interrupted >= 4, "only {interrupted} of the kills came in time");
+    assert!(interrupted >= least, "only {interrupted} of the kills came in time");
 }
 
-/// Kills the daemon when the script has reported that stage so often.
+/// Kills the daemon when the script has reported that stage so often, or has ended.
 async fn kill_at(daemon: &mut Daemon, script: &str, stage: &str, count: usize) {
     let mut client = daemon.client().await;
     let mut statements = client.execute(script, ExecuteOptions::here());
-    for _ in 0..count {
-        until_stage(&mut statements, stage).await;
+    let mut left = count;
+    while left > 0 {
+        match timeout(PATIENCE, statements.next()).await.expect("an event") {
+            Some(Event::Progress(progress)) if progress.stage == stage => left -= 1,
+            Some(Event::Error(error)) => panic!("{error}"),
+            Some(_) => {}
+            None => break,
+        }
     }
     daemon.kill();
 }

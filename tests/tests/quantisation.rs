@@ -230,7 +230,7 @@ async fn a_source_vindex_keeps_the_bytes_of_quantised_checkpoints() {
     for (name, types) in [
         ("gpt_oss_mxfp4", &["e2m1", "e8m0"][..]),
         ("deepseek_v3_fp8", &["f8_e4m3", "f32"]),
-        ("llama3_mlx4", &["u4", "bf16"]),
+        ("llama3_mlx4", &["u4", "f16"]),
         ("qwen2_mlx8", &["u8"]),
         ("llama_k_quants/llama_k_quants-q4_k_m.gguf", &["q4_k", "q5_k", "q6_k"]),
         ("llama3/llama3-q4_0.gguf", &["q4_0"]),

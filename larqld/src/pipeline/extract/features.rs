@@ -215,7 +215,7 @@ impl<'a> Job<'a> {
 fn joined(a: &LayerScores, b: &LayerScores) -> LayerScores {
     let samples = a.samples + b.samples;
     if a.samples == 0 || b.samples == 0 {
-        return if a.samples == 0 { b.clone() } else { a.clone() };
+        return if a.samples == 0 { *b } else { *a };
     }
     let (of_a, of_b) = (a.samples as f64, b.samples as f64);
     let (share, apart) = (of_b / samples as f64, b.mean - a.mean);
