@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use larql_compute::kernels::top_k::top_k_by_magnitude;
-use larql_compute::model::{Hook, Precision};
+use larql_compute::model::{Hook, Precision, Role, WeightKey, Weights as _};
 use larql_planner::layers::LayerSet;
 use larql_planner::physical::plan;
 
 use super::feature_row::{FeatureRows, Hit};
-use super::gate_scan::layer_scores;
+use super::gate_scan::network_scores;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::inference::{self, Run};
+use crate::mounts::Model;
 
 /// Runs the prompt, then gives one layer a batch.
 pub(super) struct ExplainInfer {
@@ -56,6 +57,26 @@ impl Hook for CaptureFfn<'_> {
     }
 }
 
+/// What the experts of a layer read, where they have a norm of their own beside the dense network's
+/// (Gemma 4). Both are the same normed stream under other weights, so the one tells the other.
+fn experts_input(model: &Model, layer: u32, dense: &[f32]) -> Option<Vec<f32>> {
+    let architecture = model.architecture();
+    let experts = architecture.layer(layer as usize).ffn.experts.as_ref()?;
+    if !experts.own_norms {
+        return None;
+    }
+    let weight = |role| model.vector(WeightKey::layer(role, layer as usize));
+    let (from, to) = (weight(Role::FfnNorm)?, weight(Role::PreExpertsNorm)?);
+    let offset = architecture.norm.offset;
+    let scale = |(&from, &to): (&f32, &f32)| match from + offset {
+        // A weight of 0 leaves nothing to tell from.
+        0.0 => 0.0,
+        from => (to + offset) / from,
+    };
+    let scales = from.iter().zip(to.iter()).map(scale);
+    Some(dense.iter().zip(scales).map(|(value, scale)| value * scale).collect())
+}
+
 impl ExplainInfer {
     pub(super) fn new(explain: plan::ExplainInfer) -> Self {
         Self { explain, captured: None }
@@ -89,7 +110,9 @@ impl Operator for ExplainInfer {
         let Some(layers) = &mut self.captured else { return Ok(None) };
         for (layer, captured) in layers.by_ref() {
             work.cancel.check()?;
-            let scores = layer_scores(work, &model, layer, &captured.input)?;
+            let experts = experts_input(&model, layer, &captured.input);
+            let experts = experts.as_deref().unwrap_or(&captured.input);
+            let scores = network_scores(work, &model, layer, &captured.input, experts)?;
             let mut rows = FeatureRows::new(&model, &self.explain.columns, None)?;
             let mut batch = Vec::new();
             for (feature, score) in top_k_by_magnitude(&scores, most.min(scores.len())) {

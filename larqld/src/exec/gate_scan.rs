@@ -67,8 +67,20 @@ pub(super) fn layer_scores(
     layer: u32,
     vector: &[f32],
 ) -> Result<Vec<f32>, Failure> {
+    network_scores(work, model, layer, vector, vector)
+}
+
+/// As [`layer_scores`], where experts read another vector than the dense network does.
+pub(super) fn network_scores(
+    work: &mut Work<'_>,
+    model: &Model,
+    layer: u32,
+    dense: &[f32],
+    experts: &[f32],
+) -> Result<Vec<f32>, Failure> {
     let mut scores = Vec::with_capacity(model.features(layer) as usize);
-    for (_, gates) in model.gates(layer) {
+    for (network, gates) in model.gates(layer) {
+        let vector = if network.expert.is_some() { experts } else { dense };
         work.touch(gates.view.bytes_touched());
         scores.extend(gate_scores(work.engine().pool(), &gates, vector, work.cancel)?);
     }

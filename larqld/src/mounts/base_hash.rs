@@ -65,8 +65,8 @@ pub fn checkpoint_base_hash(
     on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
     let checkpoint = source.checkpoint();
-    let (config, tokenizer) = source.identity()?;
-    let mut hasher = BaseHasher::new(stored, &config, &tokenizer);
+    let identity = source.identity()?;
+    let mut hasher = BaseHasher::new(stored, &identity.config, &identity.tokenizer);
     let mut read = 0;
     for tensor in checkpoint.tensors() {
         let mut content = Sha256::new();

@@ -47,6 +47,15 @@ pub struct SourceModel {
     by_key: HashMap<WeightKey, usize>,
 }
 
+/// Configuration and tokenizer as their publisher wrote them.
+#[derive(Debug)]
+pub struct Identity<'a> {
+    /// `config.json`, or the metadata of a GGUF file, which is both.
+    pub config: Cow<'a, [u8]>,
+    /// `tokenizer.json`; empty where there is none.
+    pub tokenizer: Cow<'a, [u8]>,
+}
+
 /// Where the texts beside the weights come from.
 #[derive(Debug)]
 enum Texts {
@@ -141,17 +150,18 @@ impl SourceModel {
         self.weights.iter().map(|weight| (weight.resolved.key, bytes(weight))).collect()
     }
 
-    /// What makes up the model's identity beside its tensors: configuration and tokenizer, as its
-    /// publisher wrote them. The metadata of a GGUF file is both.
+    /// What makes up the model's identity beside its tensors.
     ///
     /// # Errors
-    /// When they cannot be read.
-    pub fn identity(&self) -> Result<(Cow<'_, [u8]>, Cow<'_, [u8]>), Failure> {
+    /// When it cannot be read.
+    pub fn identity(&self) -> Result<Identity<'_>, Failure> {
         if let Some(metadata) = self.checkpoint.gguf() {
-            return Ok((Cow::Borrowed(metadata.encoded_entries()), Cow::Borrowed(&[])));
+            let config = Cow::Borrowed(metadata.encoded_entries());
+            return Ok(Identity { config, tokenizer: Cow::Borrowed(&[]) });
         }
         let tokenizer = self.checkpoint.side_file("tokenizer.json")?.unwrap_or_default();
-        Ok((Cow::Borrowed(self.texts.config().as_bytes()), Cow::Owned(tokenizer)))
+        let config = Cow::Borrowed(self.texts.config().as_bytes());
+        Ok(Identity { config, tokenizer: Cow::Owned(tokenizer) })
     }
 
     /// Where a weight lies.

@@ -108,7 +108,7 @@ impl<'a> Resolver<'a> {
         let resolved = Resolved {
             key: spec.key,
             shape: spec.shape.clone(),
-            part: part.clone(),
+            part: *part,
             stored: Stored { dtype: found.dtype, rows, columns, scales: found.layout },
             elements,
             scales: found.scales,
