@@ -90,7 +90,8 @@ fn fuzz(root: &Path, target: &str, arguments: &Arguments) -> anyhow::Result<u64>
     std::fs::create_dir_all(&found).with_context(|| found.display().to_string())?;
     let mut command = cargo_fuzz();
     // Memory errors are not what is looked for: nearly all of what the targets call is safe Rust.
-    command.args(["run", "--sanitizer", "none", "--target-dir"]).arg(&built).arg(target);
+    command.args(["run", "--sanitizer", "none", "--codegen-units", "16", "--target-dir"]);
+    command.arg(&built).arg(target);
     command.arg(&found).arg(root.join("fuzz/corpus").join(target)).arg("--");
     command.arg(format!("-max_total_time={}", arguments.seconds));
     command.arg(format!("-rss_limit_mb={}", arguments.memory_mib));
