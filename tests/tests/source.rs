@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use larql_compute::cpu::Cancel;
+use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{Role, WeightKey, Weights as _};
 use larql_storage::file::{DiskFiles, Files};
+use larql_storage::vindex::Checksum;
 use larql_tests::checkpoint::{Raw, write_changed};
 use larql_tests::goldens::CASES;
 use larql_tests::repository;
 use larqld::failure::{Failure, code};
-use larqld::mounts::Model;
+use larqld::mounts::{Model, checkpoint_base_hash, checkpoint_hashes};
 use larqld::source::SourceModel;
 
 fn files() -> Arc<dyn Files> {
@@ -121,6 +122,33 @@ fn a_quantisation_that_is_not_read_is_refused_by_its_name() {
     refused("llama2", &["quant_method", "awq"], |_, config| {
         config["quantization_config"] = serde_json::json!({"quant_method": "awq", "bits": 4});
     });
+}
+
+/// Extraction takes both hashes at once, and mounting the base hash alone.
+#[test]
+fn hashes_from_one_reading_are_those_of_tensors_and_files_by_themselves() {
+    let (one, many) = (Pool::new(1), Pool::new(5));
+    for case in CASES {
+        let source = SourceModel::open(&files(), &case.path())
+            .unwrap_or_else(|failure| panic!("{}: {failure}", case.name()));
+        let alone = checkpoint_base_hash(&source, "f16", &mut |_| Ok(())).expect("readable");
+        for pool in [&one, &many] {
+            let mut read = 0;
+            let (base_hash, checksums) = checkpoint_hashes(&source, "f16", pool, &mut |bytes| {
+                assert!(bytes >= read, "{}: {bytes} after {read}", case.name());
+                read = bytes;
+                Ok(())
+            })
+            .expect("readable");
+            assert_eq!(base_hash, alone, "{}", case.name());
+            assert_eq!(read, source.checkpoint().bytes(), "{}", case.name());
+            let weight_files: Vec<_> = source.checkpoint().weight_files().collect();
+            assert_eq!(checksums.len(), weight_files.len(), "{}", case.name());
+            for ((name, bytes), found) in weight_files.into_iter().zip(&checksums) {
+                assert_eq!((&*found.name, found.sha256), (name, Checksum::of(bytes)));
+            }
+        }
+    }
 }
 
 /// Every weight is given out in its own shape, wherever it lies, and every tensor that is no weight

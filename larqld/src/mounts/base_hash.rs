@@ -6,6 +6,12 @@
 //! and times have no part in it, so every level of one extraction has one hash, and the same weights
 //! stored at another precision, which answer differently, have another.
 
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use larql_compute::cpu::Pool;
+use larql_storage::checkpoint::Tensor;
+use larql_storage::vindex::{Checksum, Checksummer, SourceFile};
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
@@ -64,20 +70,112 @@ pub fn checkpoint_base_hash(
     stored: &str,
     on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
-    let checkpoint = source.checkpoint();
-    let identity = source.identity()?;
-    let mut hasher = BaseHasher::new(stored, &identity.config, &identity.tokenizer);
     let mut read = 0;
-    for tensor in checkpoint.tensors() {
+    base_hash(source, stored, &mut |_, tensor| {
         let mut content = Sha256::new();
         for chunk in tensor.bytes.chunks(CHUNK_BYTES) {
             content.update(chunk);
             read += chunk.len() as u64;
             on_read(read)?;
         }
-        hasher.tensor(tensor.name, tensor.format, tensor.shape, content.finalize().into());
+        Ok(content.finalize().into())
+    })
+}
+
+/// The base hash as [`checkpoint_base_hash`] has it, and the checksum of each file of weights, from
+/// one reading of the files: both are taken from the same bytes, beside each other on the pool.
+///
+/// # Errors
+/// As [`checkpoint_base_hash`].
+pub fn checkpoint_hashes(
+    source: &SourceModel,
+    stored: &str,
+    pool: &Pool,
+    on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
+) -> Result<(String, Vec<SourceFile>), Failure> {
+    let checkpoint = source.checkpoint();
+    let files: Vec<_> = checkpoint.weight_files().collect();
+    let mut of_files: Vec<_> =
+        files.iter().enumerate().map(|(file, (_, bytes))| Digest::new(file, 0, bytes)).collect();
+    let place = |position| checkpoint.place(position);
+    let mut of_tensors: Vec<_> = (checkpoint.tensors().enumerate())
+        .map(|(position, tensor)| {
+            Digest::new(place(position).0, place(position).1.start, tensor.bytes)
+        })
+        .collect();
+    // A file and its tensors keep two threads busy.
+    let beside = (pool.threads() / 2).max(1);
+    let mut read = 0;
+    for first in (0..files.len()).step_by(beside) {
+        let group = first..files.len().min(first + beside);
+        let longest = files[group.clone()].iter().map(|(_, bytes)| bytes.len()).max().unwrap_or(0);
+        for start in (0..longest).step_by(CHUNK_BYTES) {
+            let window = start..start.saturating_add(CHUNK_BYTES);
+            let all = of_files.iter_mut().chain(&mut of_tensors);
+            let mut met: Vec<_> = all
+                .filter(|digest| group.contains(&digest.file) && !digest.part(&window).is_empty())
+                .collect();
+            // The longest parts, whole files' among them, are begun first.
+            met.sort_by_key(|digest| Reverse(digest.part(&window).len()));
+            pool.run_chunks(&mut met, 1, &|_, digests| digests[0].take(&window));
+            let of_group = of_files[group.clone()].iter();
+            read += of_group.map(|digest| digest.part(&window).len() as u64).sum::<u64>();
+            on_read(read)?;
+        }
+    }
+    let base_hash = base_hash(source, stored, &mut |position, _| {
+        Ok(*of_tensors[position].finish().as_bytes())
+    })?;
+    let named = files.iter().zip(&of_files);
+    let named = named.map(|((name, _), digest)| SourceFile {
+        name: (*name).to_owned(),
+        sha256: digest.finish(),
+    });
+    Ok((base_hash, named.collect()))
+}
+
+/// Puts a base hash together; `content` gives the SHA-256 of the tensor at a position.
+fn base_hash(
+    source: &SourceModel,
+    stored: &str,
+    content: &mut dyn FnMut(usize, &Tensor<'_>) -> Result<[u8; 32], Failure>,
+) -> Result<String, Failure> {
+    let identity = source.identity()?;
+    let mut hasher = BaseHasher::new(stored, &identity.config, &identity.tokenizer);
+    for (position, tensor) in source.checkpoint().tensors().enumerate() {
+        let content = content(position, &tensor)?;
+        hasher.tensor(tensor.name, tensor.format, tensor.shape, content);
     }
     Ok(hasher.finish())
+}
+
+/// A digest of bytes of a file, fed window by window.
+struct Digest<'a> {
+    file: usize,
+    /// Where the bytes begin in the file.
+    start: usize,
+    bytes: &'a [u8],
+    state: Checksummer,
+}
+
+impl<'a> Digest<'a> {
+    fn new(file: usize, start: usize, bytes: &'a [u8]) -> Self {
+        Self { file, start, bytes, state: Checksummer::new() }
+    }
+
+    /// What lies in a window of the file.
+    fn part(&self, window: &Range<usize>) -> &'a [u8] {
+        let at = |place: usize| place.saturating_sub(self.start).min(self.bytes.len());
+        &self.bytes[at(window.start)..at(window.end)]
+    }
+
+    fn take(&mut self, window: &Range<usize>) {
+        self.state.update(self.part(window));
+    }
+
+    fn finish(&self) -> Checksum {
+        self.state.clone().finish()
+    }
 }
 
 fn field(digest: &mut Sha256, bytes: &[u8]) {

@@ -14,7 +14,7 @@ mod model;
 mod mounted;
 mod vindex_model;
 
-pub use base_hash::{BaseHasher, checkpoint_base_hash};
+pub use base_hash::{BaseHasher, checkpoint_base_hash, checkpoint_hashes};
 pub use model::{Kind, Model, Source};
 pub use mounted::Mounted;
 pub use vindex_model::VindexModel;

@@ -188,6 +188,13 @@ impl Checkpoint {
         self.view(&self.tensors[position])
     }
 
+    /// Which of [`Checkpoint::weight_files`] holds the tensor at a position, and which of its bytes
+    /// are the tensor's; panics if there is none.
+    pub fn place(&self, position: usize) -> (usize, Range<usize>) {
+        let entry = &self.tensors[position];
+        (entry.shard, entry.range.clone())
+    }
+
     fn view<'a>(&'a self, entry: &'a TensorEntry) -> Tensor<'a> {
         // The parser compared every range with this very mapping.
         let bytes = &self.shards[entry.shard].mapping.bytes()[entry.range.clone()];

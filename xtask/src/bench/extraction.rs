@@ -16,6 +16,10 @@ use crate::shapes::LLAMA_1B;
 /// Multiply-adds of one processor in a cycle, where it has 64-byte registers and one unit for them.
 const PER_CYCLE: f64 = 64.0;
 
+/// Parts of a stage, as the daemon logs them, with what they make.
+const OUTPUT_TOKENS: (&str, &str) = ("features, output tokens", "down_meta");
+const INPUT_TOKENS: (&str, &str) = ("features, input tokens", "gate_meta");
+
 /// Measures, prints the page and, if it is to be recorded, writes it.
 pub(super) fn run(root: &Path, layers: u32, record: bool) -> anyhow::Result<()> {
     let binaries = crate::build(true)?;
@@ -78,13 +82,9 @@ fn page(
     let mut row = |name: &str, seconds: f64| {
         writeln!(text, "| {name} | {seconds:.1} | {:.1} % |", 100.0 * seconds / extracted.seconds)
     };
-    for entry in log {
-        let fields = &entry["fields"];
-        if let (Some(stage), Some(seconds)) = (fields["stage"].as_str(), fields["seconds"].as_f64())
-        {
-            row(stage, seconds)?;
-            stages += if stage.contains(", ") { 0.0 } else { seconds };
-        }
+    for (stage, seconds) in logged(log) {
+        row(stage, seconds)?;
+        stages += if stage.contains(", ") { 0.0 } else { seconds };
     }
     row("around the stages", extracted.seconds - stages)?;
     row("all, as the client sees it", extracted.seconds)?;
@@ -114,5 +114,24 @@ fn page(
         number("gigahertz"),
         products / number("all") / 1e9
     )?;
+    for (stage, file) in [OUTPUT_TOKENS, INPUT_TOKENS] {
+        let (_, seconds) = logged(log)
+            .find(|(found, _)| *found == stage)
+            .with_context(|| format!("the daemon logged no {stage:?}"))?;
+        let achieved = products / seconds / 1e9;
+        let share = 100.0 * achieved / number("all");
+        writeln!(
+            text,
+            "`{file}` took {seconds:.1} s: {achieved:.0} G multiply-adds a second, {share:.0} % of the product alone."
+        )?;
+    }
     Ok(text)
+}
+
+/// The stages that the daemon logged, with their seconds.
+fn logged(log: &[Value]) -> impl Iterator<Item = (&str, f64)> {
+    log.iter().filter_map(|entry| {
+        let fields = &entry["fields"];
+        Some((fields["stage"].as_str()?, fields["seconds"].as_f64()?))
+    })
 }

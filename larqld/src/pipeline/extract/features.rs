@@ -4,6 +4,7 @@
 //! vectors are taken a block at a time, which may span networks, from the source's own precision.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use larql_compute::browse::{TokenList, Vocabulary, score_statistics};
 use larql_compute::model::{Network, Orientation, Role, WeightKey, Weights as _};
@@ -21,8 +22,40 @@ use crate::pipeline::Rows;
 pub const TOKENS_PER_FEATURE: usize = 10;
 /// Vocabulary rows whose gate scores make a layer's statistics.
 pub const STATISTICS_SAMPLES: usize = 1000;
-/// Bytes of feature vectors, in f32, that are worked on at once.
+/// Bytes of feature vectors, in f32, that are worked on at once, unless they are less than
+/// [`FEATURE_BLOCK_MIN`] vectors.
 pub const FEATURE_BLOCK_BYTES: usize = 64 << 20;
+/// Every block packs the vocabulary anew, which so many features make cheap.
+pub const FEATURE_BLOCK_MIN: usize = 4096;
+
+/// Where the time of the stage went.
+#[derive(Default)]
+struct Spent {
+    output_tokens: Duration,
+    input_tokens: Duration,
+    statistics: Duration,
+}
+
+impl Spent {
+    fn log(&self) {
+        for (stage, spent) in [
+            ("features, output tokens", self.output_tokens),
+            ("features, input tokens", self.input_tokens),
+            ("features, statistics", self.statistics),
+        ] {
+            let seconds = spent.as_secs_f64();
+            tracing::info!(stage, seconds, "a part of a stage of EXTRACT is done");
+        }
+    }
+}
+
+/// Adds the time that `work` takes.
+fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let result = work();
+    *spent += began.elapsed();
+    result
+}
 
 impl<'a> Job<'a> {
     /// Output tokens, input tokens and score statistics, layer by layer.
@@ -32,6 +65,7 @@ impl<'a> Job<'a> {
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let architecture = self.model.architecture();
+        let mut spent = Spent::default();
         let embedding = self.table(Role::Embedding)?;
         let read = Vocabulary::new(self.pool, embedding, self.cancel)?;
         let of_outputs = match architecture.tied_embeddings {
@@ -62,19 +96,25 @@ impl<'a> Job<'a> {
                 progress("features", u64::from(layer - self.layers.start()), count, "layers")?;
             }
             if outputs && !writer.has_part(DOWN_META, &part) {
-                let records = if within { self.output_tokens(layer, written)? } else { Vec::new() };
+                let records = match within {
+                    true => timed(&mut spent.output_tokens, || self.output_tokens(layer, written))?,
+                    false => Vec::new(),
+                };
                 let mut bytes = Vec::new();
                 down_meta::encode_layer(&mut bytes, TOKENS_PER_FEATURE as u32, &records);
                 writer.append_part(DOWN_META, &part, &bytes)?;
             }
             if inputs && !writer.has_part(GATE_META, &part) {
-                let tokens = if within { self.input_tokens(layer, &read)? } else { Vec::new() };
+                let tokens = match within {
+                    true => timed(&mut spent.input_tokens, || self.input_tokens(layer, &read))?,
+                    false => Vec::new(),
+                };
                 let mut bytes = Vec::new();
                 gate_meta::encode_layer(&mut bytes, &tokens);
                 writer.append_part(GATE_META, &part, &bytes)?;
             }
             gate_scores.push(if within && inputs {
-                Some(self.layer_scores(layer, &queries)?)
+                Some(timed(&mut spent.statistics, || self.layer_scores(layer, &queries))?)
             } else {
                 None
             });
@@ -83,6 +123,7 @@ impl<'a> Job<'a> {
             }
         }
         progress("features", count, count, "layers")?;
+        spent.log();
         if inputs {
             writer.side_file(STATISTICS, &Statistics { gate_scores }.encode())?;
         }
@@ -125,7 +166,7 @@ impl<'a> Job<'a> {
         mut work: impl FnMut(&MatrixView<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let hidden = vectors.hidden;
-        let block = (FEATURE_BLOCK_BYTES / (hidden * size_of::<f32>())).max(1);
+        let block = (FEATURE_BLOCK_BYTES / (hidden * size_of::<f32>())).max(FEATURE_BLOCK_MIN);
         let mut numbers = Vec::new();
         for first in (0..vectors.features).step_by(block) {
             self.cancel.check()?;

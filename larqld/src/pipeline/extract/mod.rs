@@ -1,7 +1,7 @@
 //! EXTRACT: a checkpoint becomes a vindex.
 //!
 //! Work streams from the mapped checkpoint, so memory does not grow with the model: a window of
-//! converted rows ([`WINDOW_BYTES`]), the vectors of a block of features ([`FEATURE_BLOCK_BYTES`]), what
+//! converted rows ([`WINDOW_BYTES`]), the vectors of a block of features ([`FEATURE_BLOCK_BYTES`], [`FEATURE_BLOCK_MIN`]), what
 //! `compute::browse` says it takes for their products with the vocabulary, and a tile of rows a
 //! thread. What is complete survives a kill and is not written again on RESUME; until the last
 //! rename there is nothing that could be mounted. The same source and options give the same bytes.
@@ -23,19 +23,19 @@ use larql_compute::cpu::{Cancel, Pool};
 use larql_planner::physical::plan::{ExtractComponent, ExtractDtype, Level, Quantisation};
 use larql_storage::file::Files;
 use larql_storage::vindex::{
-    Checksummer, LayerBands, ManifestHeader, Source, SourceFile, VindexWriter, WritePlan,
+    LayerBands, ManifestHeader, Source, SourceFile, VindexWriter, WritePlan,
 };
 use sha2::{Digest as _, Sha256};
 
-pub use self::features::{FEATURE_BLOCK_BYTES, STATISTICS_SAMPLES, TOKENS_PER_FEATURE};
+pub use self::features::{
+    FEATURE_BLOCK_BYTES, FEATURE_BLOCK_MIN, STATISTICS_SAMPLES, TOKENS_PER_FEATURE,
+};
 use self::weights::Planned;
 pub use self::weights::WINDOW_BYTES;
 use crate::failure::{Failure, code};
-use crate::mounts::checkpoint_base_hash;
+use crate::mounts::checkpoint_hashes;
 use crate::source::SourceModel;
 
-/// Bytes that are hashed between two looks at the cancel token.
-const CHUNK_BYTES: usize = 8 << 20;
 /// Files beside the weights that go along as they are.
 const SIDE_FILES: [&str; 5] = [
     "tokenizer.json",
@@ -107,10 +107,11 @@ pub fn extract(
     let job = Job::new(&model, options, pool, cancel)?;
     let total = model.checkpoint().bytes();
     progress("reading", 0, total, "bytes")?;
-    let base_hash = checkpoint_base_hash(&model, &stored_as(options), &mut |read| {
-        cancel.check()?;
-        progress("reading", read.min(total), total, "bytes")
-    })?;
+    let (base_hash, files_read) =
+        checkpoint_hashes(&model, &stored_as(options), pool, &mut |read| {
+            cancel.check()?;
+            progress("reading", read.min(total), total, "bytes")
+        })?;
     let plan = WritePlan {
         overwrite: options.overwrite,
         resume: options.resume,
@@ -122,7 +123,7 @@ pub fn extract(
     job.write_side_files(&mut writer)?;
     model.check()?;
     progress("syncing", 0, 0, "")?;
-    let header = job.header(&base_hash)?;
+    let header = job.header(&base_hash, files_read);
     let notes = header.notes.clone();
     let manifest = writer.finish(header)?;
     model.check()?;
@@ -210,17 +211,8 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn header(&self, base_hash: &str) -> Result<ManifestHeader, Failure> {
+    fn header(&self, base_hash: &str, files: Vec<SourceFile>) -> ManifestHeader {
         let architecture = self.model.architecture();
-        let mut files = Vec::new();
-        for (name, bytes) in self.model.checkpoint().weight_files() {
-            let mut checksummer = Checksummer::new();
-            for chunk in bytes.chunks(CHUNK_BYTES) {
-                self.cancel.check()?;
-                checksummer.update(chunk);
-            }
-            files.push(SourceFile { name: name.to_owned(), sha256: checksummer.finish() });
-        }
         let features = (0..architecture.layers() as u32).map(|layer| {
             if self.layers.contains(&layer) {
                 architecture.features(layer as usize) as u64
@@ -229,7 +221,7 @@ impl<'a> Job<'a> {
             }
         });
         let name = directory_name(&self.options.source);
-        Ok(ManifestHeader {
+        ManifestHeader {
             generator: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
             model: name.clone(),
             family: architecture.family().to_owned(),
@@ -250,7 +242,7 @@ impl<'a> Job<'a> {
             }),
             tied_embeddings: architecture.tied_embeddings,
             notes: self.notes.clone(),
-        })
+        }
     }
 }
 
