@@ -71,7 +71,7 @@ pub fn checkpoint_base_hash(
     on_read: &mut dyn FnMut(u64) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
     let mut read = 0;
-    base_hash(source, stored, &mut |_, tensor| {
+    base_hash(source, stored, |_, tensor| {
         let mut content = Sha256::new();
         for chunk in tensor.bytes.chunks(CHUNK_BYTES) {
             content.update(chunk);
@@ -109,23 +109,22 @@ pub fn checkpoint_hashes(
     for first in (0..files.len()).step_by(beside) {
         let group = first..files.len().min(first + beside);
         let longest = files[group.clone()].iter().map(|(_, bytes)| bytes.len()).max().unwrap_or(0);
+        let all = of_files.iter_mut().chain(&mut of_tensors);
+        let mut of_group: Vec<_> = all.filter(|digest| group.contains(&digest.file)).collect();
         for start in (0..longest).step_by(CHUNK_BYTES) {
             let window = start..start.saturating_add(CHUNK_BYTES);
-            let all = of_files.iter_mut().chain(&mut of_tensors);
-            let mut met: Vec<_> = all
-                .filter(|digest| group.contains(&digest.file) && !digest.part(&window).is_empty())
-                .collect();
+            let mut met: Vec<_> =
+                of_group.iter_mut().filter(|digest| !digest.part(&window).is_empty()).collect();
             // The longest parts, whole files' among them, are begun first.
             met.sort_by_key(|digest| Reverse(digest.part(&window).len()));
             pool.run_chunks(&mut met, 1, &|_, digests| digests[0].take(&window));
-            let of_group = of_files[group.clone()].iter();
-            read += of_group.map(|digest| digest.part(&window).len() as u64).sum::<u64>();
+            let within = files[group.clone()].iter().map(|(_, bytes)| bytes.len().min(window.end));
+            read += within.map(|end| end.saturating_sub(window.start) as u64).sum::<u64>();
             on_read(read)?;
         }
     }
-    let base_hash = base_hash(source, stored, &mut |position, _| {
-        Ok(*of_tensors[position].finish().as_bytes())
-    })?;
+    let base_hash =
+        base_hash(source, stored, |position, _| Ok(*of_tensors[position].finish().as_bytes()))?;
     let named = files.iter().zip(&of_files);
     let named = named.map(|((name, _), digest)| SourceFile {
         name: (*name).to_owned(),
@@ -138,7 +137,7 @@ pub fn checkpoint_hashes(
 fn base_hash(
     source: &SourceModel,
     stored: &str,
-    content: &mut dyn FnMut(usize, &Tensor<'_>) -> Result<[u8; 32], Failure>,
+    mut content: impl FnMut(usize, &Tensor<'_>) -> Result<[u8; 32], Failure>,
 ) -> Result<String, Failure> {
     let identity = source.identity()?;
     let mut hasher = BaseHasher::new(stored, &identity.config, &identity.tokenizer);
