@@ -4,13 +4,14 @@
 //! was probed in the same run where bytes decide.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
 mod extraction;
@@ -102,102 +103,10 @@ impl Table {
     }
 }
 
-/// The machine and the commit, for the head of a page.
-fn machine(root: &Path) -> anyhow::Result<String> {
-    let commit =
-        output(Command::new("git").current_dir(root).args(["rev-parse", "--short", "HEAD"]))?;
-    let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = machine.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    Ok(format!("Machine: {}, {cores} cores; commit {commit}", name.unwrap_or("unknown")))
-}
-
 /// The average of the last minute: near 0 before a measurement that counts.
 fn load_average() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()
-}
-
-struct Daemon {
-    child: Child,
-    data: PathBuf,
-    larql: PathBuf,
-}
-
-impl Daemon {
-    fn start(binaries: &Path, data: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(data)?;
-        let child = Command::new(binaries.join("larqld"))
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--log-format", "json"])
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(data.join("larqld.log"))?)
-            .spawn()
-            .context("larqld")?;
-        let daemon = Self { child, data: data.to_owned(), larql: binaries.join("larql") };
-        let began = Instant::now();
-        while daemon
-            .larql(&["admin", "status"])
-            .output()
-            .is_ok_and(|output| !output.status.success())
-        {
-            if began.elapsed() > Duration::from_secs(30) {
-                bail!("larqld does not answer");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(daemon)
-    }
-
-    fn larql(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.larql);
-        command.args(["--no-start", "--data-dir"]).arg(&self.data).args(arguments);
-        command
-    }
-
-    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let text = output(&mut self.larql(arguments))?;
-        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text:?}"))
-    }
-
-    /// Runs one statement and returns the milliseconds that the daemon took.
-    fn milliseconds(&self, statement: &str) -> anyhow::Result<f64> {
-        let answer = self.json(&["-F", "json", "-c", statement])?;
-        let summary = if answer.is_array() { &answer[0]["summary"] } else { &answer["summary"] };
-        summary["milliseconds"]
-            .as_f64()
-            .with_context(|| format!("{statement}: no summary in {answer}"))
-    }
-
-    /// What the daemon logged so far, entry by entry.
-    fn log(&self) -> anyhow::Result<Vec<Value>> {
-        let text = std::fs::read_to_string(self.data.join("larqld.log"))?;
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-    }
-
-    fn anonymous_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let shown = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output().with_context(|| shown.clone())?;
-    if !output.status.success() {
-        bail!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn parser(table: &mut Table) -> anyhow::Result<()> {

@@ -5,7 +5,9 @@
 //! name where it is not.
 
 mod bench;
+mod daemon;
 mod fuzz;
+mod reference;
 mod shapes;
 mod tidy;
 
@@ -31,6 +33,12 @@ enum Task {
     Test {
         /// Only tests whose name contains this
         filter: Vec<String>,
+        /// Compare exported models with transformers and llama.cpp too, which are fetched first
+        #[arg(long)]
+        reference: bool,
+        /// With `--reference`: write docs/reference.md
+        #[arg(long, requires = "reference")]
+        record: bool,
     },
     /// Check the shape of the tree: dependency direction, names, safety notes
     Tidy,
@@ -43,7 +51,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo { shell, release } => demo(shell, release),
-        Task::Test { filter } => test(&filter),
+        Task::Test { filter, reference, record } => test(&filter, reference.then_some(record)),
         Task::Tidy => tidy::run(&root()),
         Task::Bench(arguments) => bench::run(&root(), &arguments),
         Task::Fuzz(arguments) => fuzz::run(&root(), &arguments),
@@ -101,7 +109,9 @@ fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
     run(&mut command)
 }
 
-fn test(filter: &[String]) -> anyhow::Result<()> {
+/// Runs the ordinary tests and, if `reference` is there, those against other programs, whose page it
+/// says whether to write.
+fn test(filter: &[String], reference: Option<bool>) -> anyhow::Result<()> {
     // Whole-system tests start the real programs, so these are built first.
     build(false)?;
     if filter.is_empty() {
@@ -112,6 +122,8 @@ fn test(filter: &[String]) -> anyhow::Result<()> {
     if nextest {
         run(cargo()
             .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+            // A filter may mean checks against other programs alone.
+            .args(reference.map(|_| "--no-tests=pass"))
             .args(filter))?;
     } else {
         println!("cargo-nextest is not installed: tests run by cargo test");
@@ -119,5 +131,8 @@ fn test(filter: &[String]) -> anyhow::Result<()> {
             .args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"])
             .args(filter))?;
     }
-    Ok(())
+    match reference {
+        Some(record) => reference::run(&root(), filter, record),
+        None => reference::tell_skipped(&root(), filter),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use larql_compute::model::{Role, WeightKey};
+use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{self, CompileFormat};
 use larql_planner::value::Value;
 use larql_storage::checkpoint::GgufMetadata;
@@ -92,6 +93,7 @@ fn origin<'a>(
 ) -> Origin<'a> {
     let name = paths::stem(model.path());
     let mut names = HashMap::new();
+    let mut types = HashMap::new();
     let mut others = Vec::new();
     let (checkpoint, at_source_precision) = match model.source() {
         Source::Checkpoint(source) => {
@@ -109,6 +111,7 @@ fn origin<'a>(
                 if let Ok(role) = record.role.parse::<Role>() {
                     let key = WeightKey { role, layer: record.layer, expert: record.expert };
                     names.insert(key, record.name.clone());
+                    types.extend(Dtype::from_tag(&record.dtype).map(|dtype| (key, dtype)));
                 }
             }
             (None, manifest.dtype == "source")
@@ -118,6 +121,7 @@ fn origin<'a>(
         architecture: model.architecture(),
         weights: model,
         names,
+        types,
         others,
         at_source_precision,
         checkpoint,

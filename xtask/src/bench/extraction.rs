@@ -10,7 +10,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::{Daemon, Extracted, extract, load_average, machine, output};
+use super::{Extracted, extract, load_average};
+use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
 /// Multiply-adds of one processor in a cycle, where it has 64-byte registers and one unit for them.

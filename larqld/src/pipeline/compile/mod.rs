@@ -70,6 +70,8 @@ pub struct Origin<'a> {
     pub weights: &'a dyn Weights,
     /// The stored tensor that each weight comes from, where that is known.
     pub names: HashMap<WeightKey, String>,
+    /// The type in which each weight is stored, where vectors have one that the model does not name.
+    pub types: HashMap<WeightKey, Dtype>,
     /// Tensors of the mounted checkpoint that are no part of any weight.
     pub others: Vec<Tensor<'a>>,
     /// Whether the weights lie as their publisher stored them.
@@ -420,7 +422,7 @@ impl<'a> Job<'a> {
     fn stored_type(&self, pieces: &[Piece]) -> Option<Dtype> {
         let of = |piece: &Piece| match piece.inputs {
             Some(_) => Some(self.origin.weights.matrix(piece.key)?.view.dtype()),
-            None => None,
+            None => self.origin.types.get(&piece.key).copied(),
         };
         let first = pieces.first().and_then(of)?;
         pieces.iter().all(|piece| of(piece) == Some(first)).then_some(first)

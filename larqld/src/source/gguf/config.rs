@@ -590,7 +590,9 @@ fn gpt_oss(draft: &mut Draft<'_>) -> Result<(), Failure> {
     draft.experts()?;
     // llama.cpp has this limit in its code.
     draft.set("swiglu_limit", 7.0);
-    draft.copy("swiglu_clamp_exp", "swiglu_limit")?;
+    if let Some(limit) = draft.keys.uniform("swiglu_clamp_exp")? {
+        draft.set("swiglu_limit", short(limit));
+    }
     let sliding =
         draft.windows(2)?.ok_or_else(|| refuse("gpt-oss.attention.sliding_window is missing"))?;
     draft.layer_types(&sliding);

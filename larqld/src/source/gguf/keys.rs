@@ -104,6 +104,20 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A number that holds for every layer, given once or as an array of equal ones.
+    pub(super) fn uniform(&self, key: &str) -> Result<Option<f64>, Failure> {
+        let name = self.own(key);
+        let Some(Value::Array(array)) = self.metadata.get(&name) else { return self.number(key) };
+        let mut numbers = array.iter().map(Value::as_f64);
+        let first = numbers.next().flatten();
+        if first.is_none() || numbers.any(|number| number != first) {
+            return Err(refuse(format!(
+                "metadata {name} gives layers different numbers, or none, which is not supported"
+            )));
+        }
+        Ok(first)
+    }
+
     /// Fails with the first key of the architecture that nothing asked for.
     pub(super) fn check_all_read(&self) -> Result<(), Failure> {
         let prefix = format!("{}.", self.architecture);

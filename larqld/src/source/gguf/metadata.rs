@@ -6,8 +6,8 @@
 
 use larql_compute::kernels::Activation;
 use larql_compute::model::{
-    Architecture, AttentionDescription, FfnDescription, RopeDescription, RopePairing, RopeScaling,
-    RouterScoring,
+    Architecture, AttentionDescription, FfnDescription, GroupRule, RopeDescription, RopePairing,
+    RopeScaling, RouterScoring,
 };
 use larql_storage::checkpoint::gguf::{GgufMetadataBuilder, Value};
 
@@ -255,6 +255,13 @@ impl Writer<'_> {
             if let Some(groups) = experts.router.groups {
                 self.count("expert_group_count", groups.count)?;
                 self.count("expert_group_used_count", groups.used)?;
+                if groups.rule == GroupRule::Max {
+                    self.notes.push(
+                        "llama.cpp chooses groups of experts by the best two of each, this model by the \
+                         best one: it may choose other experts"
+                            .to_owned(),
+                    );
+                }
             }
         }
         if let Some(clamp) = experts.clamp
