@@ -14,8 +14,16 @@ use larql_tests::daemon::Daemon;
 use larql_tests::repository;
 use serde_json::Value;
 
-/// Families whose checkpoints come back whole, also from a vindex.
-const FAMILIES: &[&str] = &["gemma3", "llama2", "llama3"];
+/// Checkpoints of which a vindex does not give back every tensor: scales beside quantised weights are
+/// multiplied in, and what is no part of the text model is not kept.
+const NOT_WHOLE: &[&str] = &[
+    "deepseek_v3_fp8",
+    "gemma4_e2b",
+    "gpt2",
+    "gpt_oss_mxfp4",
+    "llama3_mlx4",
+    "qwen2_mlx8",
+];
 
 /// GGUF files of the goldens by directory, name of the type, and what COMPILE is asked for.
 const CONVERTED: &[(&str, &str, &str)] = &[
@@ -103,7 +111,7 @@ async fn a_checkpoint_comes_back_byte_for_byte() {
 #[tokio::test]
 async fn a_vindex_at_source_precision_gives_the_same_tensors() {
     let daemon = Daemon::start();
-    for name in FAMILIES {
+    for name in checkpoints().iter().filter(|name| !NOT_WHOLE.contains(&name.as_str())) {
         let source = golden(name);
         let vindex = daemon.data_dir().join(format!("{name}.vindex"));
         daemon.extract(&source, &vindex, "WITH ALL DTYPE SOURCE").await;
