@@ -113,6 +113,19 @@ fn slot_score(
     Ok(scores.get(within).copied())
 }
 
+/// Learns what a layer's scores are judged against, if anything asked for depends on it.
+fn learn_scores(
+    work: &Work<'_>,
+    model: &Model,
+    layer: u32,
+    (z_min, columns): (Option<f64>, &[FeatureColumn]),
+) -> Result<(), Failure> {
+    if z_min.is_none() && !columns.contains(&FeatureColumn::Z) {
+        return Ok(());
+    }
+    model.learn_gate_scores(layer, work.engine().pool(), work.cancel)
+}
+
 /// Whether a hit passes DESCRIBE's relative threshold.
 fn passes(model: &Model, layer: u32, score: f32, z_min: Option<f64>) -> bool {
     z_min.is_none_or(|z_min| score > 0.0 && z(model, layer, score).is_some_and(|z| z >= z_min))
@@ -169,6 +182,7 @@ impl Operator for GateScan {
         let vector = self.vector.clone().unwrap_or_default();
         for layer in self.layers.by_ref() {
             work.cancel.check()?;
+            learn_scores(work, &model, layer, (self.z_min, &self.columns))?;
             let scores = layer_scores(work, &model, layer, &vector)?;
             let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
             let considered = if self.k_of_rows { scores.len() } else { most.min(scores.len()) };
@@ -214,6 +228,7 @@ impl Operator for GateSlots {
         let mut hits: Vec<(Slot, f32)> = Vec::new();
         for &slot in &self.slots.slots {
             work.cancel.check()?;
+            learn_scores(work, &model, slot.layer, (self.slots.z_min, &self.slots.columns))?;
             let Some(score) = slot_score(work, &model, slot, &vector)? else { continue };
             if passes(&model, slot.layer, score, self.slots.z_min) {
                 hits.push((slot, score));

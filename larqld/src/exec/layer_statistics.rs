@@ -29,6 +29,7 @@ impl Operator for LayerStatistics {
         work.cancel.check()?;
         let model = work.model()?;
         let (with_tokens, top_target) = targets(work, &model, layer)?;
+        model.learn_gate_scores(layer, work.engine().pool(), work.cancel)?;
         let (mean, deviation) = match model.gate_scores(layer) {
             Some((mean, deviation)) => (Value::Score(mean as f32), Value::Score(deviation as f32)),
             None => (Value::Null, Value::Null),

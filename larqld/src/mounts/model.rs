@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use larql_compute::cpu::Cancel;
-use larql_compute::model::{Architecture, Matrix, Network, Role, WeightKey, Weights};
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{Architecture, Matrix, Network, Orientation, Role, WeightKey, Weights};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_planner::physical::plan::Quantisation;
 use larql_storage::file::Files;
-use larql_storage::vindex::{DownMeta, GateMeta, Vindex};
+use larql_storage::vindex::{DownMeta, GateMeta, LayerScores, Vindex};
 
 use super::checkpoint_base_hash;
+use super::gate_statistics::Learned;
 use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
@@ -54,6 +55,8 @@ pub struct Model {
     inventory: Inventory,
     base_hash: String,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
+    /// Gate score statistics that the source does not hold.
+    learned: Learned,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
     extracted_from: Option<PathBuf>,
 }
@@ -98,12 +101,14 @@ impl Model {
     }
 
     fn new(path: &Path, source: Source, inventory: Inventory, base_hash: String) -> Self {
+        let learned = Learned::new(inventory.layers.len() as u32);
         Self {
             path: path.to_owned(),
             source,
             inventory,
             base_hash,
             tokenizer: OnceLock::new(),
+            learned,
             extracted_from: None,
         }
     }
@@ -270,10 +275,13 @@ impl Model {
             }
             Component::DownMeta => self.down_meta().is_some(),
             Component::GateMeta => self.gate_meta().is_some(),
-            Component::Statistics => matches!(
-                &self.source,
-                Source::Vindex(vindex) if vindex.vindex().statistics().is_some()
-            ),
+            // Where none are stored they can be learned.
+            Component::Statistics => {
+                matches!(
+                    &self.source,
+                    Source::Vindex(vindex) if vindex.vindex().statistics().is_some()
+                ) || self.has(Component::Gates) && self.has(Component::Embeddings)
+            }
             Component::Labels => matches!(
                 &self.source,
                 Source::Vindex(vindex) if vindex.vindex().labels().is_some()
@@ -385,11 +393,40 @@ impl Model {
         }
     }
 
-    /// Mean and standard deviation of the gate scores of a layer.
+    /// Mean and standard deviation of the gate scores of a layer: those that are stored, or that
+    /// [`Model::learn_gate_scores`] learned.
     pub fn gate_scores(&self, layer: u32) -> Option<(f64, f64)> {
-        let Source::Vindex(vindex) = &self.source else { return None };
-        let scores = vindex.vindex().statistics()?.gate_scores.get(layer as usize)?.as_ref()?;
+        let scores = self.stored_gate_scores(layer).or_else(|| self.learned.get(layer))?;
         Some((scores.mean, scores.deviation))
+    }
+
+    /// Sees to it that the statistics of a layer are known, if its gates and the embeddings are here.
+    /// Those that are not stored are learned once, which takes the products of the layer's gates with
+    /// [`STATISTICS_SAMPLES`](super::STATISTICS_SAMPLES) embeddings.
+    ///
+    /// # Errors
+    /// When cancelled.
+    pub fn learn_gate_scores(
+        &self,
+        layer: u32,
+        pool: &Pool,
+        cancel: &Cancel,
+    ) -> Result<(), Failure> {
+        if self.features(layer) == 0 || self.gate_scores(layer).is_some() {
+            return Ok(());
+        }
+        let table = self.matrix(WeightKey::model(Role::Embedding));
+        let Some(table) = table.filter(|table| table.orientation == Orientation::OutIn) else {
+            return Ok(());
+        };
+        let scale = self.architecture().embed_scale;
+        let gates = self.gates(layer).map(|(_, gates)| gates);
+        self.learned.learn(layer, (&table.view, scale), gates, pool, cancel)
+    }
+
+    fn stored_gate_scores(&self, layer: u32) -> Option<LayerScores> {
+        let Source::Vindex(vindex) = &self.source else { return None };
+        *vindex.vindex().statistics()?.gate_scores.get(layer as usize)?
     }
 
     /// The relation that a feature is labelled with.

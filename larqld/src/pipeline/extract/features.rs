@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use larql_compute::browse::{TokenList, Vocabulary, score_statistics};
+use larql_compute::browse::{TokenList, Vocabulary};
 use larql_compute::model::{Network, Orientation, Role, WeightKey, Weights as _};
 use larql_compute::quant::MatrixView;
 use larql_storage::vindex::down_meta::{self, FeatureRecord};
@@ -16,15 +16,16 @@ use larql_storage::vindex::{LayerScores, Statistics, VindexWriter};
 
 use super::{Job, Progress};
 use crate::failure::{Failure, code};
+use crate::mounts::{NO_SCORES, Samples};
 use crate::pipeline::Rows;
 
 /// Output tokens kept for each feature.
 pub const TOKENS_PER_FEATURE: usize = 10;
-/// Vocabulary rows whose gate scores make a layer's statistics.
-pub const STATISTICS_SAMPLES: usize = 1000;
-/// Bytes of feature vectors, in f32, that are worked on at once, unless they are less than
-/// [`FEATURE_BLOCK_MIN`] vectors.
-pub const FEATURE_BLOCK_BYTES: usize = 64 << 20;
+/// Bytes that the features take that are worked on at once (their vectors in f32 and packed, and
+/// their candidates), unless they are less than [`FEATURE_BLOCK_MIN`] features.
+pub const FEATURE_BLOCK_BYTES: usize = 40 << 20;
+/// Bytes of a feature beside its vector: the candidates of `compute::browse`, and what they become.
+const CANDIDATE_BYTES: usize = 12 * (8 * TOKENS_PER_FEATURE + 64) + 256;
 /// Every block packs the vocabulary anew, which so many features make cheap.
 pub const FEATURE_BLOCK_MIN: usize = 4096;
 
@@ -87,7 +88,7 @@ impl<'a> Job<'a> {
         if inputs && !writer.has_part(GATE_META, "header") {
             writer.append_part(GATE_META, "header", &gate_meta::encode_header(layers))?;
         }
-        let queries = self.statistics_queries(&embedding);
+        let samples = Samples::of(&embedding, architecture.embed_scale);
         let mut gate_scores = Vec::new();
         for layer in 0..layers {
             let part = format!("layer {layer}");
@@ -114,7 +115,7 @@ impl<'a> Job<'a> {
                 writer.append_part(GATE_META, &part, &bytes)?;
             }
             gate_scores.push(if within && inputs {
-                Some(timed(&mut spent.statistics, || self.layer_scores(layer, &queries))?)
+                Some(timed(&mut spent.statistics, || self.layer_scores(layer, &samples))?)
             } else {
                 None
             });
@@ -166,7 +167,8 @@ impl<'a> Job<'a> {
         mut work: impl FnMut(&MatrixView<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let hidden = vectors.hidden;
-        let block = (FEATURE_BLOCK_BYTES / (hidden * size_of::<f32>())).max(FEATURE_BLOCK_MIN);
+        let feature_bytes = hidden * (size_of::<f32>() + size_of::<u8>()) + CANDIDATE_BYTES;
+        let block = (FEATURE_BLOCK_BYTES / feature_bytes).max(FEATURE_BLOCK_MIN);
         let mut numbers = Vec::new();
         for first in (0..vectors.features).step_by(block) {
             self.cancel.check()?;
@@ -220,27 +222,10 @@ impl<'a> Job<'a> {
         Ok(found)
     }
 
-    /// Scaled embeddings of evenly spaced tokens, `[samples, hidden]`.
-    fn statistics_queries(&self, embedding: &MatrixView<'_>) -> Vec<f32> {
-        let (vocabulary, hidden) = (embedding.rows(), embedding.columns());
-        let scale = self.model.architecture().embed_scale;
-        let samples = STATISTICS_SAMPLES.min(vocabulary);
-        let mut queries = vec![0.0; samples * hidden];
-        for (index, query) in queries.chunks_exact_mut(hidden).enumerate() {
-            embedding
-                .row_f32((index as u128 * vocabulary as u128 / samples as u128) as usize, query);
-            query.iter_mut().for_each(|value| *value *= scale);
-        }
-        queries
-    }
-
-    fn layer_scores(&self, layer: u32, queries: &[f32]) -> Result<LayerScores, Failure> {
-        let mut all = LayerScores { mean: 0.0, deviation: 0.0, samples: 0 };
+    fn layer_scores(&self, layer: u32, samples: &Samples) -> Result<LayerScores, Failure> {
+        let mut all = NO_SCORES;
         self.for_blocks(&self.vectors(layer, Role::Gate)?, |gates| {
-            let (mean, deviation) = score_statistics(self.pool, gates, queries, self.cancel)?;
-            let samples = (queries.len() / gates.columns().max(1) * gates.rows()) as u64;
-            all = joined(&all, &LayerScores { mean, deviation, samples });
-            Ok(())
+            Ok(samples.add(&mut all, gates, self.pool, self.cancel)?)
         })?;
         if !all.mean.is_finite() || !all.deviation.is_finite() {
             let source = self.options.source.display();
@@ -249,23 +234,6 @@ impl<'a> Job<'a> {
                 .hint("its gates or embeddings are damaged: download the weights again"));
         }
         Ok(all)
-    }
-}
-
-/// The statistics of two sets of scores together.
-fn joined(a: &LayerScores, b: &LayerScores) -> LayerScores {
-    let samples = a.samples + b.samples;
-    if a.samples == 0 || b.samples == 0 {
-        return if a.samples == 0 { *b } else { *a };
-    }
-    let (of_a, of_b) = (a.samples as f64, b.samples as f64);
-    let (share, apart) = (of_b / samples as f64, b.mean - a.mean);
-    let squares =
-        a.deviation.powi(2) * of_a + b.deviation.powi(2) * of_b + apart.powi(2) * of_a * share;
-    LayerScores {
-        mean: a.mean + apart * share,
-        deviation: (squares / samples as f64).sqrt(),
-        samples,
     }
 }
 
@@ -291,30 +259,6 @@ impl LayerVectors<'_> {
                 let part = (first - range.start) * self.hidden..(end - range.start) * self.hidden;
                 rows.read(first - network.first..end - network.first, &mut out[part]);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_of_parts_join_to_those_of_the_whole() {
-        let of = |values: &[f64]| {
-            let samples = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / samples;
-            let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / samples;
-            LayerScores { mean, deviation: square.sqrt(), samples: values.len() as u64 }
-        };
-        let values = [3.0, -1.0, 4.0, 1.5, -5.0, 9.0, 2.0, 6.5];
-        let none = LayerScores { mean: 0.0, deviation: 0.0, samples: 0 };
-        for cut in 1..values.len() {
-            let found = joined(&joined(&none, &of(&values[..cut])), &of(&values[cut..]));
-            let whole = of(&values);
-            assert!((found.mean - whole.mean).abs() < 1e-12, "{cut}: {found:?}");
-            assert!((found.deviation - whole.deviation).abs() < 1e-12, "{cut}: {found:?}");
-            assert_eq!(found.samples, whole.samples);
         }
     }
 }

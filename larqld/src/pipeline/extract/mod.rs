@@ -1,9 +1,11 @@
 //! EXTRACT: a checkpoint becomes a vindex.
 //!
 //! Work streams from the mapped checkpoint, so memory does not grow with the model: a window of
-//! converted rows ([`WINDOW_BYTES`]), the vectors of a block of features ([`FEATURE_BLOCK_BYTES`], [`FEATURE_BLOCK_MIN`]), what
-//! `compute::browse` says it takes for their products with the vocabulary, and a tile of rows a
-//! thread. What is complete survives a kill and is not written again on RESUME; until the last
+//! converted rows ([`WINDOW_BYTES`]) or a block of features ([`FEATURE_BLOCK_BYTES`],
+//! [`FEATURE_BLOCK_MIN`]), the tokens that `compute::browse` packs at once, and a tile of rows a
+//! thread. The whole bound is in docs/formats/vindex.md.
+//!
+//! What is complete survives a kill and is not written again on RESUME; until the last
 //! rename there is nothing that could be mounted. The same source and options give the same bytes.
 //!
 //! Weights are written in the type asked for. What is learned about features (output tokens, input
@@ -27,9 +29,7 @@ use larql_storage::vindex::{
 };
 use sha2::{Digest as _, Sha256};
 
-pub use self::features::{
-    FEATURE_BLOCK_BYTES, FEATURE_BLOCK_MIN, STATISTICS_SAMPLES, TOKENS_PER_FEATURE,
-};
+pub use self::features::{FEATURE_BLOCK_BYTES, FEATURE_BLOCK_MIN, TOKENS_PER_FEATURE};
 use self::weights::Planned;
 pub use self::weights::WINDOW_BYTES;
 use crate::failure::{Failure, code};
