@@ -1,14 +1,17 @@
 //! Checkpoints of random weights, of any size: for statements that take long, and for layers with
-//! few features. They belong to the Llama family, tie their embeddings, and know the words `Word3`,
-//! `Word4` … and, from number 203 on, words of other scripts among them.
+//! few features. They belong to the Llama family, or with experts to Mixtral's, tie their embeddings,
+//! and know the words `Word3`, `Word4` … and, from number 203 on, words of other scripts among them.
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use half::bf16;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::json;
+
+/// Random numbers that a checkpoint is made of. Larger ones repeat them, and since this is a prime,
+/// never in the same rows.
+const PATTERN: usize = 1_048_583;
 
 /// How large a random model is.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +20,10 @@ pub struct Size {
     pub layers: usize,
     /// Numbers of the residual stream, a multiple of 64.
     pub hidden: usize,
-    /// Features of each layer.
+    /// Features of each layer, or of each of its experts.
     pub features: usize,
+    /// Experts of each layer, two of which are used; 0 for a dense network.
+    pub experts: usize,
     /// Tokens; all but three are words.
     pub vocabulary: usize,
     /// Tokens that a prompt may have.
@@ -27,58 +32,114 @@ pub struct Size {
 
 impl Size {
     /// A model at which EXTRACT and a long prompt take seconds.
-    pub const SLOW: Self =
-        Self { layers: 4, hidden: 512, features: 8192, vocabulary: 8000, context: 8192 };
+    pub const SLOW: Self = Self {
+        layers: 4,
+        hidden: 512,
+        features: 8192,
+        experts: 0,
+        vocabulary: 8000,
+        context: 8192,
+    };
     /// A model with fewer features a layer than DESCRIBE takes hits.
     pub const FEW_FEATURES: Self =
-        Self { layers: 3, hidden: 64, features: 16, vocabulary: 300, context: 128 };
+        Self { layers: 3, hidden: 64, features: 16, experts: 0, vocabulary: 300, context: 128 };
 }
 
 /// Writes the checkpoint of that size and seed.
 pub fn write(directory: &Path, size: Size, seed: u64) {
     std::fs::create_dir_all(directory).expect("a directory");
-    let Size { layers, hidden, features, vocabulary, context } = size;
-    let config = json!({
+    let Size { hidden, features, experts, vocabulary, .. } = size;
+    let mut config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
         "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": features,
-        "num_hidden_layers": layers, "num_attention_heads": hidden / 64, "num_key_value_heads": hidden / 64,
-        "head_dim": 64, "max_position_embeddings": context, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-        "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2,
+        "num_hidden_layers": size.layers, "num_attention_heads": hidden / 64,
+        "num_key_value_heads": hidden / 64, "head_dim": 64, "max_position_embeddings": size.context,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2,
     });
+    if experts > 0 {
+        config["architectures"] = json!(["MixtralForCausalLM"]);
+        config["model_type"] = "mixtral".into();
+        config["num_local_experts"] = experts.into();
+        config["num_experts_per_tok"] = 2.into();
+    }
     std::fs::write(directory.join("config.json"), config.to_string()).expect("config.json");
     std::fs::write(directory.join("tokenizer.json"), tokenizer(vocabulary))
         .expect("tokenizer.json");
+    write_weights(&directory.join("model.safetensors"), &tensors(size), hidden, seed);
+}
+
+/// The names and shapes of a checkpoint's tensors; norms are its vectors.
+fn tensors(size: Size) -> Vec<(String, Vec<usize>)> {
+    let Size { layers, hidden, features, experts, vocabulary, .. } = size;
+    let mut tensors = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![vocabulary, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+    ];
+    for layer in 0..layers {
+        let mut add = |part: &str, shape: &[usize]| {
+            tensors.push((format!("model.layers.{layer}.{part}.weight"), shape.to_vec()));
+        };
+        add("input_layernorm", &[hidden]);
+        add("post_attention_layernorm", &[hidden]);
+        for projection in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(&format!("self_attn.{projection}"), &[hidden, hidden]);
+        }
+        let mut network = |gate: &str, up: &str, down: &str| {
+            add(gate, &[features, hidden]);
+            add(up, &[features, hidden]);
+            add(down, &[hidden, features]);
+        };
+        if experts == 0 {
+            network("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj");
+            continue;
+        }
+        for expert in 0..experts {
+            let name = |matrix: &str| format!("block_sparse_moe.experts.{expert}.{matrix}");
+            network(&name("w1"), &name("w3"), &name("w2"));
+        }
+        add("block_sparse_moe.gate", &[experts, hidden]);
+    }
+    tensors
+}
+
+/// Writes a safetensors file of bf16, tensor after tensor, so that a model need not fit in memory.
+fn write_weights(path: &Path, tensors: &[(String, Vec<usize>)], hidden: usize, seed: u64) {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let first = end;
+        end += 2 * shape.iter().product::<usize>();
+        let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [first, end]});
+        header.insert(name.clone(), entry);
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
 
     let mut random = Random(seed | 1);
-    let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
-    let mut add = |name: String, shape: Vec<usize>, ones: bool| {
-        let count: usize = shape.iter().product();
-        let scale = (3.0 / hidden as f32).sqrt();
-        let value = |_| if ones { 1.0 } else { scale * random.next_signed() };
-        let bytes = (0..count)
-            .map(value)
-            .flat_map(|value: f32| bf16::from_f32(value).to_le_bytes())
-            .collect();
-        tensors.insert(name, (shape, bytes));
-    };
-    add("model.embed_tokens.weight".into(), vec![vocabulary, hidden], false);
-    add("model.norm.weight".into(), vec![hidden], true);
-    for layer in 0..layers {
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        add(name("input_layernorm"), vec![hidden], true);
-        add(name("post_attention_layernorm"), vec![hidden], true);
-        for projection in ["q_proj", "k_proj", "v_proj", "o_proj"] {
-            add(name(&format!("self_attn.{projection}")), vec![hidden, hidden], false);
+    let scale = (3.0 / hidden as f32).sqrt();
+    let numbers = PATTERN.min(end / 2);
+    let pattern: Vec<u8> = (0..numbers)
+        .flat_map(|_| bf16::from_f32(scale * random.next_signed()).to_le_bytes())
+        .collect();
+    let mut file = BufWriter::new(File::create(path).expect("a file"));
+    file.write_all(&(header.len() as u64).to_le_bytes()).expect("a header");
+    file.write_all(header.as_bytes()).expect("a header");
+    let mut at = 0;
+    for (_, shape) in tensors {
+        let mut left = 2 * shape.iter().product::<usize>();
+        if shape.len() == 1 {
+            file.write_all(&bf16::ONE.to_le_bytes().repeat(shape[0])).expect("a norm");
+            continue;
         }
-        add(name("mlp.gate_proj"), vec![features, hidden], false);
-        add(name("mlp.up_proj"), vec![features, hidden], false);
-        add(name("mlp.down_proj"), vec![hidden, features], false);
+        while left > 0 {
+            let part = left.min(pattern.len() - at);
+            file.write_all(&pattern[at..at + part]).expect("numbers");
+            left -= part;
+            at = (at + part) % pattern.len();
+        }
     }
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).expect("a view"))
-    });
-    safetensors::serialize_to_file(views, None, &directory.join("model.safetensors"))
-        .expect("a file");
+    file.flush().expect("a file");
 }
 
 /// A prompt of that many words, each of them one token.

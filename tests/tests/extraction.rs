@@ -18,7 +18,8 @@ use tokio::time::timeout;
 /// How long anything may take that has no claim about time.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A model whose extraction takes a second or two.
-const MODEL: Size = Size { layers: 4, hidden: 256, features: 2048, vocabulary: 4000, context: 64 };
+const MODEL: Size =
+    Size { layers: 4, hidden: 256, features: 2048, experts: 0, vocabulary: 4000, context: 64 };
 
 fn llama2() -> PathBuf {
     Golden::load("llama2").path
@@ -89,6 +90,31 @@ async fn the_same_source_and_options_give_the_same_bytes_whatever_the_threads() 
         for path in &made[1..] {
             assert_same_files(path, &made[0]);
         }
+    }
+}
+
+#[tokio::test]
+async fn quantised_matrices_and_experts_are_the_same_bytes_whatever_the_threads() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let random = directory.path().join("random");
+    let experts = Size { layers: 2, hidden: 192, features: 320, experts: 3, ..MODEL };
+    random_checkpoint::write(&random, experts, 7);
+    let daemons = ["1", "3"].map(|threads| Daemon::start_with(&["--threads", threads]));
+    let golden = |name: &str| Golden::load(name).path;
+    for (source, options) in [
+        (random.clone(), "WITH ALL QUANT Q4K"),
+        (random.clone(), "WITH ALL QUANT FP4 DTYPE F32"),
+        (random, "WITH INFERENCE QUANT Q8_0"),
+        (golden("mixtral"), "WITH ALL"),
+        (golden("qwen2_moe"), "WITH ALL QUANT Q4K DOWN Q4K"),
+        (golden("gpt_oss_mxfp4"), "WITH ALL DTYPE SOURCE"),
+        (golden("deepseek_v3_fp8"), "WITH ALL QUANT FP8"),
+    ] {
+        let made = [0, 1].map(|at| directory.path().join(format!("{at}.vindex")));
+        for (daemon, path) in daemons.iter().zip(&made) {
+            daemon.extract(&source, path, &format!("{options} OVERWRITE")).await;
+        }
+        assert_same_files(&made[1], &made[0]);
     }
 }
 
@@ -379,11 +405,13 @@ async fn a_kill_at_any_moment_of_mount_and_unmount_leaves_a_catalog_that_opens()
 
 // --- memory ------------------------------------------------------------------------------------
 
+/// Threads of the daemons whose memory is watched.
+const THREADS: &str = "2";
+
 /// How much anonymous memory an extraction adds at its peak, and the model's size, both in bytes.
-async fn peak_of_extract(layers: usize) -> (u64, u64) {
-    let daemon = Daemon::start();
+async fn peak_of_extract(size: Size, options: &str) -> (u64, u64) {
+    let daemon = Daemon::start_with(&["--threads", THREADS]);
     let source = daemon.data_dir().join("model");
-    let size = Size { layers, hidden: 512, features: 2048, vocabulary: 2000, context: 64 };
     random_checkpoint::write(&source, size, 1);
     let bytes = fs::metadata(source.join("model.safetensors")).expect("weights").len();
     let before = daemon.anonymous_bytes();
@@ -397,7 +425,7 @@ async fn peak_of_extract(layers: usize) -> (u64, u64) {
             }
         })
     };
-    daemon.extract(&source, &daemon.data_dir().join("v.vindex"), "WITH ALL").await;
+    daemon.extract(&source, &daemon.data_dir().join("v.vindex"), options).await;
     over.store(true, Ordering::Relaxed);
     watch.join().expect("the watch");
     (peak.load(Ordering::Relaxed).saturating_sub(before), bytes)
@@ -409,10 +437,43 @@ fn anonymous_bytes(pid: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// What docs/formats/vindex.md allows.
+fn stated_bound(size: Size) -> u64 {
+    let threads: usize = THREADS.parse().expect("a number");
+    let Size { layers, hidden, features, experts, vocabulary, .. } = size;
+    let tensors = 2 + layers * (7 + 3 * experts.max(1));
+    let kept = 4000 * hidden + 32 * vocabulary + 512 * features * experts.max(1) + 4096 * tensors;
+    ((72 << 20) + threads * 2048 * hidden + kept) as u64
+}
+
 #[tokio::test]
-async fn anonymous_memory_of_extraction_is_bounded_by_layers_and_not_by_the_model() {
-    let (small, small_model) = peak_of_extract(12).await;
-    let (large, large_model) = peak_of_extract(24).await;
+async fn anonymous_memory_of_extraction_keeps_the_stated_bound_for_models_ten_times_larger() {
+    let dense =
+        Size { layers: 16, hidden: 1024, features: 8192, experts: 0, vocabulary: 400, context: 64 };
+    let experts = Size { features: 1024, experts: 8, ..dense };
+    for (size, options) in [(dense, "WITH ALL"), (experts, "WITH ALL QUANT Q4K")] {
+        let began = Instant::now();
+        let (peak, model) = peak_of_extract(size, options).await;
+        let bound = stated_bound(size);
+        let mib = |bytes| bytes / (1 << 20);
+        println!(
+            "{options}: {} MiB at the peak, {} allowed, a model of {} MiB, {:.1} s",
+            mib(peak),
+            mib(bound),
+            mib(model),
+            began.elapsed().as_secs_f64()
+        );
+        assert!(model >= 10 * bound, "{options}: {model} bytes, a bound of {bound}");
+        assert!(peak > 1 << 20, "{options}: {peak} bytes: nothing was watched");
+        assert!(peak <= bound, "{options}: {peak} bytes at the peak, {bound} allowed");
+    }
+}
+
+#[tokio::test]
+async fn anonymous_memory_of_extraction_does_not_grow_with_layers() {
+    let of = |layers| Size { layers, hidden: 512, features: 2048, vocabulary: 2000, ..MODEL };
+    let (small, small_model) = peak_of_extract(of(12), "WITH ALL").await;
+    let (large, large_model) = peak_of_extract(of(24), "WITH ALL").await;
     // In f32, as it is computed with.
     let layer = 2 * (large_model - small_model) / 12;
     assert!(small > 1 << 20, "{small} bytes: nothing was watched");

@@ -612,7 +612,8 @@ async fn a_destination_that_exists_is_kept() {
 async fn of_two_extracts_to_one_destination_one_wins_and_the_other_is_told() {
     let daemon = Daemon::start();
     let source = daemon.data_dir().join("slow");
-    let size = Size { layers: 4, hidden: 256, features: 2048, vocabulary: 4000, context: 64 };
+    let size =
+        Size { layers: 4, hidden: 256, features: 2048, experts: 0, vocabulary: 4000, context: 64 };
     random_checkpoint::write(&source, size, 3);
     let destination = daemon.data_dir().join("v.vindex");
     let script = format!(

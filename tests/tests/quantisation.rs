@@ -1,17 +1,19 @@
 //! Trips through vindexes of every type: what comes back is exact arithmetic over the numbers that
 //! were stored, and what is kept is kept bit for bit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use larql_client::LogitsRequest;
+use larql_compute::model::{Architecture, Naming, TensorSpec};
 use larql_compute::quant::Dtype;
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::file::DiskFiles;
 use larql_tests::daemon::Daemon;
 use larql_tests::dequantised::{self, Record};
 use larql_tests::goldens::{ids, reals};
+use larql_tests::random_checkpoint::{self, Size};
 use larql_tests::{atlas_checkpoint, repository};
 use serde_json::Value as Json;
 
@@ -202,6 +204,66 @@ async fn a_quantised_vindex_has_the_block_formats_of_its_table() {
     }
 }
 
+/// What a `q4k` vindex takes for a weight of a bf16 source, from its shape `[outputs, inputs]` alone.
+fn q4k_bytes(role: &str, shape: &[usize]) -> usize {
+    let blocks = |rows: usize, columns: usize| rows * columns.div_ceil(256);
+    match (role, shape) {
+        (
+            "gate" | "up" | "attention_query" | "attention_key" | "attention_output",
+            &[rows, columns],
+        ) => blocks(rows, columns) * 144,
+        ("attention_value" | "embedding", &[rows, columns]) => blocks(rows, columns) * 210,
+        // A row for each feature.
+        ("down", &[outputs, features]) => blocks(features, outputs) * 210,
+        ("router", &[rows, columns]) => rows * columns * 2,
+        (_, &[length]) => length * 2,
+        _ => panic!("{role} {shape:?} is in no q4k vindex"),
+    }
+}
+
+#[tokio::test]
+async fn a_q4k_vindex_stores_each_matrix_once_and_in_one_precision() {
+    let daemon = Daemon::start();
+    let random = daemon.data_dir().join("random");
+    let size = Size { layers: 2, hidden: 192, features: 320, experts: 3, ..Size::FEW_FEATURES };
+    random_checkpoint::write(&random, size, 5);
+    for source in [atlas_checkpoint(), random] {
+        let path = daemon.data_dir().join("v.vindex");
+        daemon.extract(&source, &path, "WITH INFERENCE QUANT Q4K OVERWRITE").await;
+        let records = dequantised::records(&path);
+        let config = fs::read_to_string(source.join("config.json")).expect("config.json");
+        let architecture = Architecture::from_config(&config).expect("a family");
+        let mut expected = 0;
+        let mut count = 0;
+        for TensorSpec { key, shape, .. } in architecture.tensors(Naming::Hub) {
+            let role = key.role.as_str();
+            // Tied: the embedding serves.
+            if role == "unembedding" {
+                continue;
+            }
+            let place = (role.to_owned(), key.layer.map(u64::from), key.expert.map(u64::from));
+            let record = records.get(&place).unwrap_or_else(|| panic!("no {key}"));
+            assert_eq!(record.bytes.len(), q4k_bytes(role, &shape), "{key}");
+            expected += record.bytes.len();
+            count += 1;
+        }
+        assert_eq!(records.len(), count, "something is stored beside the model's weights");
+        let files: HashSet<&str> = records.values().map(|record| record.file.as_str()).collect();
+        let tables = ["down_meta.bin", "gate_meta.bin"];
+        let mut on_disk = 0;
+        for entry in fs::read_dir(&path).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".bin") && !tables.contains(&name.as_str()) {
+                assert!(files.contains(name.as_str()), "{name} holds no tensor");
+                on_disk += entry.metadata().expect("metadata").len() as usize;
+            }
+        }
+        let padding = 64 * count;
+        assert!((expected..=expected + padding).contains(&on_disk), "{on_disk} for {expected}");
+    }
+}
+
 #[tokio::test]
 async fn rows_that_are_no_whole_blocks_are_padded_and_say_so() {
     let daemon = Daemon::start();
@@ -264,7 +326,7 @@ async fn a_source_vindex_keeps_the_bytes_of_quantised_checkpoints() {
 fn rows_are_of(record: &Record, bytes: &[u8]) -> bool {
     let rows = record.shape()[0];
     let length = record.bytes.len() / rows;
-    let known: std::collections::HashSet<&[u8]> = bytes.chunks_exact(length).collect();
+    let known: HashSet<&[u8]> = bytes.chunks_exact(length).collect();
     record.bytes.chunks_exact(length).all(|row| known.contains(row))
 }
 
@@ -275,7 +337,7 @@ async fn every_tensor_of_every_golden_is_accounted_for_at_the_level_all() {
         let path = daemon.data_dir().join("v.vindex");
         daemon.extract(&source.path, &path, "WITH ALL DTYPE SOURCE OVERWRITE").await;
         let records = dequantised::records(&path);
-        let names: std::collections::HashSet<&str> = records.values().map(Record::name).collect();
+        let names: HashSet<&str> = records.values().map(Record::name).collect();
         let checkpoint =
             Checkpoint::open(&DiskFiles::shared(), &source.path).expect("a checkpoint");
         for tensor in checkpoint.tensors() {
