@@ -5,10 +5,10 @@ use larqld::source::gguf::describe;
 use larqld::text::{ChatMessage, ChatTemplate};
 use std::path::Path;
 
-use super::parsers::directory;
+use super::parsers::{Target, directory};
 
 /// What a target is called, and what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[Target] =
     &[("chat_template", chat_template), ("gguf_description", gguf_description)];
 
 /// A chat template, and a chat that it renders within its limits.

@@ -8,8 +8,11 @@ use larql_storage::vindex::{Checksum, DownMeta, GateMeta, Labels, Manifest, Stat
 use std::path::Path;
 use std::sync::Arc;
 
+/// A target: its name, and what is fed with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// What a target is called, and what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("config_json", config_json),
     ("down_meta", down_meta),
     ("gate_meta", gate_meta),
