@@ -443,7 +443,8 @@ fn stated_bound(size: Size) -> u64 {
     let Size { layers, hidden, features, experts, vocabulary, .. } = size;
     let tensors = 2 + layers * (7 + 3 * experts.max(1));
     let kept = 4000 * hidden + 32 * vocabulary + 512 * features * experts.max(1) + 4096 * tensors;
-    ((72 << 20) + threads * 2048 * hidden + kept) as u64
+    let block = (4096 * (5 * hidden + 2048)).saturating_sub(40 << 20);
+    ((72 << 20) + block + threads * 2048 * hidden + kept) as u64
 }
 
 #[tokio::test]
