@@ -123,7 +123,7 @@ impl Results {
              square over tensors of each one's relative error, decoded by the `gguf` package.\n\
              *Divergence* is the mean Kullback-Leibler divergence of the next token's distribution \
              from that of the f32 file, in\nnats, over {} probes, all computed by our exact \
-             arithmetic.\n",
+             arithmetic. A probe that sits on a knife's edge can dominate this mean.\n",
             quantisation::prompts()
         )?;
         writeln!(
