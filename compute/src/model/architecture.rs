@@ -140,6 +140,14 @@ impl Architecture {
                 merged.insert(key.into(), top[key].clone());
             }
         }
+        let own_defaults = NESTED_DEFAULTS.iter().filter(|(model_type, _, _)| {
+            merged.get("model_type").and_then(Value::as_str) == Some(model_type)
+        });
+        let left_out: Vec<_> =
+            own_defaults.filter(|(_, key, _)| !merged.contains_key(*key)).collect();
+        merged.extend(left_out.into_iter().map(|(_, key, size)| ((*key).into(), (*size).into())));
+        // This one is about images, which are not run here.
+        outer.mentions("multimodal_projector_bias");
         let inner = Config::new(&merged, "text_config.");
         let architecture = Architecture::describe(&inner, outer.text("model_type")?)?;
         inner.refuse_unread()?;
@@ -243,6 +251,22 @@ impl Architecture {
 
 /// Larger models whose `text_config` is a model of its own, which runs on text as it stands.
 const WRAPPERS: [&str; 5] = ["gemma3", "gemma4", "llava", "llava_next", "mistral3"];
+
+/// Sizes of the first model of a family, which its configurations leave out as the text part of
+/// a larger model: transformers writes there what differs from the class's defaults.
+///
+/// Source: `LlamaConfig` and `MistralConfig` of transformers.
+const NESTED_DEFAULTS: [(&str, &str, u64); 9] = [
+    ("llama", "vocab_size", 32_000),
+    ("llama", "hidden_size", 4096),
+    ("llama", "intermediate_size", 11_008),
+    ("llama", "num_hidden_layers", 32),
+    ("llama", "num_attention_heads", 32),
+    ("mistral", "hidden_size", 4096),
+    ("mistral", "intermediate_size", 14_336),
+    ("mistral", "num_hidden_layers", 32),
+    ("mistral", "num_attention_heads", 32),
+];
 
 fn unknown(model_type: &str) -> ArchitectureError {
     let supported = FAMILIES.iter().flat_map(|family| family.model_types);

@@ -50,7 +50,7 @@ const SUSPICIOUS: [&str; 27] = [
 ];
 
 /// Names that contain such a fragment and still change nothing when a trained model is run.
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 14] = [
     "_attn_implementation",
     "attn_implementation",
     "_attn_implementation_autoset",
@@ -60,6 +60,10 @@ const HARMLESS: [&str; 11] = [
     "attn_dropout",
     "residual_dropout",
     "output_attentions",
+    "_flash_attn_2_enabled",
+    // Scores are computed in f32 here anyway.
+    "attention_softmax_in_fp32",
+    "scale_attention_softmax_in_fp32",
     // How weights are stored is for those who read them; the arithmetic is on their values.
     "quantization",
     "quantization_config",

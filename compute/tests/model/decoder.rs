@@ -38,6 +38,8 @@ fn run(
 #[test]
 fn every_option_of_a_configuration_acts_as_it_is_defined() {
     let full = ["full_attention", "sliding_attention", "full_attention"];
+    let gemma2 = with(gemma3(), "model_type", json!("gemma2"));
+    let gemma2 = with(gemma2, "sliding_window_pattern", Value::Null);
     let variants: Vec<Value> = vec![
         llama(),
         with(with(llama(), "attention_bias", json!(true)), "mlp_bias", json!(true)),
@@ -55,7 +57,8 @@ fn every_option_of_a_configuration_acts_as_it_is_defined() {
                 "high_freq_factor": 3.0, "original_max_position_embeddings": 16}),
         ),
         gemma3(),
-        with(gemma3(), "attn_logit_softcapping", json!(0.7)),
+        with(gemma2.clone(), "attn_logit_softcapping", json!(0.7)),
+        with(gemma2, "attn_logit_softcapping", Value::Null),
         with(gemma3(), "final_logit_softcapping", json!(0.9)),
         with(gemma3(), "rope_local_base_freq", json!(20.0)),
         with(gemma3(), "sliding_window", json!(1)),

@@ -13,4 +13,5 @@ mod ffn;
 mod goldens;
 mod hooks;
 mod long;
+mod published;
 mod reference;

@@ -38,6 +38,10 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         true => config.required_count("sliding_window", CONTEXT_MAX)?,
         false => 4096,
     };
+    // The first checkpoints name the window twice.
+    if config.count("sliding_window_size", CONTEXT_MAX)?.is_some_and(|size| size != window) {
+        return Err(config.invalid("sliding_window_size", format!("sliding_window, {window}")));
+    }
     let attention = AttentionDescription {
         scale: scalar.powf(-0.5) as f32,
         softcap: cap("attn_logit_softcapping", 50.0)?,

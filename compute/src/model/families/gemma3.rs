@@ -34,11 +34,14 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         true => config.required_count("sliding_window", CONTEXT_MAX)?,
         false => 4096,
     };
+    // The reference has the key and leaves scores as they are; no published checkpoint sets it.
+    if config.value("attn_logit_softcapping").is_some() {
+        return Err(config.unsupported("attn_logit_softcapping"));
+    }
     let heads = config.count("num_attention_heads", HEADS_MAX)?.unwrap_or(8);
     let kv_heads = config.count("num_key_value_heads", HEADS_MAX)?.unwrap_or(4);
     let attention = AttentionDescription {
         scale: scalar.powf(-0.5) as f32,
-        softcap: config.positive("attn_logit_softcapping")?.map(|cap| cap as f32),
         query_key_norm: QueryKeyNorm::Head,
         bias: AttentionBias::all(config.flag("attention_bias")?.unwrap_or(false)),
         ..AttentionDescription::plain(heads, kv_heads, head_dim)

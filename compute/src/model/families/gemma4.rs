@@ -47,6 +47,9 @@ pub(super) static FAMILY: Family = Family {
     describe,
 };
 
+/// Every so many layers one has no window, where no list says otherwise.
+const PATTERN: usize = 6;
+
 fn describe(family: &'static Family, config: &Config) -> Result<Architecture, ArchitectureError> {
     let layers = config.required_count("num_hidden_layers", LAYERS_MAX)?;
     let hidden_size = config.required_count("hidden_size", HIDDEN_MAX)?;
@@ -57,8 +60,13 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         true => config.required_count("sliding_window", CONTEXT_MAX)?,
         false => 512,
     };
+    // Files for MLX name the pattern beside the list that it makes; alone it is not the family's.
+    let pattern = config.count("sliding_window_pattern", LAYERS_MAX)?.unwrap_or(PATTERN);
+    if pattern != PATTERN && config.value("layer_types").is_none() {
+        return Err(config.unsupported("sliding_window_pattern"));
+    }
     let mut windows =
-        windows(config, layers, Some(window), |layer| !(layer + 1).is_multiple_of(6))?;
+        windows(config, layers, Some(window), |layer| !(layer + 1).is_multiple_of(PATTERN))?;
     // The last layer always sees everything, whatever the list says.
     if let Some(last) = windows.last_mut() {
         *last = None;

@@ -52,6 +52,10 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
     if config.flag("attention_bias")?.unwrap_or(false) {
         return Err(config.unsupported("attention_bias"));
     }
+    // Phi 4 mini: every layer sees everything, which is every `full_attn_mod`-th.
+    if config.count("full_attn_mod", LAYERS_MAX)?.is_some_and(|every| every != 1) {
+        return Err(config.unsupported("full_attn_mod"));
+    }
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let window = config.count("sliding_window", CONTEXT_MAX)?;
     let layer = |window| {

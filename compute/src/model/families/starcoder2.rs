@@ -40,6 +40,7 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         bias: AttentionBias::all(bias),
         ..AttentionDescription::plain(heads, kv_heads, head_dim)
     };
+    left_from_training(config)?;
     let features = config.required_count("intermediate_size", FEATURES_MAX)?;
     let layer = |window| {
         LayerDescription::pre_norm(
@@ -58,4 +59,20 @@ fn describe(family: &'static Family, config: &Config) -> Result<Architecture, Ar
         ..Architecture::blank(family, windows.into_iter().map(layer).collect())
     }
     .validated(config)
+}
+
+/// Keys of published checkpoints that the trainer left behind: they repeat what the family does.
+fn left_from_training(config: &Config) -> Result<(), ArchitectureError> {
+    for (key, value) in [("norm_type", "layer_norm"), ("mlp_type", "default")] {
+        if config.text(key)?.is_some_and(|found| found != value) {
+            return Err(config.unsupported(key));
+        }
+    }
+    if config.flag("scale_attn_weights")? == Some(false) {
+        return Err(config.unsupported("scale_attn_weights"));
+    }
+    // What counts are `hidden_act` and `norm_epsilon`.
+    config.mentions("activation_function");
+    config.mentions("layer_norm_epsilon");
+    Ok(())
 }
