@@ -51,7 +51,7 @@ def logits(directory, prompts, packed):
     options = {"dtype": torch.float32, "attn_implementation": "eager"}
     if packed:
         options["quantization_config"] = transformers.Mxfp4Config(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(directory, **options).float().eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, **options).eval()
     with torch.no_grad():
         runs = [model(torch.tensor([ids]), use_cache=False).logits[0, -1] for ids in prompts]
     return [run.float().tolist() for run in runs]
