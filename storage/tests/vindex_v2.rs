@@ -326,6 +326,11 @@ fn counts_offsets_and_names_that_lie_are_refused_by_name() {
             "num_experts":4294967295}]"#,
             "experts",
         ),
+        (
+            r#","layers":[{"layer":0,"num_features":4294967295,"offset":0,"length":34359738360,
+            "num_experts":4294967295}]"#,
+            "reach beyond the 96",
+        ),
         (r#","quant":"q5x""#, "q5x"),
         (r#","layer_bands":{"syntax":[0,1],"knowledge":[1,9],"output":[1,1]}"#, "band 1-9"),
     ] {
@@ -383,4 +388,66 @@ fn vindex_of_version_two_is_replaced_when_asked() {
     let files: Arc<dyn Files> = Arc::new(memory);
     assert!(VindexWriter::check_destination(&files, Path::new(HOME), false).is_err());
     VindexWriter::check_destination(&files, Path::new(HOME), true).unwrap();
+}
+
+#[test]
+fn more_experts_than_any_model_has_are_refused_though_the_file_holds_them() {
+    let layers = r#","layers":[{"layer":0,"num_features":4097,"offset":0,"length":32776,
+        "num_experts":4097}]"#;
+    let error = small(layers, &[("gate_vectors.bin", vec![0; 32_776])]).unwrap_err();
+    assert!(error.to_string().contains("the most is 4096"), "{error}");
+}
+
+#[test]
+fn routers_of_a_model_without_layers_may_not_overflow() {
+    let index =
+        br#"{"version":2,"family":"mixtral","num_layers":0,"hidden_size":18446744073709551615,
+        "intermediate_size":1,"vocab_size":1,"model_config":{"model_type":"mixtral","head_dim":1,
+        "num_q_heads":1,"num_kv_heads":1,"rope_base":1.0,
+        "moe":{"num_experts":4294967295,"top_k":1}}}"#;
+    let memory = MemoryFiles::new();
+    memory.put(Path::new("/v/index.json"), index);
+    memory.put(Path::new("/v/router_weights.bin"), &[]);
+    let memory: Arc<dyn Files> = Arc::new(memory);
+    let text = Vindex::open(&memory, Path::new(HOME)).unwrap_err().to_string();
+    assert!(text.contains("router_weights.bin") && text.contains("overflows"), "{text}");
+}
+
+#[test]
+fn remarks_on_many_tensors_are_one_and_remarks_have_a_bound() {
+    let entries: Vec<String> = (0..30_000)
+        .map(|number| {
+            format!(
+                r#"{{"key":"other.{number}","kind":"vector","shape":[0],"offset":0,"length":0,
+                "file":"w.bin"}}"#
+            )
+        })
+        .collect();
+    let manifest = format!("[{}]", entries.join(",")).into_bytes();
+    let files = [("weight_manifest.json", manifest), ("w.bin", Vec::new())];
+    let vindex = small("", &files).unwrap();
+    let notes = &vindex.manifest().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("30000 tensors") && notes[0].contains("other.0 "), "{notes:?}");
+    let strangers: Vec<String> = (0..300).map(|number| format!("layers/x{number}")).collect();
+    let files: Vec<_> = strangers.iter().map(|name| (name.as_str(), Vec::new())).collect();
+    let notes = small("", &files).unwrap().manifest().notes.clone();
+    assert_eq!(notes.len(), 101);
+    assert!(notes[100].contains("more remarks"), "{notes:?}");
+}
+
+#[test]
+fn what_decides_the_answers_is_in_the_identity_and_labels_are_not() {
+    let hash = |name: &'static str, content: &str| {
+        let files = [(name, content.as_bytes().to_vec())];
+        small("", &files).unwrap().manifest().base_hash.clone()
+    };
+    let bare = small("", &[]).unwrap().manifest().base_hash.clone();
+    for name in ["config.json", "generation_config.json", "tokenizer.json"] {
+        let (first, second) = (hash(name, "{}"), hash(name, "{} "));
+        assert!(first != bare && first != second, "{name}");
+        assert_eq!(first, hash(name, "{}"), "{name}");
+    }
+    assert_ne!(hash("config.json", "{}"), hash("tokenizer.json", "{}"));
+    assert_eq!(hash("chat_template.jinja", "x"), bare);
 }

@@ -84,7 +84,7 @@ fn layer_file(assembly: &mut Assembly<'_>, file: &str, layer: u32) -> Result<(),
             let (name, layout, dtype) = (&*key.to_string(), Layout::RowMajor, blocks.tag);
             let key = key.clone();
             let place = Place { name, key, dtype, shape, columns_padded, layout, offset, bytes };
-            assembly.add(file, place);
+            assembly.add(file, place)?;
         }
     }
     Ok(())

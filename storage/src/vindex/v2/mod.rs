@@ -18,7 +18,7 @@ mod tensors;
 
 pub use header::{V2Experts, V2Fp4, V2Header, V2LayerInfo, V2ModelConfig, V2Projection};
 
-use super::layout::{self, INDEX, INDEX_BYTES_MAX, Layout};
+use super::layout::{self, INDEX, INDEX_BYTES_MAX, Layout, SIDE_FILE_BYTES_MAX};
 use super::manifest::Rules;
 use super::{
     Checksum, Checksummer, FileEntry, Manifest, ManifestHeader, Source, TensorKey, TensorRecord,
@@ -44,6 +44,16 @@ const SIDE_FILES: [&str; 8] = [
     layout::DOWN_META,
     layout::FEATURE_LABELS,
 ];
+
+/// Those of them that decide what the model answers: its configuration, of which the settings for
+/// generation are a part where `config.json` is missing, and its tokens.
+const IDENTITY_FILES: [&str; 3] = ["config.json", "generation_config.json", "tokenizer.json"];
+
+/// Tensors of one vindex; large mixtures have tens of thousands.
+const TENSORS_MAX: usize = 1 << 20;
+
+/// Remarks that are kept; an honest vindex has a handful.
+const NOTES_MAX: usize = 100;
 
 /// Files that the ancestor knew and this program leaves aside, and why.
 const LEFT_ASIDE: [(&str, &str); 12] = [
@@ -85,7 +95,9 @@ struct Assembly<'a> {
     found: BTreeMap<String, (u64, Vec<TensorRecord>)>,
     keys: HashSet<TensorKey>,
     notes: Vec<String>,
-    /// What tells this vindex from others: the texts of its manifests.
+    /// Whether there were more than [`NOTES_MAX`].
+    more_notes: bool,
+    /// What tells this vindex from others: the texts of its manifests and [`IDENTITY_FILES`].
     identity: Checksummer,
 }
 
@@ -106,6 +118,7 @@ impl<'a> Assembly<'a> {
             found: BTreeMap::new(),
             keys: HashSet::new(),
             notes: Vec::new(),
+            more_notes: false,
             identity,
         }
     }
@@ -120,8 +133,12 @@ impl<'a> Assembly<'a> {
 
     fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
+        if self.notes.contains(&note) {
+            return;
+        }
+        match self.notes.len() < NOTES_MAX {
+            true => self.notes.push(note),
+            false => self.more_notes = true,
         }
     }
 
@@ -150,12 +167,25 @@ impl<'a> Assembly<'a> {
         for name in SIDE_FILES {
             self.list(name)?;
         }
+        for name in IDENTITY_FILES {
+            if self.found.contains_key(name) {
+                let content = Checksum::of(&self.read(name, SIDE_FILE_BYTES_MAX)?);
+                self.identity.update(name.as_bytes());
+                self.identity.update(content.as_bytes());
+            }
+        }
         for (name, why) in LEFT_ASIDE {
             if self.length(name)?.is_some() {
                 self.note(format!("{name}: {why}"));
             }
         }
         Ok(())
+    }
+
+    fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, VindexError> {
+        let path = self.path(name);
+        let text = self.files.read(&path, bytes_max);
+        text.map_err(|source| VindexError::Io { action: "read", path, source })
     }
 
     /// A manifest beside `index.json`: an array of entries.
@@ -166,12 +196,7 @@ impl<'a> Assembly<'a> {
         if self.length(name)?.is_none() {
             return Ok(None);
         }
-        let path = self.path(name);
-        let text = self.files.read(&path, INDEX_BYTES_MAX).map_err(|source| VindexError::Io {
-            action: "read",
-            path,
-            source,
-        })?;
+        let text = self.read(name, INDEX_BYTES_MAX)?;
         self.identity.update(Checksum::of(&text).as_bytes());
         match serde_json::from_slice(&text) {
             Ok(entries) => Ok(Some(entries)),
@@ -185,11 +210,17 @@ impl<'a> Assembly<'a> {
     }
 
     /// Adds a tensor of a listed file, unless a better source has it already.
-    fn add(&mut self, file: &str, place: Place<'_>) {
+    ///
+    /// # Errors
+    /// When there are more of them than any model has.
+    fn add(&mut self, file: &str, place: Place<'_>) -> Result<(), VindexError> {
         let Place { name, key, dtype, shape, columns_padded, layout, offset, bytes } = place;
         if !self.keys.insert(key.clone()) {
             self.note(format!("{file}: tensors that another file has too are not read"));
-            return;
+            return Ok(());
+        }
+        if self.keys.len() > TENSORS_MAX {
+            return Err(self.damaged(file, format!("it has tensors beyond the {TENSORS_MAX}th")));
         }
         let record = TensorRecord {
             name: name.to_owned(),
@@ -206,6 +237,7 @@ impl<'a> Assembly<'a> {
         };
         let (_, tensors) = self.found.get_mut(file).expect("the file was listed before");
         tensors.push(record);
+        Ok(())
     }
 
     /// Joins everything, and checks it as a manifest of version 3 is checked.
@@ -222,6 +254,9 @@ impl<'a> Assembly<'a> {
                 "down_meta.bin: its tokens are those of the input embedding, as the ancestor \
                  computed them, and not those of the output matrix",
             );
+        }
+        if self.more_notes {
+            self.notes.push(format!("there are more remarks than these {NOTES_MAX}"));
         }
         let files = self.found.into_iter().map(|(name, (bytes, mut tensors))| {
             tensors.sort_by_key(|tensor| tensor.offset);

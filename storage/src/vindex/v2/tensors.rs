@@ -36,6 +36,8 @@ struct QuantisedEntry {
 const WEIGHTS: &str = "weight_manifest.json";
 const GATE_VECTORS: &str = "gate_vectors.bin";
 const EMBEDDINGS: &str = "embeddings.bin";
+/// Experts in a layer; the most that models have is in the hundreds.
+const EXPERTS_MAX: u32 = 4096;
 /// Its content is Q4_K, whatever its name says.
 const LM_HEAD_Q4: &str = "lm_head_q4.bin";
 const ROUTERS: &str = "router_weights.bin";
@@ -118,7 +120,7 @@ fn concatenated(
                 offset,
                 bytes,
             },
-        );
+        )?;
         offset = end;
     }
     Ok(())
@@ -130,28 +132,37 @@ fn gate_vectors(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
     if !assembly.list(GATE_VECTORS)? {
         return Ok(());
     }
-    let hidden = header.hidden_size;
+    let (hidden, there) = (header.hidden_size, assembly.found[GATE_VECTORS].0);
     for info in &header.layers {
         let layer = info.layer;
-        let networks = match info.num_experts.filter(|&experts| experts > 1) {
-            None => vec![(None, info.num_features)],
-            Some(experts) => {
-                let each = info.num_features / u64::from(experts);
-                if info.num_features_per_expert.is_some_and(|given| given != each)
-                    || each * u64::from(experts) != info.num_features
-                    || u64::from(experts) > info.length
-                {
-                    let problem = format!("layer {layer}: {experts} experts of {} features", each);
-                    return Err(assembly.damaged(INDEX, problem));
-                }
-                (0..experts).map(|expert| (Some(expert), each)).collect()
-            }
-        };
         let dtype = plain(info.length, [info.num_features, hidden]).map_err(|problem| {
             assembly.damaged(INDEX, format!("gates of layer {layer}: {problem}"))
         })?;
+        if info.offset.checked_add(info.length).is_none_or(|end| end > there) {
+            let (offset, length) = (info.offset, info.length);
+            let problem = format!(
+                "gates of layer {layer}: {length} bytes at {offset} reach beyond the {there} of \
+                 {GATE_VECTORS}"
+            );
+            return Err(assembly.damaged(INDEX, problem));
+        }
+        let experts = info.num_experts.filter(|&experts| experts > 1);
+        let networks = experts.unwrap_or(1);
+        let features = info.num_features / u64::from(networks);
+        if experts.and(info.num_features_per_expert).is_some_and(|given| given != features)
+            || features * u64::from(networks) != info.num_features
+            || networks > EXPERTS_MAX
+        {
+            let problem = format!(
+                "layer {layer}: {networks} experts of {features} features, the most is \
+                 {EXPERTS_MAX} and together they have {}",
+                info.num_features
+            );
+            return Err(assembly.damaged(INDEX, problem));
+        }
         let mut offset = info.offset;
-        for (expert, features) in networks {
+        for number in 0..networks {
+            let expert = experts.map(|_| number);
             // The sum was compared with the length above.
             let bytes = dtype.bytes_of(features, hidden).unwrap_or(0);
             let key = TensorKey { role: "gate".into(), layer: Some(layer), expert };
@@ -167,7 +178,7 @@ fn gate_vectors(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
                     offset,
                     bytes,
                 },
-            );
+            )?;
             offset = offset.saturating_add(bytes);
         }
     }
@@ -207,7 +218,7 @@ fn embeddings(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
             offset: 0,
             bytes: length,
         },
-    );
+    )?;
     Ok(())
 }
 
@@ -215,6 +226,7 @@ fn embeddings(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
 fn weights(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
     let Some(entries) = assembly.entries::<WeightEntry>(WEIGHTS)? else { return Ok(()) };
     let roles = Roles::new(entries.iter().map(|entry| &*entry.key));
+    let mut without_role = Vec::new();
     for WeightEntry { key: name, kind, shape, offset, length, file } in &entries {
         let refuse = |assembly: &Assembly<'_>, problem: String| {
             assembly.damaged(WEIGHTS, format!("{name:?}: {problem}"))
@@ -240,7 +252,7 @@ fn weights(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
             return Err(refuse(assembly, problem));
         }
         if roles.key(name).is_none() {
-            assembly.note(format!("{WEIGHTS}: {name} is kept and has no role"));
+            without_role.push(name.as_str());
         }
         assembly.add(
             file,
@@ -254,7 +266,15 @@ fn weights(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
                 offset: *offset,
                 bytes: *length,
             },
-        );
+        )?;
+    }
+    match without_role[..] {
+        [] => {}
+        [name] => assembly.note(format!("{WEIGHTS}: {name} is kept and has no role")),
+        [first, ..] => assembly.note(format!(
+            "{WEIGHTS}: {} tensors are kept and have no role, {first} is the first of them",
+            without_role.len()
+        )),
     }
     Ok(())
 }
@@ -315,7 +335,7 @@ fn quantised(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
                     offset: *offset,
                     bytes: *length,
                 },
-            );
+            )?;
         }
     }
     Ok(())
@@ -337,8 +357,7 @@ fn unembedding_q4k(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
     let (shape, columns_padded) = (vec![rows, columns], blocks.padding(columns));
     let (layout, dtype, name) = (Layout::RowMajor, blocks.tag, "lm_head.weight");
     let place = Place { name, key, dtype, shape, columns_padded, layout, offset: 0, bytes: length };
-    assembly.add(LM_HEAD_Q4, place);
-    Ok(())
+    assembly.add(LM_HEAD_Q4, place)
 }
 
 /// The routers of a mixture, layer by layer, each with its bias where it has one.
@@ -359,7 +378,12 @@ fn routers(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
         Err(_) => plain(length, [layers, experts, hidden]),
     };
     let blocks = blocks.map_err(|problem| assembly.damaged(ROUTERS, problem))?;
-    let (matrix, bias) = (experts * hidden * blocks.bytes, experts * blocks.bytes);
+    // Without layers their product says nothing about one of them.
+    let (Some(matrix), Some(bias)) =
+        (blocks.bytes_of(experts, hidden), blocks.bytes_of(1, experts))
+    else {
+        return Err(assembly.damaged(ROUTERS, "its size overflows"));
+    };
     let mut offset = 0;
     for layer in 0..header.num_layers {
         let parts =
@@ -378,7 +402,7 @@ fn routers(assembly: &mut Assembly<'_>) -> Result<(), VindexError> {
                     offset,
                     bytes,
                 },
-            );
+            )?;
             offset += bytes;
         }
     }
