@@ -68,6 +68,13 @@ pub const CASES: &[Case] = &[
         "safetensors, bf16, text part of a multimodal checkpoint",
         "per-layer embeddings, shared keys and values, proportional rotary embedding, layer scalars",
     ),
+    gguf(
+        "Gemma 4 (E2B, E4B)",
+        "gemma4_e2b",
+        "gemma4_e2b-bf16.gguf",
+        "GGUF of llama.cpp's converter, bf16",
+        "as above; rotary embedding from its factors",
+    ),
     hub(
         "Gemma 4 (26B-A4B)",
         "gemma4_moe",
@@ -138,6 +145,13 @@ pub const CASES: &[Case] = &[
         "deepseek_v3",
         "safetensors, bf16",
         "sigmoid scores with a correction for the choice, latent attention, YaRN",
+    ),
+    gguf(
+        "DeepSeek V3",
+        "deepseek_v3",
+        "deepseek_v3-bf16.gguf",
+        "GGUF of llama.cpp's converter, bf16",
+        "as above; keys and values expanded by two tensors put together",
     ),
     hub(
         "DeepSeek V3",

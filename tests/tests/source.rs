@@ -60,6 +60,16 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes() {
 }
 
 #[test]
+fn outer_axes_of_one_may_be_missing_as_in_files_that_ggml_wrote() {
+    let gate = "model.layers.0.mlp.shared_expert_gate.weight";
+    let opened = open_changed("qwen2_moe", |tensors, _| {
+        let tensor = tensors.get_mut(gate).expect("a tensor");
+        assert_eq!(tensor.shape.remove(0), 1);
+    });
+    assert!(opened.is_ok(), "{:?}", opened.err());
+}
+
+#[test]
 fn a_tensor_of_a_type_that_holds_no_weights_is_named_with_it() {
     refused("llama2", &[DOWN, "I16"], |tensors, _| {
         tensors.get_mut(DOWN).expect("a tensor").dtype = safetensors::Dtype::I16;

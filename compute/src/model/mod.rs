@@ -41,5 +41,5 @@ pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
 pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
 pub use kv_cache::KvCache;
 pub use role::{Role, UnknownRole};
-pub use tensors::{Candidate, Naming, Part, TensorSpec};
+pub use tensors::{Candidate, Naming, Part, SplitHeads, TensorSpec};
 pub use weights::{Matrix, Orientation, WeightKey, Weights};

@@ -76,6 +76,24 @@ pub struct Candidate {
     pub name: String,
     /// Which part of it.
     pub part: Part,
+    /// Where it holds keys alone: the values that belong to them.
+    pub heads: Option<SplitHeads>,
+}
+
+/// How the projection to the keys and values of all heads lies in two tensors.
+///
+/// The keys' is `[heads, inputs, keys]`, the values' `[heads, values, inputs]`; together they are
+/// `[heads * (keys + values), inputs]`, each head's keys before its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitHeads {
+    /// The tensor of the values.
+    pub values_name: String,
+    /// Heads.
+    pub heads: usize,
+    /// Outputs of a head that are keys.
+    pub keys: usize,
+    /// Outputs of a head that are values.
+    pub values: usize,
 }
 
 /// A weight of the model, and where checkpoints keep it.
@@ -100,7 +118,8 @@ impl TensorSpec {
     /// The candidates that hold this weight alone, as it is used.
     pub fn whole(&self) -> impl Iterator<Item = &str> {
         let whole = Part::whole(self.shape[0]);
-        let whole = move |candidate: &&Candidate| candidate.part == whole;
+        let whole =
+            move |candidate: &&Candidate| candidate.part == whole && candidate.heads.is_none();
         self.candidates.iter().filter(whole).map(|candidate| candidate.name.as_str())
     }
 }
@@ -334,9 +353,11 @@ impl Architecture {
         let mut candidates = Vec::new();
         for name in entries(names.lists, key) {
             let (part, filled) = (self.part(name, key, outputs), filled(name.template, key));
-            candidates.extend(
-                prefixes.iter().map(|prefix| Candidate { name: format!("{prefix}{filled}"), part }),
-            );
+            candidates.extend(prefixes.iter().map(|prefix| Candidate {
+                name: format!("{prefix}{filled}"),
+                part,
+                heads: None,
+            }));
         }
         candidates
     }
@@ -353,8 +374,19 @@ impl Architecture {
         let candidate = |name: &Name| Candidate {
             name: filled(name.template, key),
             part: Part { heads, minus, ..self.part(name, key, outputs) },
+            heads: self.split_heads(name, key),
         };
         entries(names.lists, key).map(candidate).collect()
+    }
+
+    fn split_heads(&self, name: &Name, key: WeightKey) -> Option<SplitHeads> {
+        let attention = &self.layers[key.layer? as usize].attention;
+        Some(SplitHeads {
+            values_name: filled(name.values?, key),
+            heads: attention.heads,
+            keys: attention.latent?.nope_dim,
+            values: attention.value_dim,
+        })
     }
 
     fn part(&self, name: &Name, key: WeightKey, outputs: usize) -> Part {

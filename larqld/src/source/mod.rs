@@ -176,7 +176,7 @@ impl SourceModel {
 
     /// The bytes of the stored slice that holds a weight, with its scales.
     pub fn stored_bytes(&self, weight: &Resolved) -> StoredBytes<'_> {
-        weight.bytes(&self.checkpoint)
+        self.weight(weight.key).map(|own| own.bytes(&self.checkpoint)).unwrap_or_default()
     }
 
     /// The stored slice that holds a weight: `[total, inputs]`, `[inputs, total]` where it is

@@ -7,13 +7,15 @@
 //! expected and what was found.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
-use larql_compute::model::{Candidate, Part, TensorSpec, WeightKey};
+use larql_compute::model::{Candidate, Part, SplitHeads, TensorSpec, WeightKey};
 use larql_compute::quant::{Dtype, MatrixView, RowOrder};
 use larql_storage::checkpoint::{Checkpoint, Tensor};
 
 use super::quantisation::Quantisation;
 use super::stored::{ScalesLayout, Stored, StoredBytes};
+use super::unpack;
 use crate::failure::{Failure, code};
 
 /// Elements of a row of MXFP4 that share an exponent, and the bytes that hold them.
@@ -37,6 +39,17 @@ pub struct Resolved {
     pub(super) elements: Position,
     pub(super) scales: Option<Position>,
     pub(super) biases: Option<Position>,
+    split: Option<Split>,
+}
+
+/// Keys and values of heads in two tensors, put together when the weight is first used.
+#[derive(Debug)]
+struct Split {
+    heads: SplitHeads,
+    keys: Stored,
+    values: Stored,
+    values_position: Position,
+    joined: OnceLock<Vec<u8>>,
 }
 
 /// Everything that a comparison needs to know.
@@ -67,7 +80,11 @@ impl<'a> Resolver<'a> {
         let mut refused = None;
         for candidate in &spec.candidates {
             let Some(elements) = self.checkpoint.position(&candidate.name) else { continue };
-            match self.fit(spec, candidate, elements) {
+            let fitted = match &candidate.heads {
+                None => self.fit(spec, candidate, elements),
+                Some(heads) => self.fit_heads(spec, candidate, heads, elements),
+            };
+            match fitted {
                 Ok(resolved) => return Ok(Some(resolved)),
                 // A later candidate of the same name may have the shape; else this is the reason.
                 Err(failure) => refused = refused.or(Some(failure)),
@@ -89,9 +106,8 @@ impl<'a> Resolver<'a> {
         let found = self.meaning(elements)?;
         let part = &candidate.part;
         let expected = part.stored_shape(&spec.shape);
-        // Scalars are stored as `[]` and as `[1]`.
-        let scalar = expected.iter().all(|&size| size == 1) && found.shape.is_empty();
-        if found.shape != expected && !scalar {
+        // Scalars are stored as `[]` and as `[1]`; ggml forgets outer axes of one altogether.
+        if without_outer_ones(&found.shape) != without_outer_ones(&expected) {
             let reason =
                 format!("has the shape {:?}; the configuration makes it {expected:?}", found.shape);
             return Err(self.wrong(found.tensor.name, reason));
@@ -113,6 +129,7 @@ impl<'a> Resolver<'a> {
             elements,
             scales: found.scales,
             biases: found.biases,
+            split: None,
         };
         // Whether all lengths are right is the view's to say, once and for all.
         let bytes = resolved.bytes(self.checkpoint);
@@ -128,6 +145,56 @@ impl<'a> Resolver<'a> {
             return Err(Failure::new(code::INTERNAL, message));
         }
         Ok(resolved)
+    }
+
+    /// A weight whose heads' keys and values lie in two tensors.
+    fn fit_heads(
+        &self,
+        spec: &TensorSpec,
+        candidate: &Candidate,
+        heads: &SplitHeads,
+        elements: Position,
+    ) -> Result<Resolved, Failure> {
+        let &[outputs, inputs] = &spec.shape[..] else {
+            return Err(Failure::new(code::INTERNAL, format!("{} is no matrix", spec.key)));
+        };
+        let name = &heads.values_name;
+        let values_position = self.checkpoint.position(name).ok_or_else(|| {
+            self.wrong(&candidate.name, format!("holds keys whose values are missing: {name}"))
+        })?;
+        let stored = |position: Position, expected: [usize; 3]| {
+            let found = self.meaning(position)?;
+            let name = found.tensor.name;
+            if found.shape != expected {
+                let shape = &found.shape;
+                let reason =
+                    format!("has the shape {shape:?}; the configuration makes it {expected:?}");
+                return Err(self.wrong(name, reason));
+            }
+            if found.layout != ScalesLayout::None {
+                return Err(self.wrong(name, "has scales beside it".to_owned()));
+            }
+            let [count, rows, columns] = expected;
+            let stored =
+                Stored { dtype: found.dtype, rows: count * rows, columns, scales: found.layout };
+            let bytes = StoredBytes { elements: found.tensor.bytes, ..StoredBytes::default() };
+            stored.view(bytes).map_err(|error| self.wrong(name, error.to_string()))?;
+            Ok(stored)
+        };
+        let keys = stored(elements, [heads.heads, inputs, heads.keys])?;
+        let values = stored(values_position, [heads.heads, heads.values, inputs])?;
+        let dtype = unpack::joined_dtype(keys.dtype, values.dtype);
+        let heads = heads.clone();
+        Ok(Resolved {
+            key: spec.key,
+            shape: spec.shape.clone(),
+            part: candidate.part,
+            stored: Stored { dtype, rows: outputs, columns: inputs, scales: ScalesLayout::None },
+            elements,
+            scales: None,
+            biases: None,
+            split: Some(Split { heads, keys, values, values_position, joined: OnceLock::new() }),
+        })
     }
 
     /// What a tensor's type says about its elements, with the tensors that belong to it.
@@ -283,6 +350,12 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// A shape without the axes of one before all others.
+fn without_outer_ones(shape: &[usize]) -> &[usize] {
+    let ones = shape.iter().take_while(|&&size| size == 1).count();
+    &shape[ones..]
+}
+
 impl Resolved {
     /// Whether it is a vector.
     pub fn is_vector(&self) -> bool {
@@ -307,6 +380,10 @@ impl Resolved {
 
     /// The bytes that reading the weight takes, its share of the scales included.
     pub(super) fn bytes_touched(&self, checkpoint: &Checkpoint) -> u64 {
+        if self.split.is_some() {
+            let outputs = self.stored.rows as u64;
+            return outputs * self.stored.dtype.bytes_for(self.stored.columns).unwrap_or(0) as u64;
+        }
         let Ok(slice) = self.stored.view(self.bytes(checkpoint)) else { return 0 };
         let rows =
             if self.is_vector() || self.part.transposed { None } else { Some(self.shape[0]) };
@@ -321,11 +398,16 @@ impl Resolved {
 
     /// The places of its tensors in the checkpoint, the elements first.
     pub(super) fn positions(&self) -> impl Iterator<Item = Position> + use<> {
-        [Some(self.elements), self.scales, self.biases].into_iter().flatten()
+        let values = self.split.as_ref().map(|split| split.values_position);
+        [Some(self.elements), values, self.scales, self.biases].into_iter().flatten()
     }
 
     /// The bytes of the slice that holds the weight, with its scales.
-    pub(super) fn bytes<'a>(&self, checkpoint: &'a Checkpoint) -> StoredBytes<'a> {
+    pub(super) fn bytes<'a>(&'a self, checkpoint: &'a Checkpoint) -> StoredBytes<'a> {
+        if let Some(split) = &self.split {
+            let elements = split.joined(checkpoint, self.elements);
+            return StoredBytes { elements, ..StoredBytes::default() };
+        }
         let slice = |position: Position| {
             let bytes = checkpoint.tensor_at(position).bytes;
             match self.part.stack {
@@ -342,5 +424,21 @@ impl Resolved {
             scales: self.scales.map_or(&[], slice),
             biases: self.biases.map(slice),
         }
+    }
+}
+
+impl Split {
+    /// The bytes of the weight; none if the files are no longer what they were.
+    fn joined(&self, checkpoint: &Checkpoint, keys: Position) -> &[u8] {
+        let view = |stored: &Stored, position: Position| {
+            let elements = checkpoint.tensor_at(position).bytes;
+            stored.view(StoredBytes { elements, ..StoredBytes::default() })
+        };
+        self.joined.get_or_init(|| {
+            let keys = view(&self.keys, keys);
+            let values = view(&self.values, self.values_position);
+            let joined = keys.and_then(|keys| unpack::joined_heads(&self.heads, &keys, &values?));
+            joined.map(|unpacked| unpacked.bytes).unwrap_or_default()
+        })
     }
 }

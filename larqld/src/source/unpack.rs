@@ -2,9 +2,10 @@
 //!
 //! A projection that is a part of a matrix stored the other way around (the query of GPT-2's joined
 //! projection, the gate of GPT-OSS's interleaved experts) has no rows of its own. It is copied into
-//! rows, number for number in its own dtype where that is a plain one. Vectors are decoded to f32.
+//! rows, number for number in its own dtype where that is a plain one. So is one that lies in two
+//! tensors (the keys and values that DeepSeek's latent attention expands). Vectors are decoded to f32.
 
-use larql_compute::model::Part;
+use larql_compute::model::{Part, SplitHeads};
 use larql_compute::quant::{Dtype, MatrixView, RowOrder, ViewError};
 
 /// A matrix in memory, with a row for each output.
@@ -44,6 +45,38 @@ pub(super) fn columns(part: &Part, slice: &MatrixView<'_>, outputs: usize) -> Un
         }
     }
     Unpacked { dtype: Dtype::F32, bytes: to_bytes(&values) }
+}
+
+/// The type in which keys and values can be put together: their own, where that is one and plain.
+pub(super) fn joined_dtype(keys: Dtype, values: Dtype) -> Dtype {
+    if keys == values && keys.is_plain() { keys } else { Dtype::F32 }
+}
+
+/// Puts the projection to the keys and values of all heads together: `keys` is
+/// `[heads * inputs, keys]`, which is turned around, `values` is `[heads * values, inputs]`.
+///
+/// # Errors
+/// When the views have other sizes.
+pub(super) fn joined_heads(
+    heads: &SplitHeads,
+    keys: &MatrixView<'_>,
+    values: &MatrixView<'_>,
+) -> Result<Unpacked, ViewError> {
+    let inputs = values.columns();
+    let dtype = joined_dtype(keys.dtype(), values.dtype());
+    let mut bytes = Vec::new();
+    let mut append = |view: &MatrixView<'_>| match view.contiguous_bytes() {
+        Some(stored) if view.dtype() == dtype => bytes.extend_from_slice(stored),
+        _ => bytes.extend(rows_less(view, 0.0).bytes),
+    };
+    let all = Part::whole(heads.keys);
+    for head in 0..heads.heads {
+        let of_head = |rows: usize| RowOrder::Linear { first: head * rows, step: 1 };
+        let turned = columns(&all, &keys.select(inputs, of_head(inputs))?, heads.keys);
+        append(&MatrixView::new(turned.dtype, heads.keys, inputs, &turned.bytes)?);
+        append(&values.select(heads.values, of_head(heads.values))?);
+    }
+    Ok(Unpacked { dtype, bytes })
 }
 
 /// Takes the rows of a matrix, less a number each.

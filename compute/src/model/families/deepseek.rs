@@ -54,6 +54,8 @@ const GGUF_LATENT_ATTENTION: &[Name] = &[
     Name::new(Role::KvDown, "blk.{layer}.attn_kv_a_mqa.weight"),
     Name::new(Role::KvDownNorm, "blk.{layer}.attn_kv_a_norm.weight"),
     Name::new(Role::KvUp, "blk.{layer}.attn_kv_b.weight"),
+    Name::new(Role::KvUp, "blk.{layer}.attn_k_b.weight")
+        .beside_values("blk.{layer}.attn_v_b.weight"),
 ];
 
 const HUB: HubNames = HubNames::new(&[

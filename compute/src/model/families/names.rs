@@ -46,12 +46,15 @@ pub struct Name {
     pub transposed: bool,
     /// Whether its first axis counts experts.
     pub stacked: bool,
+    /// Where it holds the keys of every head alone: the tensor that holds their values.
+    pub values: Option<&'static str>,
 }
 
 impl Name {
     /// A tensor of its own.
     pub const fn new(role: Role, template: &'static str) -> Name {
-        Name { role, template, outputs: Outputs::Whole, transposed: false, stacked: false }
+        let outputs = Outputs::Whole;
+        Name { role, template, outputs, transposed: false, stacked: false, values: None }
     }
 
     /// The outputs of several roles one after another.
@@ -67,6 +70,12 @@ impl Name {
     /// Stored `[inputs, outputs]`.
     pub const fn transposed(self) -> Name {
         Name { transposed: true, ..self }
+    }
+
+    /// Keys `[heads, inputs, outputs of a head]`, beside a tensor of values `[heads, outputs of a head,
+    /// inputs]`: a projection to both, taken apart for attention that works on what it expands.
+    pub const fn beside_values(self, values: &'static str) -> Name {
+        Name { values: Some(values), ..self }
     }
 
     /// All experts of a layer in one tensor.

@@ -9,6 +9,7 @@ use larql_compute::model::{
     Architecture, AttentionDescription, FfnDescription, GroupRule, RopeDescription, RopePairing,
     RopeScaling, RouterScoring,
 };
+use larql_storage::checkpoint::GgufMetadata;
 use larql_storage::checkpoint::gguf::{GgufMetadataBuilder, Value};
 
 use super::keys::refuse;
@@ -73,6 +74,28 @@ pub(super) fn write(
     writer.windows(architecture)?;
     writer.rotary(architecture)?;
     Ok((writer.tensors, writer.notes))
+}
+
+/// Keys of a GGUF file whose latent attention expands keys and values by two tensors, with what they
+/// say where it does so by one; `None` for those that only the former has. Empty for other files.
+pub(super) fn joined_latent_keys(
+    architecture: &Architecture,
+    kept: &GgufMetadata,
+) -> Vec<(String, Option<u32>)> {
+    let attention = &architecture.layer(0).attention;
+    let key = |key: &str| format!("deepseek2.attention.{key}");
+    if attention.latent.is_none() || kept.get(&key("key_length_mla")).is_none() {
+        return Vec::new();
+    }
+    // Descriptions bound these counts far below.
+    let count = |count: usize| u32::try_from(count).ok();
+    vec![
+        (key("head_count_kv"), count(attention.heads)),
+        (key("key_length"), count(attention.head_dim)),
+        (key("value_length"), count(attention.value_dim)),
+        (key("key_length_mla"), None),
+        (key("value_length_mla"), None),
+    ]
 }
 
 struct Writer<'a> {

@@ -117,12 +117,18 @@ pub fn compose(
     let mut builder = GgufMetadataBuilder::new();
     let (tensors, notes) = match kept {
         Some(kept) => {
+            // Sizes of latent attention are said for a projection in two tensors; it is written as one.
+            let joined = metadata::joined_latent_keys(architecture, kept);
             let changed = |key: &str| {
                 key == "general.file_type"
                     || key == "general.quantization_version"
                     || key.starts_with("split.")
+                    || joined.iter().any(|(replaced, _)| replaced == key)
             };
             builder.extend(kept, |key| !changed(key));
+            for (key, value) in joined.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
+                builder.value(key, Stored::U32(value));
+            }
             metadata::write(architecture, &mut GgufMetadataBuilder::new())?
         }
         None => {
