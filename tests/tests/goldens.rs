@@ -136,6 +136,7 @@ async fn an_f16_vindex_computes_what_f16_rounded_weights_compute() {
                 client.logits(request).await.expect("logits").logits
             };
             let (found, expected) = (run(&vindex).await, run(&rounded).await);
+            assert_eq!(found.len(), expected.len(), "{name} {}", prompt.name);
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
                     (found - expected).abs() <= 3e-4,

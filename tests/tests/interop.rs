@@ -37,6 +37,7 @@ async fn an_ancestors_vindex_gives_the_logits_of_its_model_and_says_what_it_assu
             };
             let found = daemon.client().await.logits(request).await;
             let found = found.unwrap_or_else(|error| panic!("{family}: {error} ({})", error.hint));
+            assert_eq!(found.logits.len(), prompt.logits.len(), "{family} {}", prompt.name);
             for (id, (found, expected)) in found.logits.iter().zip(&prompt.logits).enumerate() {
                 let difference = (f64::from(*found) - expected).abs();
                 let name = prompt.name;
