@@ -6,14 +6,15 @@ use larql_compute::model::{Role, WeightKey};
 use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{self, CompileFormat};
 use larql_planner::value::Value;
-use larql_storage::checkpoint::GgufMetadata;
+use larql_storage::checkpoint::{CheckpointKind, GgufMetadata, TensorDescription};
 
 use super::mount_row::integer;
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Source};
 use crate::paths;
-use crate::pipeline::compile::{self, Options, Origin, SideFile};
+use crate::pipeline::OTHER_ROLE;
+use crate::pipeline::compile::{self, Options, Origin, Other, Packed, SideFile};
 
 /// The file beside a vindex that holds the metadata of the GGUF it was extracted from.
 const SOURCE_METADATA: &str = "source_metadata.gguf";
@@ -94,7 +95,9 @@ fn origin<'a>(
     let name = paths::stem(model.path());
     let mut names = HashMap::new();
     let mut types = HashMap::new();
+    let mut packed = HashMap::new();
     let mut others = Vec::new();
+    let mut source_kind = CheckpointKind::Safetensors;
     let (checkpoint, at_source_precision) = match model.source() {
         Source::Checkpoint(source) => {
             for weight in source.weights() {
@@ -102,19 +105,35 @@ fn origin<'a>(
                     names.insert(weight.key, tensor.name.to_owned());
                 }
             }
-            others.extend(source.other_tensors());
+            others.extend(source.other_tensors().map(Other::from));
+            source_kind = source.checkpoint().kind();
             (Some(source.checkpoint()), true)
         }
         Source::Vindex(vindex) => {
-            let manifest = vindex.vindex().manifest();
-            for record in manifest.tensors() {
-                if let Ok(role) = record.role.parse::<Role>() {
+            let vindex = vindex.vindex();
+            let at_source_precision = vindex.manifest().dtype == "source";
+            if kept.is_some() {
+                source_kind = CheckpointKind::Gguf;
+            }
+            for tensor in vindex.tensors() {
+                let record = tensor.record;
+                if let Some(name) = record.role.strip_prefix(OTHER_ROLE) {
+                    let description = TensorDescription {
+                        name: name.to_owned(),
+                        format: record.dtype.to_uppercase(),
+                        shape: record.shape.iter().map(|&size| size as usize).collect(),
+                    };
+                    others.push(Other { description, bytes: tensor.bytes });
+                } else if let Ok(role) = record.role.parse::<Role>() {
                     let key = WeightKey { role, layer: record.layer, expert: record.expert };
                     names.insert(key, record.name.clone());
                     types.extend(Dtype::from_tag(&record.dtype).map(|dtype| (key, dtype)));
+                    if at_source_precision && kept.is_none() && vindex.ancestor().is_none() {
+                        packed.extend(Packed::of(vindex, &tensor).map(|packed| (key, packed)));
+                    }
                 }
             }
-            (None, manifest.dtype == "source")
+            (None, at_source_precision)
         }
     };
     Origin {
@@ -122,7 +141,9 @@ fn origin<'a>(
         weights: model,
         names,
         types,
+        packed,
         others,
+        source_kind,
         at_source_precision,
         checkpoint,
         metadata: checkpoint.and_then(|checkpoint| checkpoint.gguf()).or(kept),

@@ -9,3 +9,6 @@ pub mod extract;
 mod rows;
 
 pub use rows::Rows;
+
+/// How the role of a tensor begins that a vindex keeps without a part in the model; its name follows.
+pub const OTHER_ROLE: &str = "source:";

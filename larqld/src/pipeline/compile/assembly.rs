@@ -38,7 +38,7 @@ pub(super) struct Assembly {
 
 impl Piece {
     /// The output that lies at `row` of the stored outputs, if it is this weight's.
-    fn output_at(&self, row: usize) -> Option<usize> {
+    pub(super) fn output_at(&self, row: usize) -> Option<usize> {
         let past = row.checked_sub(self.part.first)?;
         if past % self.part.step != 0 {
             return None;

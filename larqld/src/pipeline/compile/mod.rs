@@ -1,19 +1,20 @@
 //! COMPILE INTO MODEL: a mounted model becomes files that other programs read.
 //!
 //! Tensors get the names, shapes and order that the family's publisher (safetensors) or llama.cpp's
-//! converter (GGUF) gives them; [`assembly`] puts parts together again, [`types`] chooses what each is
-//! stored in. A safetensors checkpoint that nothing was asked to change about is copied tensor by
+//! converter (GGUF) gives them; [`assembly`] puts parts together again, [`packed`] those of quantised
+//! tensors, [`types`] chooses what each is stored in. A safetensors checkpoint that nothing was asked to change about is copied tensor by
 //! tensor, also what is no part of the model. Everything streams: memory is a block of rows.
 //!
 //! The model is put together beside its destination and moved in whole; until then, and after any
 //! failure, the destination is as it was. The same model and options give the same bytes.
 
 mod assembly;
+mod packed;
 mod types;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
@@ -29,11 +30,14 @@ use larql_storage::vindex::{Checksum, Checksummer};
 use serde_json::Value;
 
 use self::assembly::{Assembly, Piece};
+pub use self::packed::Packed;
 use crate::failure::{Failure, code};
 use crate::source::gguf::{self, GgufTexts};
 
 /// Bytes that are copied between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
+/// How the names of tensors end that hold the packed elements of MXFP4.
+const PACKED_BLOCKS: &str = "_blocks";
 /// Files beside the weights that go along.
 const SIDE_FILES: [&str; 6] = [
     "config.json",
@@ -72,8 +76,12 @@ pub struct Origin<'a> {
     pub names: HashMap<WeightKey, String>,
     /// The type in which each weight is stored, where vectors have one that the model does not name.
     pub types: HashMap<WeightKey, Dtype>,
-    /// Tensors of the mounted checkpoint that are no part of any weight.
-    pub others: Vec<Tensor<'a>>,
+    /// Weights that are quantised in a safetensors checkpoint's way, as their publisher stored them.
+    pub packed: HashMap<WeightKey, Packed<'a>>,
+    /// Tensors of the source that are no part of any weight.
+    pub others: Vec<Other<'a>>,
+    /// The format of the checkpoint that `names` and `others` are of.
+    pub source_kind: CheckpointKind,
     /// Whether the weights lie as their publisher stored them.
     pub at_source_precision: bool,
     /// The checkpoint that is mounted, if it is one.
@@ -84,6 +92,26 @@ pub struct Origin<'a> {
     pub side_file: &'a SideFile<'a>,
     /// A name for the model.
     pub name: String,
+}
+
+/// A tensor of the source that the model has no use for.
+#[derive(Debug, Clone)]
+pub struct Other<'a> {
+    /// Name, type and shape as the source's file calls them.
+    pub description: TensorDescription,
+    /// Its bytes there.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> From<Tensor<'a>> for Other<'a> {
+    fn from(tensor: Tensor<'a>) -> Self {
+        let description = TensorDescription {
+            name: tensor.name.to_owned(),
+            format: tensor.format.to_owned(),
+            shape: tensor.shape.to_vec(),
+        };
+        Self { description, bytes: tensor.bytes }
+    }
 }
 
 /// What came of it.
@@ -106,8 +134,10 @@ pub type Progress<'a> = dyn FnMut(&'static str, u64, u64, &'static str) -> Resul
 enum Content<'a> {
     /// Put together from weights.
     Assembled(Assembly),
-    /// As it lies in the mounted checkpoint.
-    Copied(Tensor<'a>),
+    /// Put together from the bytes of quantised weights.
+    Packed(packed::Stacked<'a>),
+    /// As it lies in the source.
+    Copied(&'a [u8]),
     /// Computed from the model's description.
     Numbers(Vec<f32>),
 }
@@ -130,7 +160,8 @@ pub fn compile(
     cancel: &Cancel,
     progress: &mut Progress<'_>,
 ) -> Result<Compiled, Failure> {
-    let job = Job { origin, options, pool, cancel };
+    let mut job = Job { origin, options, pool, cancel, keeps_quantised: false };
+    job.keeps_quantised = job.can_keep_quantised();
     let is_file = options.destination.extension().is_some_and(|extension| extension == "gguf");
     let mut staging = match (options.format, is_file) {
         (CompileFormat::Safetensors, true) => {
@@ -148,30 +179,21 @@ pub fn compile(
         CompileFormat::Gguf => job.gguf(&mut staging, progress)?,
     };
     progress("syncing", 0, 0, "")?;
-    staging.finish()?;
-    let checkpoint = Checkpoint::open(files, &options.destination)?;
-    if options.verify {
-        job.verify(&checkpoint, &written, progress)?;
-    }
+    // What is at the destination stays until the new model has proved itself.
+    let bytes = {
+        let checkpoint = Checkpoint::open(files, &staging.path())?;
+        if options.verify {
+            job.verify(&checkpoint, &written, progress)?;
+        }
+        checkpoint.bytes()
+    };
     if let Some(checkpoint) = origin.checkpoint {
         checkpoint.check()?;
     }
+    let count = staging.file_count() as u64;
+    staging.finish()?;
     notes.dedup();
-    Ok(Compiled {
-        files: files_of(&options.destination)?,
-        tensors: written.len() as u64,
-        bytes: checkpoint.bytes(),
-        notes,
-    })
-}
-
-/// The files of a model that was just written.
-fn files_of(destination: &Path) -> Result<u64, Failure> {
-    if destination.is_file() {
-        return Ok(1);
-    }
-    let entries = std::fs::read_dir(destination);
-    Ok(entries.map_err(|error| Failure::io(destination.display(), &error))?.count() as u64)
+    Ok(Compiled { files: count, tensors: written.len() as u64, bytes, notes })
 }
 
 struct Job<'a> {
@@ -179,6 +201,8 @@ struct Job<'a> {
     options: &'a Options,
     pool: &'a Pool,
     cancel: &'a Cancel,
+    /// Whether quantised weights go back as they were stored.
+    keeps_quantised: bool,
 }
 
 /// Every tensor by name, with the checksum of its bytes.
@@ -196,13 +220,13 @@ impl<'a> Job<'a> {
                 if self.options.dtype.is_none()
                     && checkpoint.kind() == CheckpointKind::Safetensors =>
             {
-                (checkpoint.tensors().map(copy).collect(), true)
+                (checkpoint.tensors().map(|tensor| copy(tensor.into())).collect(), true)
             }
             _ => (self.plan_safetensors(&mut notes)?, false),
         };
         for name in SIDE_FILES {
             let Some(bytes) = (self.origin.side_file)(name)? else { continue };
-            let bytes = if name == "config.json" && !copied {
+            let bytes = if name == "config.json" && !(copied || self.keeps_quantised) {
                 self.config(&bytes, &planned)?
             } else {
                 bytes
@@ -259,11 +283,12 @@ impl<'a> Job<'a> {
             origin.metadata,
         )?;
         notes.extend(composed.notes);
+        self.add_others(&mut planned, CheckpointKind::Gguf, &mut notes);
         let from_gguf = origin.checkpoint.is_some_and(|from| from.kind() == CheckpointKind::Gguf);
-        if from_gguf {
-            planned.extend(origin.others.iter().copied().map(copy));
-        }
         for extra in composed.tensors.into_iter().rev().filter(|_| !from_gguf) {
+            if planned.iter().any(|tensor| tensor.description.name == extra.name) {
+                continue;
+            }
             let description = TensorDescription {
                 name: extra.name.to_owned(),
                 format: "F32".to_owned(),
@@ -297,8 +322,9 @@ impl<'a> Job<'a> {
     fn write(&self, tensor: &Planned<'_>, out: &mut dyn Write) -> io::Result<Checksum> {
         let mut out = Summing { out, sum: Checksummer::new() };
         match &tensor.content {
-            Content::Copied(stored) => {
-                for chunk in stored.bytes.chunks(CHUNK_BYTES) {
+            Content::Packed(stacked) => stacked.write(self.cancel, &mut out)?,
+            Content::Copied(bytes) => {
+                for chunk in bytes.chunks(CHUNK_BYTES) {
                     self.cancel.check().map_err(io::Error::other)?;
                     out.write_all(chunk)?;
                 }
@@ -343,34 +369,93 @@ impl<'a> Job<'a> {
     fn plan_safetensors(&self, notes: &mut Vec<String>) -> Result<Vec<Planned<'a>>, Failure> {
         let asked = self.options.dtype.map(types::base);
         let published = self.published_type()?;
-        let mut narrowed = false;
+        let (mut dequantised, mut narrowed) = (None, Narrowed::default());
         let choose = |pieces: &[Piece]| {
             let stored = self.stored_type(pieces);
             match (asked, stored) {
                 (Some(dtype), _) => dtype,
                 (None, Some(dtype)) if self.origin.at_source_precision && dtype.is_plain() => dtype,
                 (None, stored) => {
-                    narrowed |= stored.is_some_and(|dtype| !dtype.is_plain());
-                    published
+                    let dtype = plain_type(published, stored);
+                    if stored.is_some_and(|stored| !stored.is_plain()) {
+                        dequantised = Some(dtype);
+                    }
+                    narrowed.note(stored, dtype);
+                    dtype
                 }
             }
         };
         let mut planned = self.plan(Naming::Hub, choose)?;
-        if self.origin.checkpoint.is_some_and(|from| from.kind() == CheckpointKind::Safetensors) {
-            planned.extend(self.origin.others.iter().copied().map(copy));
+        self.add_others(&mut planned, CheckpointKind::Safetensors, notes);
+        if let Some(dtype) = dequantised {
+            let tag = dtype.tag();
+            notes.push(format!("quantised weights are written as their values in {tag}"));
         }
-        if narrowed {
-            let published = published.tag();
-            notes.push(format!("quantised weights are written as their values in {published}"));
-        }
+        notes.extend(narrowed.notice());
         Ok(planned)
+    }
+
+    /// Adds what the source has beside the model's weights, where it comes from a file of that kind.
+    fn add_others(
+        &self,
+        planned: &mut Vec<Planned<'a>>,
+        kind: CheckpointKind,
+        notes: &mut Vec<String>,
+    ) {
+        let origin = self.origin;
+        // Without the configuration that tells what packed bytes are, only numbers make sense.
+        let dequantises = !origin.packed.is_empty() && !self.keeps_quantised;
+        let is_plain = |other: &Other<'_>| {
+            Dtype::from_tag(&other.description.format).is_some_and(Dtype::is_plain)
+        };
+        let names: HashSet<String> =
+            planned.iter().map(|tensor| tensor.description.name.clone()).collect();
+        let mut left_out = 0;
+        for other in &origin.others {
+            if names.contains(&other.description.name) {
+                continue;
+            }
+            if origin.source_kind != kind || (dequantises && !is_plain(other)) {
+                left_out += 1;
+                continue;
+            }
+            planned.push(copy(other.clone()));
+        }
+        if left_out > 0 {
+            notes.push(format!(
+                "{left_out} tensors of the source that are no part of the model are left out"
+            ));
+        }
+    }
+
+    /// Whether quantised weights go back as they were stored: nothing else is asked for, and all of
+    /// the model's are there, so that its configuration stays true.
+    fn can_keep_quantised(&self) -> bool {
+        let packed = &self.origin.packed;
+        let asked = self.options.dtype.is_some();
+        if asked || self.options.format != CompileFormat::Safetensors || packed.is_empty() {
+            return false;
+        }
+        let in_tiles = packed.values().any(|weight| weight.in_tiles);
+        self.origin.architecture.tensors(Naming::Hub).iter().all(|spec| {
+            let own = self.own_candidate(spec);
+            match packed.contains_key(&spec.key) {
+                true => own.is_some(),
+                // Extraction widens parts of a tensor whose tiles cover rows of other weights too.
+                false => {
+                    let is_part = own.is_some_and(|own| own.part.total != spec.shape[0]);
+                    let stored = self.origin.types.get(&spec.key);
+                    !(in_tiles && is_part && stored == Some(&Dtype::F32))
+                }
+            }
+        })
     }
 
     /// The weights as llama.cpp's converter stores them.
     fn plan_gguf(&self, notes: &mut Vec<String>) -> Result<Vec<Planned<'a>>, Failure> {
         let published = self.published_type()?;
         let architecture = self.origin.architecture;
-        let mut fallen = Vec::new();
+        let (mut fallen, mut narrowed) = (Vec::new(), Narrowed::default());
         let choose = |pieces: &[Piece]| {
             let piece = &pieces[0];
             let Some(inputs) = piece.inputs else { return Dtype::F32 };
@@ -393,11 +478,16 @@ impl<'a> Job<'a> {
                 }
                 None => match self.stored_type(pieces) {
                     Some(dtype) if self.is_of_gguf(dtype) => dtype,
-                    _ => published,
+                    stored => {
+                        let dtype = plain_type(published, stored);
+                        narrowed.note(stored, dtype);
+                        dtype
+                    }
                 },
             }
         };
         let planned = self.plan(Naming::Gguf, choose)?;
+        notes.extend(narrowed.notice());
         if let (Some((dtype, columns)), Some(kind)) = (fallen.first(), self.options.dtype) {
             notes.push(format!(
                 "{} tensors are {} instead of {}: rows of {columns} numbers are no whole blocks",
@@ -428,8 +518,8 @@ impl<'a> Job<'a> {
         pieces.iter().all(|piece| of(piece) == Some(first)).then_some(first)
     }
 
-    /// The plain type that `config.json` names.
-    fn published_type(&self) -> Result<Dtype, Failure> {
+    /// The plain type that `config.json` names, if it names one.
+    fn published_type(&self) -> Result<Option<Dtype>, Failure> {
         let config = (self.origin.side_file)("config.json")?.unwrap_or_default();
         let config: Value = serde_json::from_slice(&config).unwrap_or_default();
         let text = &config["text_config"];
@@ -439,9 +529,10 @@ impl<'a> Job<'a> {
             .flatten()
             .next();
         Ok(match named {
-            Some("bfloat16") => Dtype::BF16,
-            Some("float32") => Dtype::F32,
-            _ => Dtype::F16,
+            Some("bfloat16") => Some(Dtype::BF16),
+            Some("float32") => Some(Dtype::F32),
+            Some("float16") => Some(Dtype::F16),
+            _ => None,
         })
     }
 
@@ -479,8 +570,15 @@ impl<'a> Job<'a> {
             entry.1.push(piece);
         }
         let mut planned = Vec::with_capacity(order.len());
+        let keeps = naming == Naming::Hub && self.keeps_quantised;
         for name in order {
             let (shape, pieces) = gathered.remove(&name).expect("gathered above");
+            let packed = pieces.iter().map(|piece| self.origin.packed.get(&piece.key));
+            let packed = packed.collect::<Option<Vec<_>>>().filter(|_| keeps);
+            if let Some(stored) = packed.and_then(|packed| packed::plan(&pieces, &packed, &shape)) {
+                planned.extend(stored);
+                continue;
+            }
             let dtype = choose(&pieces);
             let assembly = Assembly { shape: shape.clone(), dtype, pieces };
             if assembly.gap().is_some() {
@@ -493,14 +591,23 @@ impl<'a> Job<'a> {
         Ok(planned)
     }
 
+    /// The candidate that a weight came as.
+    fn own_candidate<'s>(&self, spec: &'s TensorSpec) -> Option<&'s Candidate> {
+        let name = self.origin.names.get(&spec.key)?;
+        spec.candidates.iter().find(|found| found.name == *name)
+    }
+
     /// The name that a weight is written under: the one it came with, or the family's usual one.
     fn candidate<'s>(
         &self,
         naming: Naming,
         spec: &'s TensorSpec,
     ) -> Result<&'s Candidate, Failure> {
-        let own = self.origin.names.get(&spec.key).filter(|_| naming == Naming::Hub);
-        let own = own.and_then(|name| spec.candidates.iter().find(|found| found.name == **name));
+        // Numbers under the name of packed blocks would not be found there.
+        let keeps = self.origin.packed.contains_key(&spec.key) && self.keeps_quantised;
+        let own = self
+            .own_candidate(spec)
+            .filter(|own| naming == Naming::Hub && (keeps || !own.name.ends_with(PACKED_BLOCKS)));
         let fused = || {
             let joins = naming == Naming::Gguf
                 && matches!(self.origin.architecture.model_type.as_str(), "gpt2" | "phi3");
@@ -518,7 +625,9 @@ impl<'a> Job<'a> {
             let is_shared = |name: &str| name.contains("shexp") || name.contains("shared_expert");
             spec.candidates.iter().find(|found| is_shared(&found.name))
         };
-        own.or_else(fused).or_else(shared).or(spec.candidates.first()).ok_or_else(|| {
+        let is_packed = |found: &&Candidate| found.name.ends_with(PACKED_BLOCKS);
+        let usual = || spec.candidates.iter().find(|found| !is_packed(found));
+        own.or_else(fused).or_else(shared).or_else(usual).ok_or_else(|| {
             Failure::new(
                 code::UNSUPPORTED_FORMAT,
                 format!("this format has no name for {}", spec.key),
@@ -538,10 +647,12 @@ impl<'a> Job<'a> {
             Failure::new(code::UNSUPPORTED_FORMAT, format!("config.json: {error}"))
         })?;
         let Some(map) = config.as_object_mut() else { return Ok(bytes.to_vec()) };
-        let before = map.len();
-        map.shift_remove("quantization_config");
-        map.shift_remove("quantization");
-        let mut changed = map.len() != before;
+        let mut changed = false;
+        for key in ["quantization_config", "quantization"] {
+            changed |= map.shift_remove(key).is_some();
+            let text = map.get_mut("text_config").and_then(Value::as_object_mut);
+            changed |= text.is_some_and(|text| text.shift_remove(key).is_some());
+        }
         let name = match most_common(planned) {
             Dtype::F32 => "float32",
             Dtype::BF16 => "bfloat16",
@@ -563,13 +674,42 @@ impl<'a> Job<'a> {
 }
 
 /// A tensor that goes along as it is.
-fn copy(tensor: Tensor<'_>) -> Planned<'_> {
-    let description = TensorDescription {
-        name: tensor.name.to_owned(),
-        format: tensor.format.to_owned(),
-        shape: tensor.shape.to_vec(),
-    };
-    Planned { description, content: Content::Copied(tensor) }
+fn copy(other: Other<'_>) -> Planned<'_> {
+    Planned { description: other.description, content: Content::Copied(other.bytes) }
+}
+
+/// The type of a tensor for which none is asked: the configuration's, else the stored one, else, for
+/// the values of quantised weights, F16.
+fn plain_type(published: Option<Dtype>, stored: Option<Dtype>) -> Dtype {
+    published.or(stored.filter(|stored| stored.is_plain())).unwrap_or(Dtype::F16)
+}
+
+/// Tensors whose plain type loses bits because the configuration names a narrower one.
+#[derive(Debug, Default)]
+struct Narrowed {
+    tensors: usize,
+    first: Option<(Dtype, Dtype)>,
+}
+
+impl Narrowed {
+    fn note(&mut self, stored: Option<Dtype>, dtype: Dtype) {
+        let Some(stored) = stored.filter(|stored| stored.is_plain() && *stored != dtype) else {
+            return;
+        };
+        if dtype != Dtype::F32 {
+            self.tensors += 1;
+            self.first.get_or_insert((stored, dtype));
+        }
+    }
+
+    fn notice(&self) -> Option<String> {
+        let (stored, dtype) = self.first?;
+        let (count, stored, dtype) = (self.tensors, stored.tag(), dtype.tag());
+        Some(format!(
+            "{count} tensors are rounded from {stored} to {dtype}, the type that config.json names; \
+             DTYPE asks for another"
+        ))
+    }
 }
 
 /// The type that holds the most numbers.

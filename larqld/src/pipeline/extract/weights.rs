@@ -16,6 +16,7 @@ use super::formats::{Format, tag};
 use super::placement::{OTHER_WEIGHTS, WEIGHT_FILES, components};
 use super::{Job, Progress};
 use crate::failure::{Failure, code};
+use crate::pipeline::OTHER_ROLE;
 use crate::pipeline::rows::Rows;
 use crate::source::{Resolved, ScalesLayout, SourceModel};
 
@@ -100,7 +101,7 @@ impl<'a> Job<'a> {
             done += tensor.bytes.len() as u64;
             let record = TensorRecord {
                 name: tensor.name.to_owned(),
-                role: format!("source:{}", tensor.name),
+                role: format!("{OTHER_ROLE}{}", tensor.name),
                 layer: None,
                 expert: None,
                 dtype: tensor.format.to_lowercase(),

@@ -191,6 +191,19 @@ impl ModelStaging {
         self.single.as_deref()
     }
 
+    /// Where the model lies until it is moved: the directory, or the one file.
+    pub fn path(&self) -> PathBuf {
+        match &self.single {
+            Some(single) => self.staging.join(single),
+            None => self.staging.clone(),
+        }
+    }
+
+    /// How many files were begun.
+    pub fn file_count(&self) -> usize {
+        self.written.len()
+    }
+
     /// Moves the model to its destination, and makes that durable. Whoever writes a single file has
     /// written it before.
     ///
