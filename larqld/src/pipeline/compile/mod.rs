@@ -9,6 +9,8 @@
 //! failure, the destination is as it was. The same model and options give the same bytes.
 
 mod assembly;
+mod config;
+mod naming;
 mod packed;
 mod types;
 
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{Architecture, Candidate, Naming, TensorSpec, WeightKey, Weights};
+use larql_compute::model::{Architecture, Naming, WeightKey, Weights};
 use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{CompileFormat, WeightType};
 use larql_storage::checkpoint::{
@@ -27,17 +29,15 @@ use larql_storage::checkpoint::{
 };
 use larql_storage::file::Files;
 use larql_storage::vindex::{Checksum, Checksummer};
-use serde_json::Value;
 
 use self::assembly::{Assembly, Piece};
+use self::config::chat_template;
 pub use self::packed::Packed;
 use crate::failure::{Failure, code};
 use crate::source::gguf::{self, GgufTexts};
 
 /// Bytes that are copied between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
-/// How the names of tensors end that hold the packed elements of MXFP4.
-const PACKED_BLOCKS: &str = "_blocks";
 /// Files beside the weights that go along.
 const SIDE_FILES: [&str; 6] = [
     "config.json",
@@ -518,24 +518,6 @@ impl<'a> Job<'a> {
         pieces.iter().all(|piece| of(piece) == Some(first)).then_some(first)
     }
 
-    /// The plain type that `config.json` names, if it names one.
-    fn published_type(&self) -> Result<Option<Dtype>, Failure> {
-        let config = (self.origin.side_file)("config.json")?.unwrap_or_default();
-        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
-        let text = &config["text_config"];
-        let named = [&config, text]
-            .into_iter()
-            .flat_map(|config| ["torch_dtype", "dtype"].map(|key| config[key].as_str()))
-            .flatten()
-            .next();
-        Ok(match named {
-            Some("bfloat16") => Some(Dtype::BF16),
-            Some("float32") => Some(Dtype::F32),
-            Some("float16") => Some(Dtype::F16),
-            _ => None,
-        })
-    }
-
     /// Gathers the weights that are parts of one stored tensor, and chooses its type.
     fn plan(
         &self,
@@ -591,85 +573,10 @@ impl<'a> Job<'a> {
         Ok(planned)
     }
 
-    /// The candidate that a weight came as.
-    fn own_candidate<'s>(&self, spec: &'s TensorSpec) -> Option<&'s Candidate> {
-        let name = self.origin.names.get(&spec.key)?;
-        spec.candidates.iter().find(|found| found.name == *name)
-    }
-
-    /// The name that a weight is written under: the one it came with, or the family's usual one.
-    fn candidate<'s>(
-        &self,
-        naming: Naming,
-        spec: &'s TensorSpec,
-    ) -> Result<&'s Candidate, Failure> {
-        // Numbers under the name of packed blocks would not be found there.
-        let keeps = self.origin.packed.contains_key(&spec.key) && self.keeps_quantised;
-        let own = self
-            .own_candidate(spec)
-            .filter(|own| naming == Naming::Hub && (keeps || !own.name.ends_with(PACKED_BLOCKS)));
-        let fused = || {
-            let joins = naming == Naming::Gguf
-                && matches!(self.origin.architecture.model_type.as_str(), "gpt2" | "phi3");
-            spec.candidates.iter().find(|found| joins && found.part.total != spec.shape[0])
-        };
-        // Beside experts the dense network is the shared expert, which has names of its own; in
-        // Gemma 4 it is a network beside them, with norms of its own.
-        let shared = || {
-            let key = spec.key;
-            let layer = key.layer.filter(|_| key.expert.is_none())?;
-            let experts = self.origin.architecture.layer(layer as usize).ffn.experts?;
-            if experts.own_norms {
-                return None;
-            }
-            let is_shared = |name: &str| name.contains("shexp") || name.contains("shared_expert");
-            spec.candidates.iter().find(|found| is_shared(&found.name))
-        };
-        let is_packed = |found: &&Candidate| found.name.ends_with(PACKED_BLOCKS);
-        let usual = || spec.candidates.iter().find(|found| !is_packed(found));
-        own.or_else(fused).or_else(shared).or_else(usual).ok_or_else(|| {
-            Failure::new(
-                code::UNSUPPORTED_FORMAT,
-                format!("this format has no name for {}", spec.key),
-            )
-        })
-    }
-
     fn missing(&self, key: WeightKey) -> Failure {
         let message = format!("{} has no {key}, which a model needs", self.origin.name);
         Failure::new(code::MISSING_COMPONENT, message)
             .hint("EXTRACT … WITH ALL keeps everything, and a checkpoint can be compiled as it is")
-    }
-
-    /// The configuration of a model whose weights are written in plain types.
-    fn config(&self, bytes: &[u8], planned: &[Planned<'_>]) -> Result<Vec<u8>, Failure> {
-        let mut config: Value = serde_json::from_slice(bytes).map_err(|error| {
-            Failure::new(code::UNSUPPORTED_FORMAT, format!("config.json: {error}"))
-        })?;
-        let Some(map) = config.as_object_mut() else { return Ok(bytes.to_vec()) };
-        let mut changed = false;
-        for key in ["quantization_config", "quantization"] {
-            changed |= map.shift_remove(key).is_some();
-            let text = map.get_mut("text_config").and_then(Value::as_object_mut);
-            changed |= text.is_some_and(|text| text.shift_remove(key).is_some());
-        }
-        let name = match most_common(planned) {
-            Dtype::F32 => "float32",
-            Dtype::BF16 => "bfloat16",
-            _ => "float16",
-        };
-        if self.options.dtype.is_some() {
-            for key in ["torch_dtype", "dtype"] {
-                if map.get(key).is_some_and(|found| found != name) {
-                    map.insert(key.to_owned(), Value::from(name));
-                    changed = true;
-                }
-            }
-        }
-        if !changed {
-            return Ok(bytes.to_vec());
-        }
-        Ok(serde_json::to_vec_pretty(&config).expect("plain data"))
     }
 }
 
@@ -724,19 +631,6 @@ fn most_common(planned: &[Planned<'_>]) -> Dtype {
         }
     }
     numbers.into_iter().max_by_key(|(_, sum)| *sum).map_or(Dtype::F16, |(dtype, _)| dtype)
-}
-
-fn chat_template(config: Option<&[u8]>, jinja: Option<&[u8]>) -> Option<String> {
-    if let Some(jinja) = jinja {
-        return Some(String::from_utf8_lossy(jinja).into_owned());
-    }
-    let config: Value = serde_json::from_slice(config?).ok()?;
-    let template = &config["chat_template"];
-    let default = || {
-        let named = template.as_array()?.iter().find(|entry| entry["name"] == "default")?;
-        named["template"].as_str()
-    };
-    template.as_str().or_else(default).map(str::to_owned)
 }
 
 /// A name as part of a file name.
