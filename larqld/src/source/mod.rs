@@ -98,6 +98,10 @@ impl SourceModel {
             }
         };
         let architecture = architecture(path, texts.config().as_bytes())?;
+        if naming == Naming::Gguf {
+            gguf::check_all_used(&checkpoint, &architecture)
+                .map_err(|failure| at(path, failure))?;
+        }
         let quantisation = Quantisation::from_config(path, texts.config())?;
         let resolver = Resolver { path, checkpoint: &checkpoint, quantisation: &quantisation };
         let mut weights = Vec::new();

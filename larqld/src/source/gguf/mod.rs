@@ -18,7 +18,9 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use larql_compute::model::Architecture;
+use std::collections::HashSet;
+
+use larql_compute::model::{Architecture, Naming};
 use larql_storage::checkpoint::gguf::{GgufMetadataBuilder, Value as Stored};
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use serde_json::{Map, Value, json};
@@ -76,6 +78,38 @@ pub fn describe(
         generation_config: vocabulary.as_ref().map(|words| pretty(&generation(words, metadata))),
         notes,
     })
+}
+
+/// Tensors that [`describe`] reads: they say how positions turn.
+const DESCRIPTION_TENSORS: [&str; 3] =
+    ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+
+/// The halves of `attn_kv_b.weight`, beside which some converters write them.
+const COPIES: [&str; 2] = [".attn_k_b.weight", ".attn_v_b.weight"];
+
+/// Refuses a checkpoint with a tensor that the model has no use for: whoever made the file computes
+/// with it, so that without it the answers are others.
+///
+/// # Errors
+/// A failure that names the tensor.
+pub(super) fn check_all_used(
+    checkpoint: &Checkpoint,
+    architecture: &Architecture,
+) -> Result<(), Failure> {
+    let specs = architecture.tensors(Naming::Gguf);
+    let candidates = specs.iter().flat_map(|spec| &spec.candidates);
+    let mut used: HashSet<&str> = candidates.map(|candidate| &*candidate.name).collect();
+    used.extend(DESCRIPTION_TENSORS);
+    let is_copy = |name: &str| COPIES.iter().any(|copy| name.ends_with(copy));
+    match checkpoint.tensors().find(|tensor| !used.contains(tensor.name) && !is_copy(tensor.name)) {
+        None => Ok(()),
+        Some(tensor) => {
+            let (name, family) = (tensor.name, architecture.family());
+            let message =
+                format!("a model of the family {family} has no use for the tensor {name}");
+            Err(keys::refuse(message))
+        }
+    }
 }
 
 /// What goes before the tensors of a GGUF file.

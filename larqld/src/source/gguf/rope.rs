@@ -156,7 +156,12 @@ fn scaling(draft: &Draft<'_>) -> Result<Value, Failure> {
     let factor = factor.map(short).filter(|&factor| factor != 0.0 && factor != 1.0);
     let original = keys.count("rope.scaling.original_context_length")?;
     let attention = keys.number("rope.scaling.attn_factor")?.map(short);
-    match (keys.text("rope.scaling.type")?.unwrap_or("linear"), factor) {
+    let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
+    let unsupported = || refuse(format!("{name}.rope.scaling.type {kind:?} is not supported"));
+    if !["none", "linear", "yarn"].contains(&kind) {
+        return Err(unsupported());
+    }
+    match (kind, factor) {
         ("none", _) | (_, None) if attention.is_none_or(|factor| factor == 1.0) => Ok(Value::Null),
         ("linear", Some(factor)) if attention.is_none_or(|factor| factor == 1.0) => {
             Ok(json!({"rope_type": "linear", "factor": factor}))
@@ -187,7 +192,7 @@ fn scaling(draft: &Draft<'_>) -> Result<Value, Failure> {
             }
             Ok(scaling)
         }
-        (kind, _) => Err(refuse(format!("{name}.rope.scaling.type {kind:?} is not supported"))),
+        _ => Err(unsupported()),
     }
 }
 

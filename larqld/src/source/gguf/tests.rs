@@ -6,11 +6,12 @@ use std::sync::Arc;
 use larql_compute::model::Architecture;
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::checkpoint::gguf::{GgufMetadata, GgufMetadataBuilder, Value as Stored};
-use larql_storage::file::{DiskFiles, Files};
+use larql_storage::file::{DiskFiles, Files, MemoryFiles};
 use serde_json::Value;
 
 use super::vocabulary::{Pieces, TokenKind};
 use super::*;
+use crate::source::SourceModel;
 use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
 
 fn goldens() -> PathBuf {
@@ -272,4 +273,65 @@ fn rotary_divisors_give_back_the_rule_that_made_them() {
     let (config, _) = config::config(&keys, &checkpoint).unwrap();
     assert_eq!(config["rope_scaling"]["rope_type"], "llama3");
     assert_eq!(config["rope_scaling"]["original_max_position_embeddings"], 32);
+}
+
+#[test]
+fn scores_that_make_more_merges_than_a_vocabulary_warrants_are_refused() {
+    // Every split of every token is two tokens.
+    let tokens: Vec<String> = (0..=64)
+        .flat_map(|a| (0..=64).map(move |b| format!("{}{}", "a".repeat(a), "b".repeat(b))))
+        .filter(|token| !token.is_empty())
+        .collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let found = vocabulary(|builder| {
+        builder.text("tokenizer.ggml.model", "llama");
+        texts(builder, "tokenizer.ggml.tokens", &tokens);
+        builder.array("tokenizer.ggml.scores", tokens.iter().map(|_| Stored::F32(0.0)));
+        builder.array("tokenizer.ggml.token_type", tokens.iter().map(|_| Stored::I32(1)));
+    });
+    let failure = found.unwrap().unwrap().tokenizer_json().unwrap_err();
+    assert!(failure.message.contains("tokenizer.ggml.scores"), "{}", failure.message);
+}
+
+#[test]
+fn rotary_scaling_of_an_unknown_type_is_refused_though_it_has_no_factor() {
+    let (checkpoint, _) = open(&goldens().join("gemma3/gemma3-f16.gguf"));
+    let scaled = |kind: &str| {
+        let mut builder = GgufMetadataBuilder::new();
+        builder.extend(checkpoint.gguf().unwrap(), |key| !key.contains(".rope.scaling."));
+        builder.text("gemma3.rope.scaling.type", kind);
+        describe(&builder.finish().unwrap(), &checkpoint).map(|description| description.config)
+    };
+    for kind in ["none", "linear", "yarn"] {
+        let config: Value = serde_json::from_str(&scaled(kind).unwrap()).unwrap();
+        assert_eq!(config["rope_scaling"], Value::Null, "{kind}");
+    }
+    for kind in ["longrope", "sorcery"] {
+        let message = scaled(kind).unwrap_err().message;
+        assert!(message.contains("rope.scaling.type") && message.contains(kind), "{message}");
+    }
+}
+
+#[test]
+fn tensors_that_the_model_has_no_use_for_are_refused_by_name() {
+    // The normalised queries of a Gemma 3 are nothing that a Gemma 2 has.
+    let (checkpoint, _) = open(&goldens().join("gemma3/gemma3-f16.gguf"));
+    let older = json(&goldens().join("gemma2/config.json")).to_string();
+    let failure = check_all_used(&checkpoint, &Architecture::from_config(&older).unwrap());
+    let message = failure.unwrap_err().message;
+    assert!(message.contains("gemma2") && message.contains("_norm.weight"), "{message}");
+    // Opening a file looks at it.
+    let mut bytes = std::fs::read(goldens().join("llama3/llama3-f16.gguf")).unwrap();
+    let name = b"blk.0.ffn_norm.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at..at + name.len()].copy_from_slice(b"blk.0.ffn_nose.weight");
+    let memory = MemoryFiles::new();
+    memory.put(Path::new("/m/model.gguf"), &bytes);
+    let files: Arc<dyn Files> = Arc::new(memory);
+    let message = SourceModel::open(&files, Path::new("/m/model.gguf")).unwrap_err().message;
+    assert!(message.contains("no use for the tensor blk.0.ffn_nose.weight"), "{message}");
+    for (_, path) in self::files() {
+        let files: Arc<dyn Files> = Arc::new(DiskFiles);
+        SourceModel::open(&files, &path).unwrap_or_else(|failure| panic!("{}", failure.message));
+    }
 }

@@ -18,6 +18,11 @@ const SPACE: &str = "▁";
 /// The longest token that scores may put together, in bytes. Real ones have up to a few dozen; the
 /// work grows with the square.
 const SCORED_BYTES_MAX: usize = 512;
+/// Bytes of the merges that scores give, as a multiple of the vocabulary's own. Published
+/// vocabularies have two or three ways to put a token together.
+const MERGES_RATIO_MAX: usize = 16;
+/// What a vocabulary may have beyond that ratio, for small ones.
+const MERGES_BYTES_FREE: usize = 1 << 20;
 
 impl Vocabulary {
     /// The text of `tokenizer.json`.
@@ -142,7 +147,9 @@ impl Vocabulary {
         let pieces: HashMap<&str, usize> = ids().map(|id| (self.tokens[id].as_str(), id)).collect();
         let mut order: Vec<usize> = ids().collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        let mut merges = Vec::new();
+        let own_bytes: usize = self.tokens.iter().map(String::len).sum();
+        let most = own_bytes.saturating_mul(MERGES_RATIO_MAX).saturating_add(MERGES_BYTES_FREE);
+        let (mut merges, mut bytes) = (Vec::new(), 0);
         for id in order {
             let token = &self.tokens[id];
             let splits = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
@@ -154,7 +161,15 @@ impl Vocabulary {
                     "token {id} has {bytes} bytes, the most is {SCORED_BYTES_MAX}"
                 )));
             }
+            let before = merges.len();
             merges.extend(known.map(|(left, right)| (left.to_owned(), right.to_owned())));
+            bytes += (merges.len() - before) * token.len();
+            if bytes > most {
+                return Err(refuse(format!(
+                    "the merges of the tokens by tokenizer.ggml.scores take more than {most} bytes, \
+                     the tokens themselves {own_bytes}"
+                )));
+            }
         }
         Ok(merges)
     }
