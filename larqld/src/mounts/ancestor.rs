@@ -14,6 +14,10 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, code};
 
+/// The key of rotary scaling. The ancestor did not write it; where somebody did, it goes before what
+/// the family publishes.
+const ROPE_SCALING: &str = "rope_scaling";
+
 /// What [`config`] made of a header.
 #[derive(Debug, PartialEq)]
 pub(super) struct Assumed {
@@ -126,6 +130,11 @@ pub(super) fn config(
                  it differs from one such model to another"
             ))
         })?;
+    if let Some(key) = unusable(header, known) {
+        return Err(lacks(format!(
+            "index.json gives {key} to a model of the type {model_type:?}, which is not understood"
+        )));
+    }
     let mut config = stated(header, known, tied);
     config.insert("model_type".to_owned(), published.model_type.into());
     let mut assumed = Vec::new();
@@ -146,6 +155,32 @@ pub(super) fn config(
     Ok(Assumed { config: Value::Object(config).to_string(), notes })
 }
 
+/// A key of the header that says something and that none of [`PUBLISHED`] acts by: left out, it would
+/// silently make another model.
+fn unusable<'h>(header: &V2Header, known: &'h V2ModelConfig) -> Option<&'h str> {
+    let differs = |value: Option<u64>, usual: u64| value.is_some_and(|value| value != usual);
+    let experts = known.moe.as_ref();
+    let mixture = experts.is_some() && known.model_type != "mixtral";
+    let features = experts.and_then(|experts| experts.moe_intermediate_size);
+    let given = [
+        ("global_head_dim", differs(known.global_head_dim, known.head_dim)),
+        ("num_global_kv_heads", differs(known.num_global_kv_heads, known.num_kv_heads)),
+        ("attention_k_eq_v", known.attention_k_eq_v),
+        ("num_kv_shared_layers", differs(known.num_kv_shared_layers, 0)),
+        ("per_layer_embed_dim", differs(known.per_layer_embed_dim, 0)),
+        ("moe", mixture),
+        ("moe.shared_expert", experts.is_some_and(|experts| experts.shared_expert)),
+        ("moe.hybrid", experts.is_some_and(|experts| experts.hybrid)),
+        ("moe.moe_intermediate_size", differs(features, header.intermediate_size)),
+    ];
+    let given = given.into_iter().find_map(|(key, given)| given.then_some(key));
+    given.or_else(|| {
+        let says = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+        let other = known.other.iter().find(|(key, value)| *key != ROPE_SCALING && says(value));
+        other.map(|(key, _)| key.as_str())
+    })
+}
+
 /// What the header itself says, under the names of a `config.json`.
 fn stated(header: &V2Header, known: &V2ModelConfig, tied: bool) -> Map<String, Value> {
     let experts = known.moe.as_ref();
@@ -157,6 +192,7 @@ fn stated(header: &V2Header, known: &V2ModelConfig, tied: bool) -> Map<String, V
         ("query_pre_attn_scalar", known.query_pre_attn_scalar.map(Value::from)),
         ("final_logit_softcapping", known.final_logit_softcapping.map(Value::from)),
         ("partial_rotary_factor", known.partial_rotary_factor.map(Value::from)),
+        (ROPE_SCALING, known.other.get(ROPE_SCALING).cloned()),
         ("num_local_experts", experts.map(|experts| experts.num_experts.into())),
         ("num_experts_per_tok", experts.map(|experts| experts.top_k.into())),
     ];
@@ -242,5 +278,36 @@ mod tests {
             assert_eq!(failure.code, code::UNSUPPORTED_FORMAT);
             assert!(failure.message.contains(family) && failure.hint.contains("config.json"));
         }
+    }
+
+    #[test]
+    fn what_the_header_says_acts_or_is_refused_by_name() {
+        for (key, value) in [
+            ("global_head_dim", json!(32)),
+            ("num_global_kv_heads", json!(1)),
+            ("attention_k_eq_v", json!(true)),
+            ("num_kv_shared_layers", json!(2)),
+            ("per_layer_embed_dim", json!(8)),
+            ("moe", json!({"num_experts": 4, "top_k": 2})),
+            ("attn_logit_softcapping", json!(50.0)),
+        ] {
+            let mut header = header("m", "llama", 64, 1e4);
+            let mut text = json!({"model_type": "llama", "head_dim": 16,
+                "num_q_heads": 4, "num_kv_heads": 2, "rope_base": 1e4});
+            text[key] = value;
+            header.model_config = Some(serde_json::from_value(text).unwrap());
+            let failure = assume(&header).unwrap_err();
+            assert_eq!(failure.code, code::UNSUPPORTED_FORMAT);
+            assert!(failure.message.contains(key), "{key}: {}", failure.message);
+        }
+        let mut usual = header("m", "llama", 64, 1e4);
+        let known = usual.model_config.as_mut().unwrap();
+        known.global_head_dim = Some(16);
+        known.num_kv_shared_layers = Some(0);
+        known.other.insert("use_cache".to_owned(), Value::Null);
+        let scaling = json!({"rope_type": "linear", "factor": 2.0});
+        known.other.insert(ROPE_SCALING.to_owned(), scaling.clone());
+        let config: Value = serde_json::from_str(&assume(&usual).unwrap().config).unwrap();
+        assert_eq!(config["rope_scaling"], scaling);
     }
 }
