@@ -300,6 +300,16 @@ async fn a_deadline_ends_an_extract() {
     assert!(!destination.exists());
 }
 
+#[tokio::test]
+async fn an_option_that_changes_nothing_is_told() {
+    let daemon = Daemon::start();
+    let destination = daemon.data_dir().join("v.vindex");
+    let script = extract(&llama2(), &destination, "WITHOUT LABELS");
+    let answer = daemon.query(&script).await.expect("made").remove(0);
+    let told = |text: &str| answer.notices.iter().any(|notice| notice.message.contains(text));
+    assert!(told("WITHOUT LABELS changed nothing"), "{:?}", answer.notices);
+}
+
 // --- the mount that it makes -------------------------------------------------------------------
 
 #[tokio::test]

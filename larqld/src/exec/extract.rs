@@ -53,6 +53,10 @@ impl Operator for Extract {
             let notice = "DROP GATE VECTORS had nothing to drop: browsing reads the quantised gate vectors in place, and there is no other copy";
             work.notice(notice, "")?;
         }
+        if !plan.labels {
+            let notice = "WITHOUT LABELS changed nothing: EXTRACT learns no labels";
+            work.notice(notice, "")?;
+        }
         for note in &done.notes {
             work.notice(note.clone(), "")?;
         }

@@ -84,7 +84,7 @@ pub fn describe(
 const DESCRIPTION_TENSORS: [&str; 3] =
     ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
-/// The halves of `attn_kv_b.weight`, beside which some converters write them.
+/// The halves of `attn_kv_b.weight`, read where it is missing and copies where it is there.
 const COPIES: [&str; 2] = [".attn_k_b.weight", ".attn_v_b.weight"];
 
 /// Refuses a checkpoint with a tensor that the model has no use for: whoever made the file computes
