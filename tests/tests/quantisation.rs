@@ -341,7 +341,10 @@ async fn every_tensor_of_every_golden_is_accounted_for_at_the_level_all() {
         let checkpoint =
             Checkpoint::open(&DiskFiles::shared(), &source.path).expect("a checkpoint");
         for tensor in checkpoint.tensors() {
-            assert!(names.contains(tensor.name), "{}: {} is lost", source.name(), tensor.name);
+            // Latent values that a GGUF keeps beside their keys are stored with them, as one.
+            let keys = tensor.name.replace("attn_v_b.", "attn_k_b.");
+            let kept = names.contains(tensor.name) || names.contains(keys.as_str());
+            assert!(kept, "{}: {} is lost", source.name(), tensor.name);
         }
     }
 }

@@ -21,12 +21,14 @@ pub(super) const WEIGHT_FILES: &[WeightFile] = &[
             Role::Query,
             Role::QueryBias,
             Role::QueryDown,
+            Role::QueryDownBias,
             Role::QueryUp,
             Role::Key,
             Role::KeyBias,
             Role::Value,
             Role::ValueBias,
             Role::KvDown,
+            Role::KvDownBias,
             Role::KvUp,
             Role::Output,
             Role::OutputBias,
@@ -112,6 +114,7 @@ pub(super) fn components(role: Role) -> &'static [ExtractComponent] {
         Role::Query
         | Role::QueryBias
         | Role::QueryDown
+        | Role::QueryDownBias
         | Role::QueryDownNorm
         | Role::QueryUp
         | Role::QueryNorm
@@ -120,7 +123,9 @@ pub(super) fn components(role: Role) -> &'static [ExtractComponent] {
         | Role::KeyNorm
         | Role::Sinks => &[AttentionQk],
         // Low-rank keys and values are one matrix.
-        Role::KvDown | Role::KvDownNorm | Role::KvUp => &[AttentionQk, AttentionOv],
+        Role::KvDown | Role::KvDownBias | Role::KvDownNorm | Role::KvUp => {
+            &[AttentionQk, AttentionOv]
+        }
         _ => &[],
     }
 }
