@@ -5,7 +5,8 @@
 //! run (read by dispatch and by the tests), and `LARQL_ISA` limits the choice. The large products
 //! ([`matvec()`], [`matvec_transposed()`], [`matmul()`], [`gate_scan()`]) cut themselves into tiles for a
 //! pool; their results do not depend on the number of its threads. They take views of any dtype:
-//! `rows` hands the inner loops what these can read.
+//! `rows` hands the inner loops what these can read. Serving multiplies quantised weights as integers
+//! ([`quantised`]).
 
 pub mod accumulate;
 pub mod activation;
@@ -18,6 +19,7 @@ mod load;
 pub mod matmul;
 pub mod matvec;
 pub mod matvec_transposed;
+pub mod quantised;
 pub mod rms_norm;
 pub mod rotary;
 pub(crate) mod rows;

@@ -84,7 +84,7 @@ const fn power_of_two(exponent: i32) -> f32 {
 
 /// The number of an E8M0 code, `2^(code - 127)`; 255 is NaN.
 #[inline]
-pub(super) fn e8m0_to_f32(code: u8) -> f32 {
+pub(crate) fn e8m0_to_f32(code: u8) -> f32 {
     match code {
         0 => f32::from_bits(1 << 22),
         255 => f32::NAN,

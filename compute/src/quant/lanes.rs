@@ -9,7 +9,7 @@ use crate::cpu::{Isa, fastest};
 /// Rust neither reorders sums nor joins a multiplication with an addition, so that every version
 /// gives the same bits.
 #[inline(always)]
-pub(super) fn with_widest_lanes<R>(run: impl FnOnce() -> R) -> R {
+pub(crate) fn with_widest_lanes<R>(run: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         static WIDEST: LazyLock<Isa> = LazyLock::new(|| {

@@ -49,7 +49,17 @@ pub enum Scales<'a> {
 /// Elements that share an exponent in the MX formats.
 const MX_GROUP: usize = 32;
 
-impl Scales<'_> {
+impl<'a> Scales<'a> {
+    /// The MX exponents of a stored row in a matrix of `width` columns, or none of another kind.
+    #[inline]
+    pub(super) fn exponents(&self, row: usize, width: usize) -> &'a [u8] {
+        let groups = width.div_ceil(MX_GROUP);
+        match *self {
+            Scales::Mx { bytes } => &bytes[row * groups..(row + 1) * groups],
+            _ => &[],
+        }
+    }
+
     /// Checks that scales fit a matrix.
     ///
     /// # Errors

@@ -202,6 +202,13 @@ impl<'a> MatrixView<'a> {
         &self.bytes[start..start + self.row_bytes]
     }
 
+    /// The exponents of one row, where they lie beside the elements ([`Scales::Mx`]), else none;
+    /// panics if there is no such row.
+    #[inline]
+    pub(crate) fn exponents(&self, row: usize) -> &'a [u8] {
+        self.scales.exponents(self.stored_row(row), self.columns)
+    }
+
     /// The numbers of one row; panics if there is no such row or `out` is not `columns` long.
     pub fn row_f32(&self, row: usize, out: &mut [f32]) {
         self.part_f32(row, 0..self.columns, out);

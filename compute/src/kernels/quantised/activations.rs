@@ -1,0 +1,268 @@
+//! Rows of activations as 8-bit codes: the right side of every integer product.
+//!
+//! A row is cut into the blocks of the weights' format. Of a block, `d` is the largest magnitude
+//! divided by 127 and a code is the nearest whole number (ties to even) of value / d, so codes stay
+//! within ±127. A block whose numbers are all below about 4e-37 counts as zeros (d is 0); a block
+//! with a number that is not finite has `d` NaN, so that whatever it touches becomes NaN.
+//! A row depends on nothing but itself, and every machine gives the same codes.
+
+use super::BlockSize;
+use crate::quant::with_widest_lanes;
+
+/// Codes whose sum is kept, in blocks of 256.
+pub const SUM_CODES: usize = 16;
+/// Rows are padded with zeros to so many blocks, so that kernels may read whole groups.
+const BLOCKS_TOGETHER: usize = 8;
+
+/// Codes that begin at a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([i8; 64]);
+
+/// Rows of activations as codes, scales and sums. Buffers are kept from call to call.
+#[derive(Debug, Default)]
+pub struct Activations {
+    block: BlockSize,
+    rows: usize,
+    columns: usize,
+    /// Blocks of a row, padding included: a multiple of [`BLOCKS_TOGETHER`].
+    stride: usize,
+    codes: Vec<Line>,
+    scales: Vec<f32>,
+    sums: Vec<i16>,
+    sums_32: Vec<i16>,
+}
+
+/// One row of [`Activations`], padded with blocks of zeros to a multiple of eight blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct ActivationRow<'a> {
+    /// The codes, `[blocks][elements of a block]`; they begin at a cache line.
+    pub codes: &'a [i8],
+    /// The `d` of each block.
+    pub scales: &'a [f32],
+    /// Sums of codes: of each 16 in blocks of 256, of the whole block in blocks of 32.
+    pub sums: &'a [i16],
+    /// Sums of each 32 codes, for either size of blocks.
+    pub sums_32: &'a [i16],
+}
+
+impl Activations {
+    /// Takes rows of numbers.
+    ///
+    /// # Shapes
+    /// `x`: `[rows, columns]`; panics if it is not whole rows. A last block that is not full is
+    /// padded with zeros.
+    pub fn quantise(&mut self, block: BlockSize, columns: usize, x: &[f32]) {
+        assert!(columns > 0 && x.len().is_multiple_of(columns), "no whole rows of {columns}");
+        let elements = block.elements();
+        self.block = block;
+        self.columns = columns;
+        self.rows = x.len() / columns;
+        self.stride = columns.div_ceil(elements).next_multiple_of(BLOCKS_TOGETHER);
+        let blocks = self.rows * self.stride;
+        // What stays from the call before is overwritten below, padding included.
+        self.codes.resize(blocks * elements / 64, Line([0; 64]));
+        self.scales.resize(blocks, 0.0);
+        self.sums.resize(blocks * block.sums(), 0);
+        self.sums_32.resize(blocks * elements / 32, 0);
+        let codes: &mut [i8] = as_codes_mut(&mut self.codes);
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            let part = |each: usize| row * self.stride * each..(row + 1) * self.stride * each;
+            let (codes, scales) = (&mut codes[part(elements)], &mut self.scales[part(1)]);
+            let sums_32 = &mut self.sums_32[part(elements / 32)];
+            match block {
+                BlockSize::K32 => {
+                    quantise_row::<32>(x, codes, scales);
+                    sum::<32>(codes, sums_32);
+                    self.sums[part(1)].copy_from_slice(sums_32);
+                }
+                BlockSize::K256 => {
+                    quantise_row::<256>(x, codes, scales);
+                    let sums = &mut self.sums[part(block.sums())];
+                    sum::<SUM_CODES>(codes, sums);
+                    for (sum, two) in sums_32.iter_mut().zip(sums.as_chunks::<2>().0) {
+                        *sum = two[0] + two[1];
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many numbers a row holds, without padding.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How rows are cut.
+    pub fn block_size(&self) -> BlockSize {
+        self.block
+    }
+
+    /// Blocks of a row that hold numbers; the last may be padded.
+    pub fn blocks(&self) -> usize {
+        self.columns.div_ceil(self.block.elements())
+    }
+
+    /// One row; panics if there is no such row.
+    #[inline]
+    pub fn row(&self, row: usize) -> ActivationRow<'_> {
+        let part = |each: usize| row * self.stride * each..(row + 1) * self.stride * each;
+        let elements = self.block.elements();
+        ActivationRow {
+            codes: &as_codes(&self.codes)[part(elements)],
+            scales: &self.scales[part(1)],
+            sums: &self.sums[part(self.block.sums())],
+            sums_32: &self.sums_32[part(elements / 32)],
+        }
+    }
+}
+
+fn as_codes(lines: &[Line]) -> &[i8] {
+    // SAFETY: a line is 64 codes without padding.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 64) }
+}
+
+fn as_codes_mut(lines: &mut [Line]) -> &mut [i8] {
+    // SAFETY: a line is 64 codes without padding, and the lines are borrowed as long as the codes.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) }
+}
+
+/// Writes the codes and scales of one row, padding included.
+fn quantise_row<const ELEMENTS: usize>(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
+    with_widest_lanes(
+        #[inline(always)]
+        || {
+            let (whole, rest) = x.as_chunks::<ELEMENTS>();
+            let mut blocks = codes.as_chunks_mut::<ELEMENTS>().0.iter_mut().zip(scales);
+            for (x, (codes, scale)) in whole.iter().zip(&mut blocks) {
+                *scale = quantise_block(x, codes);
+            }
+            if !rest.is_empty()
+                && let Some((codes, scale)) = blocks.next()
+            {
+                let mut padded = [0.0; ELEMENTS];
+                padded[..rest.len()].copy_from_slice(rest);
+                *scale = quantise_block(&padded, codes);
+            }
+            for (codes, scale) in blocks {
+                (*codes, *scale) = ([0; ELEMENTS], 0.0);
+            }
+        },
+    );
+}
+
+/// Writes the codes of a block and returns its `d`.
+#[inline(always)]
+fn quantise_block<const ELEMENTS: usize>(x: &[f32; ELEMENTS], codes: &mut [i8; ELEMENTS]) -> f32 {
+    // As integers, magnitudes are in the order of their sizes, and NaN is above infinity.
+    let sizes = x.map(|value| (value.to_bits() & 0x7fff_ffff).cast_signed());
+    let largest = sizes.into_iter().fold(0, i32::max);
+    let largest = f32::from_bits(largest.cast_unsigned());
+    let inverse = 127.0 / largest;
+    if !largest.is_finite() || inverse == f32::INFINITY {
+        *codes = [0; ELEMENTS];
+        return if largest.is_finite() { 0.0 } else { f32::NAN };
+    }
+    for (code, value) in codes.iter_mut().zip(x) {
+        // Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
+        *code = (value * inverse + 12_582_912.0).to_bits() as i8;
+    }
+    largest / 127.0
+}
+
+/// Writes the sum of each `COUNT` codes.
+fn sum<const COUNT: usize>(codes: &[i8], sums: &mut [i16]) {
+    with_widest_lanes(
+        #[inline(always)]
+        || {
+            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<COUNT>().0) {
+                *sum = codes.iter().map(|&code| i16::from(code)).sum();
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 % 1013) as f32 - 506.0) * 0.37).collect()
+    }
+
+    #[test]
+    fn codes_are_the_nearest_multiples_of_the_scale_and_sums_are_theirs() {
+        for block in [BlockSize::K32, BlockSize::K256] {
+            for columns in [1, 31, 33, 255, 257, 2880] {
+                let x = numbers(3 * columns);
+                let mut activations = Activations::default();
+                activations.quantise(block, columns, &x);
+                assert_eq!((activations.rows(), activations.columns()), (3, columns));
+                for (row, x) in x.chunks(columns).enumerate() {
+                    let found = activations.row(row);
+                    for (index, x) in x.chunks(block.elements()).enumerate() {
+                        let largest = x.iter().fold(0.0, |size: f32, x| size.max(x.abs()));
+                        assert_eq!(found.scales[index], largest / 127.0);
+                        for (x, code) in x.iter().zip(&found.codes[index * block.elements()..]) {
+                            let off =
+                                f64::from(*x) - f64::from(*code) * f64::from(found.scales[index]);
+                            assert!(off.abs() <= f64::from(found.scales[index]) * 0.500_1);
+                        }
+                    }
+                    assert!(found.codes[columns..].iter().all(|&code| code == 0));
+                    let sum = |codes: &[i8]| codes.iter().map(|&code| i16::from(code)).sum::<i16>();
+                    let sums = |count| found.codes.chunks(count).map(sum).collect::<Vec<_>>();
+                    assert_eq!(found.sums, sums(block.elements() / block.sums()));
+                    assert_eq!(found.sums_32, sums(32));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_neighbours_nor_on_what_was_there_before() {
+        let (x, mut together, mut alone) =
+            (numbers(5 * 300), Activations::default(), Activations::default());
+        alone.quantise(BlockSize::K256, 4000, &numbers(8000));
+        for block in [BlockSize::K256, BlockSize::K32] {
+            together.quantise(block, 300, &x);
+            for (row, x) in x.chunks(300).enumerate() {
+                alone.quantise(block, 300, x);
+                let (a, b) = (together.row(row), alone.row(0));
+                assert_eq!((a.codes, a.scales), (b.codes, b.scales));
+                assert_eq!((a.sums, a.sums_32), (b.sums, b.sums_32));
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_have_no_scale_and_what_is_not_finite_has_none_that_is() {
+        let mut activations = Activations::default();
+        for (value, scale) in [(0.0, 0.0), (1e-40, 0.0), (1e-30, 1e-30 / 127.0)] {
+            activations.quantise(BlockSize::K32, 32, &[value; 32]);
+            assert_eq!(activations.row(0).scales[0], scale);
+        }
+        activations.quantise(BlockSize::K32, 1, &[f32::MAX]);
+        assert_eq!(
+            (activations.row(0).scales[0], activations.row(0).codes[0]),
+            (f32::MAX / 127.0, 127)
+        );
+        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            activations.quantise(BlockSize::K32, 64, &[[1.0; 63].as_slice(), &[value]].concat());
+            assert_eq!(activations.row(0).scales[0], 1.0 / 127.0);
+            assert!(activations.row(0).scales[1].is_nan());
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let mut activations = Activations::default();
+        activations.quantise(BlockSize::K32, 5, &[127.0, 0.5, 1.5, -2.5, -3.5]);
+        assert_eq!(activations.row(0).codes[..5], [127, 0, 2, -2, -4]);
+    }
+}

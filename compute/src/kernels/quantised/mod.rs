@@ -1,0 +1,156 @@
+//! Products of quantised weights with quantised activations: the arithmetic of serving.
+//!
+//! Weights are read in place, block by block, as integers; activations are quantised once a row
+//! ([`Activations`]). The sum of a block is an exact integer, and blocks are added in one fixed
+//! order, so every variant gives the same bits, and a row's result depends on that row alone: not
+//! on which rows share the pass, nor on the number of threads.
+//!
+//! - Blocks of 256: `sum = fma(d_w · d_x, S, sum)`, and for formats with minima then
+//!   `sum = fma(-(dmin_w · d_x), M, sum)`, where `S = Σ_j scale_j Σ code · x` and
+//!   `M = Σ_j min_j Σ x`; one chain an output.
+//! - Blocks of 32: `S = Σ code · x` with the offset applied; block `b` goes to chain `b % 8` as
+//!   `fma(d_w · d_x, S, chain)`, and for formats with a minimum then `fma(m_w · d_x, Σ x, chain)`.
+//!   The eight chains are added by halving: `l` and `l + 4`, then `l` and `l + 2`, then the two.
+//! - Rows without an integer kernel are dequantised and multiplied by [`dot`](super::dot()).
+//!
+//! `blocks` says what each format's bytes mean, `scalar` defines the products.
+//!
+//! Elsewhere: exact products over dequantised weights ([`matvec()`](super::matvec()),
+//! [`gate_scan()`](super::gate_scan())), layouts and decoders ([`quant`](crate::quant)).
+
+mod activations;
+mod blocks;
+mod products;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+pub use activations::{ActivationRow, Activations, SUM_CODES};
+pub use products::{Product, ServingScratch, products};
+
+use crate::cpu::{Isa, fastest};
+use crate::quant::{Dtype, MatrixView};
+
+/// How activations are cut into blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BlockSize {
+    /// Blocks of 32, for the simple formats.
+    #[default]
+    K32,
+    /// Blocks of 256, for the k-quants.
+    K256,
+}
+
+impl BlockSize {
+    /// Elements of a block.
+    pub fn elements(self) -> usize {
+        match self {
+            BlockSize::K32 => 32,
+            BlockSize::K256 => 256,
+        }
+    }
+
+    /// Sums of codes that are kept for a block.
+    pub(crate) fn sums(self) -> usize {
+        match self {
+            BlockSize::K32 => 1,
+            BlockSize::K256 => 256 / SUM_CODES,
+        }
+    }
+}
+
+/// How activations are cut for a matrix, or `None` where there is no integer kernel for its
+/// format, and its rows are multiplied as `f32`.
+pub fn block_size(view: &MatrixView) -> Option<BlockSize> {
+    match view.dtype() {
+        Dtype::Q2K | Dtype::Q3K | Dtype::Q4K | Dtype::Q5K | Dtype::Q6K | Dtype::Iq4Xs => {
+            Some(BlockSize::K256)
+        }
+        Dtype::Q4_0
+        | Dtype::Q4_1
+        | Dtype::Q5_0
+        | Dtype::Q5_1
+        | Dtype::Q8_0
+        | Dtype::Iq4Nl
+        | Dtype::MxFp4
+        | Dtype::E2M1 => Some(BlockSize::K32),
+        _ => None,
+    }
+}
+
+/// One stored row: whole blocks, and the exponents that lie elsewhere (`E2M1` alone).
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The blocks.
+    pub bytes: &'a [u8],
+    /// One exponent a block, or none.
+    pub exponents: &'a [u8],
+}
+
+impl<'a> Row<'a> {
+    /// A row of a view; panics if there is no such row.
+    #[inline]
+    pub fn of(view: &MatrixView<'a>, row: usize) -> Row<'a> {
+        Row { bytes: view.row(row), exponents: view.exponents(row) }
+    }
+}
+
+/// Writes `out[p] = row · activations[first + p]`. The activations are cut as the format demands
+/// and have as many blocks as the row; variants panic otherwise.
+pub type RowProduct = fn(Row, &Activations, usize, &mut [f32]);
+
+/// One variant: a function a format.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "each is named after its format")]
+pub struct Variant {
+    pub q2_k: RowProduct,
+    pub q3_k: RowProduct,
+    pub q4_k: RowProduct,
+    pub q5_k: RowProduct,
+    pub q6_k: RowProduct,
+    pub iq4_xs: RowProduct,
+    pub q4_0: RowProduct,
+    pub q4_1: RowProduct,
+    pub q5_0: RowProduct,
+    pub q5_1: RowProduct,
+    pub q8_0: RowProduct,
+    pub iq4_nl: RowProduct,
+    pub mxfp4: RowProduct,
+    pub e2m1: RowProduct,
+}
+
+impl Variant {
+    /// The function for rows of a format; panics for one that has no block size here.
+    pub fn of(&self, dtype: Dtype) -> RowProduct {
+        match dtype {
+            Dtype::Q2K => self.q2_k,
+            Dtype::Q3K => self.q3_k,
+            Dtype::Q4K => self.q4_k,
+            Dtype::Q5K => self.q5_k,
+            Dtype::Q6K => self.q6_k,
+            Dtype::Iq4Xs => self.iq4_xs,
+            Dtype::Q4_0 => self.q4_0,
+            Dtype::Q4_1 => self.q4_1,
+            Dtype::Q5_0 => self.q5_0,
+            Dtype::Q5_1 => self.q5_1,
+            Dtype::Q8_0 => self.q8_0,
+            Dtype::Iq4Nl => self.iq4_nl,
+            Dtype::MxFp4 => self.mxfp4,
+            Dtype::E2M1 => self.e2m1,
+            other => panic!("{other} has no integer kernel"),
+        }
+    }
+}
+
+/// Every variant that this processor can run, slowest first: read by dispatch and by the test.
+pub fn variants() -> Vec<(Isa, Variant)> {
+    vec![(Isa::Scalar, scalar::VARIANT)]
+}
+
+/// The function for rows of a format, which has a block size.
+pub(crate) fn dispatch(dtype: Dtype) -> RowProduct {
+    static FASTEST: LazyLock<Variant> = LazyLock::new(|| fastest(variants()));
+    FASTEST.of(dtype)
+}

@@ -1,0 +1,142 @@
+//! Several matrices over the same rows of activations, in one job of the pool.
+
+use super::{Activations, BlockSize, Row, block_size, dispatch};
+use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
+use crate::kernels::rows::Rows;
+use crate::kernels::{dot, rows_per_task};
+use crate::quant::MatrixView;
+
+/// A matrix whose rows are outputs, and where its products go.
+#[derive(Debug)]
+pub struct Product<'a, 'o> {
+    /// The matrix, `[outputs, columns]`.
+    pub view: MatrixView<'a>,
+    /// `[n, outputs]`.
+    pub out: &'o mut [f32],
+}
+
+/// Memory that [`products`] keeps from call to call, so that none is allocated for a token.
+#[derive(Debug, Default)]
+pub struct ServingScratch {
+    k32: Activations,
+    k256: Activations,
+}
+
+/// Products that share a job; more are done one job after another.
+const JOB_PRODUCTS: usize = 16;
+/// Rows of activations whose results a task gathers before it writes them.
+const ROWS_TOGETHER: usize = 16;
+
+/// Writes `out[p, r] = row r · x[p]` for every product, by the arithmetic of this module.
+///
+/// # Shapes
+/// Every view: `[outputs, k]`; `x`: `[n, k]`; every `out`: `[n, outputs]`; panics if they differ.
+/// # Errors
+/// `Cancelled`, asked before every task; results are then in part old.
+pub fn products(
+    pool: &Pool,
+    products: &mut [Product<'_, '_>],
+    x: &[f32],
+    scratch: &mut ServingScratch,
+    cancel: &Cancel,
+) -> Result<(), Cancelled> {
+    let Some(first) = products.first() else { return cancel.check() };
+    let columns = first.view.columns();
+    assert!(columns > 0 && x.len().is_multiple_of(columns), "activations are no whole rows");
+    let n = x.len() / columns;
+    for product in products.iter() {
+        assert_eq!(product.view.columns(), columns, "matrices differ in columns");
+        assert_eq!(product.out.len(), n * product.view.rows(), "rows and result differ");
+    }
+    if n == 0 {
+        return cancel.check();
+    }
+    for (block, activations) in
+        [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)]
+    {
+        if products.iter().any(|product| block_size(&product.view) == Some(block)) {
+            activations.quantise(block, columns, x);
+        }
+    }
+    for products in products.chunks_mut(JOB_PRODUCTS) {
+        run_job(pool, products, x, scratch, cancel);
+    }
+    cancel.check()
+}
+
+/// One product as the tasks of a job see it.
+struct Part<'v, 'a, 'o> {
+    view: &'v MatrixView<'a>,
+    out: Disjoint<'o, f32>,
+    task_rows: usize,
+    /// The first task that is not one of this product's.
+    end: usize,
+}
+
+fn run_job(
+    pool: &Pool,
+    products: &mut [Product<'_, '_>],
+    x: &[f32],
+    scratch: &ServingScratch,
+    cancel: &Cancel,
+) {
+    let mut parts: [Option<Part>; JOB_PRODUCTS] = [const { None }; JOB_PRODUCTS];
+    let mut tasks = 0;
+    for (part, product) in parts.iter_mut().zip(products) {
+        let task_rows = rows_per_task(product.view.row_bytes());
+        tasks += product.view.rows().div_ceil(task_rows);
+        let out = Disjoint::new(&mut *product.out);
+        *part = Some(Part { view: &product.view, out, task_rows, end: tasks });
+    }
+    pool.run(tasks, &|task| {
+        if cancel.check().is_err() {
+            return;
+        }
+        let mut begin = 0;
+        for part in parts.iter().flatten() {
+            if task < part.end {
+                let first = (task - begin) * part.task_rows;
+                let count = part.task_rows.min(part.view.rows() - first);
+                return multiply(part, first..first + count, x, scratch);
+            }
+            begin = part.end;
+        }
+    });
+}
+
+/// Computes some rows of outputs for every row of activations.
+fn multiply(part: &Part, outputs: std::ops::Range<usize>, x: &[f32], scratch: &ServingScratch) {
+    let view = part.view;
+    let n = x.len() / view.columns();
+    let write = |p: usize, output: usize, value: f32| {
+        // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
+        unsafe { part.out.slice(p * view.rows() + output, 1)[0] = value };
+    };
+    let activations = match block_size(view) {
+        Some(BlockSize::K32) => &scratch.k32,
+        Some(BlockSize::K256) => &scratch.k256,
+        None => {
+            let rows = Rows::of(view);
+            let dot = dot::dispatch(rows.dtype());
+            for output in outputs {
+                rows.lend(output, |row| {
+                    for (p, x) in x.chunks_exact(view.columns()).enumerate() {
+                        write(p, output, dot(row, x));
+                    }
+                });
+            }
+            return;
+        }
+    };
+    let product = dispatch(view.dtype());
+    for first in (0..n).step_by(ROWS_TOGETHER) {
+        let mut sums = [0.0; ROWS_TOGETHER];
+        let sums = &mut sums[..ROWS_TOGETHER.min(n - first)];
+        for output in outputs.clone() {
+            product(Row::of(view, output), activations, first, sums);
+            for (p, &sum) in sums.iter().enumerate() {
+                write(first + p, output, sum);
+            }
+        }
+    }
+}

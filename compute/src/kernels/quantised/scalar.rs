@@ -1,0 +1,72 @@
+//! The definition: exact integers a block, and one chain of fused multiply-adds an output (eight
+//! for blocks of 32).
+
+use super::blocks::*;
+use super::{Activations, Row, Variant};
+
+pub(super) const VARIANT: Variant = Variant {
+    q2_k: blocks_of_256::<Q2K>,
+    q3_k: blocks_of_256::<Q3K>,
+    q4_k: blocks_of_256::<Q4K>,
+    q5_k: blocks_of_256::<Q5K>,
+    q6_k: blocks_of_256::<Q6K>,
+    iq4_xs: blocks_of_256::<Iq4Xs>,
+    q4_0: blocks_of_32::<Q4_0>,
+    q4_1: blocks_of_32::<Q4_1>,
+    q5_0: blocks_of_32::<Q5_0>,
+    q5_1: blocks_of_32::<Q5_1>,
+    q8_0: blocks_of_32::<Q8_0>,
+    iq4_nl: blocks_of_32::<Iq4Nl>,
+    mxfp4: blocks_of_32::<MxFp4>,
+    e2m1: blocks_of_32::<E2M1>,
+};
+
+fn blocks_of_256<F: Format256>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
+        let block = F::read(block);
+        for (p, out) in out.iter_mut().enumerate() {
+            let x = x.row(first + p);
+            let (codes, sums) = (&x.codes[index * 256..], &x.sums[index * 16..]);
+            let (mut s, mut m) = (0, 0);
+            for j in 0..16 {
+                let weights = &block.codes[16 * j..16 * j + 16];
+                s += i32::from(block.scales[j]) * product(weights, &codes[16 * j..]);
+                m += i32::from(block.mins[j]) * i32::from(sums[j]);
+            }
+            let d = x.scales[index];
+            *out = (block.d * d).mul_add(s as f32, *out);
+            if F::MINS {
+                *out = (-(block.dmin * d)).mul_add(m as f32, *out);
+            }
+        }
+    }
+}
+
+fn blocks_of_32<F: Format32>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
+    for (p, out) in out.iter_mut().enumerate() {
+        let x = x.row(first + p);
+        let mut chains = [0.0_f32; 8];
+        for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
+            let block = F::read(block, row.exponents.get(index).copied().unwrap_or_default());
+            let (d, chain) = (x.scales[index], &mut chains[index % 8]);
+            let s = product(&block.codes, &x.codes[index * 32..]);
+            *chain = (block.d * d).mul_add(s as f32, *chain);
+            if F::MINS {
+                *chain = (block.m * d).mul_add(f32::from(x.sums[index]), *chain);
+            }
+        }
+        *out = join(chains);
+    }
+}
+
+/// The sum of the eight chains, by halving.
+pub(super) fn join(chains: [f32; 8]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = chains;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// `Σ weights · codes`, over as many as there are weights.
+fn product(weights: &[i8], codes: &[i8]) -> i32 {
+    weights.iter().zip(codes).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
+}
