@@ -1,7 +1,8 @@
 //! What the line editor asks us while somebody types: completions and colours.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::{CmdKind, Highlighter};
@@ -15,17 +16,41 @@ use super::render::FORMATS;
 use super::split::{Piece, Scan};
 use crate::quote::{mount_name, quote};
 
+/// How long a completion waits for the first answer of the daemon.
+const FIRST_NAMES_WAIT: Duration = Duration::from_secs(2);
+
 /// The names of all mounts, as last heard; shared with whoever asks the daemon for them.
-pub(super) type Names = Arc<Mutex<Vec<String>>>;
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Nothing before the first answer.
+    last: Mutex<Option<Vec<String>>>,
+    heard: Condvar,
+}
+
+impl Names {
+    /// Keeps what the daemon answered.
+    pub(super) fn hear(&self, names: Vec<String>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
+        self.heard.notify_all();
+    }
+
+    /// The last answer. Somebody who presses Tab as soon as the shell is there waits a moment for
+    /// the first one, rather than being told that there are no mounts.
+    fn last(&self) -> Vec<String> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.heard.wait_timeout_while(last, FIRST_NAMES_WAIT, |last| last.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone().unwrap_or_default()
+    }
+}
 
 /// Answers the line editor.
 pub(super) struct Assistant {
-    names: Names,
+    names: Arc<Names>,
     color: bool,
 }
 
 impl Assistant {
-    pub(super) fn new(names: Names, color: bool) -> Assistant {
+    pub(super) fn new(names: Arc<Names>, color: bool) -> Assistant {
         Assistant { names, color }
     }
 }
@@ -49,11 +74,7 @@ impl Completer for Assistant {
         at: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let names = match self.names.lock() {
-            Ok(names) => names.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        };
-        let (start, found) = complete(&line[..at], &names);
+        let (start, found) = complete(&line[..at], || self.names.last());
         let pair = |text: String| Pair { display: text.clone(), replacement: text };
         Ok((start, found.into_iter().map(pair).collect()))
     }
@@ -72,8 +93,8 @@ impl Highlighter for Assistant {
 /// Returns where the word before the cursor begins, and what it may become.
 ///
 /// After a backslash these are commands; inside quotes, and after a word that wants one, the names
-/// of mounts; otherwise keywords, in the case in which the word was begun.
-fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
+/// of mounts (asked for only then); otherwise keywords, in the case in which the word was begun.
+fn complete(before: &str, names: impl FnOnce() -> Vec<String>) -> (usize, Vec<String>) {
     if let Some(command) = before.strip_prefix('\\') {
         return match command.split_once(' ') {
             None => {
@@ -81,7 +102,7 @@ fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
                 (0, all.filter(|name| name.starts_with(before)).collect())
             }
             Some(("f", _)) => word(before, FORMATS.iter().map(|format| format.name.to_owned())),
-            Some(("c" | "d", _)) => word(before, names.iter().cloned()),
+            Some(("c" | "d", _)) => word(before, names().into_iter()),
             Some(("x", _)) => word(before, ["on", "off", "auto"].map(str::to_owned).into_iter()),
             Some(("timing" | "pager", _)) => {
                 word(before, ["on", "off"].map(str::to_owned).into_iter())
@@ -100,15 +121,15 @@ fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
     }
     match last {
         Some((start, Piece::String { closed: false })) => {
-            let quoted = names.iter().map(|name| quote(name));
+            let quoted = names().into_iter().map(|name| quote(&name));
             let typed = &before[start + 1..];
             (start, quoted.filter(|name| name[1..].starts_with(typed)).collect())
         }
         Some((start, Piece::Text)) => {
             let typed = words.pop().unwrap_or_default();
             if wants_mount_name(words.last()) {
-                let named = names.iter().filter(|name| name.starts_with(typed));
-                return (start, named.map(|name| mount_name(name)).collect());
+                let named = names().into_iter().filter(|name| name.starts_with(typed));
+                return (start, named.map(|name| mount_name(&name)).collect());
             }
             let lower = typed.starts_with(|c: char| c.is_ascii_lowercase());
             let upper = typed.to_ascii_uppercase();
@@ -120,10 +141,10 @@ fn complete(before: &str, names: &[String]) -> (usize, Vec<String>) {
             (start, found.map(cased).collect())
         }
         Some((_, Piece::Blank)) if wants_mount_name(words.last()) => {
-            (before.len(), names.iter().map(|name| mount_name(name)).collect())
+            (before.len(), names().iter().map(|name| mount_name(name)).collect())
         }
         Some((_, Piece::Blank)) if wants_string(words.last()) => {
-            (before.len(), names.iter().map(|name| quote(name)).collect())
+            (before.len(), names().iter().map(|name| quote(name)).collect())
         }
         _ => (before.len(), Vec::new()),
     }
@@ -170,14 +191,26 @@ mod tests {
     use super::*;
 
     fn found(before: &str) -> Vec<String> {
-        complete(before, &["atlas".into(), "gemma".into()]).1
+        complete(before, || vec!["atlas".into(), "gemma".into()]).1
     }
 
     #[test]
     fn a_keyword_is_completed_in_the_case_in_which_it_was_begun() {
         assert_eq!(found("DESCR"), ["DESCRIBE"]);
         assert_eq!(found("descr"), ["describe"]);
-        assert_eq!(complete("SHOW LAY", &[]), (5, vec!["LAYER".into(), "LAYERS".into()]));
+        assert_eq!(complete("SHOW LAY", Vec::new), (5, vec!["LAYER".into(), "LAYERS".into()]));
+    }
+
+    #[test]
+    fn a_completion_waits_for_the_first_names_and_then_takes_the_last() {
+        let names = Arc::new(Names::default());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| names.last());
+            names.hear(vec!["atlas".into()]);
+            assert_eq!(waiting.join().unwrap(), ["atlas"]);
+        });
+        names.hear(Vec::new());
+        assert!(names.last().is_empty());
     }
 
     #[test]
@@ -207,7 +240,7 @@ mod tests {
         #[test]
         fn what_is_typed_never_makes_the_assistant_panic(line in ".{0,40}") {
             for (at, _) in line.char_indices() {
-                let (start, _) = complete(&line[..at], &["a".into()]);
+                let (start, _) = complete(&line[..at], || vec!["a".into()]);
                 prop_assert!(start <= at);
             }
             highlight(&line);

@@ -19,7 +19,7 @@ mod terminal;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustyline::config::Configurer as _;
 use rustyline::error::ReadlineError;
@@ -124,7 +124,7 @@ pub(crate) struct Shell {
     renderer: Option<Box<dyn Renderer>>,
     interactive: bool,
     mount: String,
-    names: Names,
+    names: Arc<Names>,
 }
 
 impl Shell {
@@ -139,7 +139,7 @@ impl Shell {
             renderer: None,
             interactive: false,
             mount: String::new(),
-            names: Arc::new(Mutex::new(Vec::new())),
+            names: Arc::default(),
         }
     }
 
@@ -468,10 +468,8 @@ impl Shell {
         let Some(client) = self.client.as_ref().filter(|client| !client.is_lost()) else { return };
         let (link, names) = (client.link(), Arc::clone(&self.names));
         tokio::spawn(async move {
-            if let Ok(found) = link.names().await
-                && let Ok(mut names) = names.lock()
-            {
-                *names = found;
+            if let Ok(found) = link.names().await {
+                names.hear(found);
             }
         });
     }
