@@ -93,6 +93,37 @@ pub(crate) fn fastest<K>(variants: Vec<(Isa, K)>) -> K {
     permitted.expect("every kernel has a scalar variant").1
 }
 
+/// The variants of an `#[inline(always)]` function that differ in nothing but what the compiler may
+/// use for it: the same operations, wider.
+macro_rules! compiled_for_each_isa {
+    ($function:path, fn($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {{
+        type Variant = fn($($type),*) $(-> $result)?;
+        #[allow(unused_mut, reason = "extended on processors with variants")]
+        let mut found: Vec<($crate::cpu::Isa, Variant)> = vec![($crate::cpu::Isa::Scalar, $function)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($argument: $type),*) $(-> $result)? {
+                $function($($argument),*)
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($argument: $type),*) $(-> $result)? {
+                $function($($argument),*)
+            }
+            if $crate::cpu::Isa::best() >= $crate::cpu::Isa::Avx2 {
+                // SAFETY: the features were found.
+                found.push(($crate::cpu::Isa::Avx2, |$($argument),*| unsafe { avx2($($argument),*) }));
+            }
+            if $crate::cpu::Isa::best() >= $crate::cpu::Isa::Avx512 {
+                // SAFETY: the features were found.
+                found.push(($crate::cpu::Isa::Avx512, |$($argument),*| unsafe { avx512($($argument),*) }));
+            }
+        }
+        found
+    }};
+}
+pub(crate) use compiled_for_each_isa;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,5 +11,5 @@ pub use cancel::{Cancel, Cancelled, Reason};
 pub use isa::{Isa, IsaError};
 pub use pool::Pool;
 
-pub(crate) use isa::fastest;
+pub(crate) use isa::{compiled_for_each_isa, fastest};
 pub(crate) use pool::Disjoint;

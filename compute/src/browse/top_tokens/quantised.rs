@@ -5,6 +5,9 @@
 //! of one row are independent of each other and of those of the other side, which has its own
 //! table; what that says about a sum of products stands in `shortlist`.
 
+use std::sync::LazyLock;
+
+use crate::cpu::{compiled_for_each_isa, fastest};
 use crate::kernels::dot::dot_f64;
 use crate::kernels::int8_product::{CODE_MAX, LANE_OFFSET};
 
@@ -40,15 +43,28 @@ impl Dither {
     /// `row` picks the part of the table; `largest` is the largest magnitude among `values`, above
     /// 1e-30 and finite. What is beyond the values in `codes` is left alone.
     pub(super) fn encode(&self, row: usize, values: &[f32], largest: f32, codes: &mut [u8]) {
+        static FASTEST: LazyLock<Encode> = LazyLock::new(|| {
+            fastest(compiled_for_each_isa!(
+                encode,
+                fn(values: &[f32], dither: &[f32], inverse: f32, codes: &mut [u8])
+            ))
+        });
         let inverse = f32::from(CODE_MAX) / largest;
-        for ((code, &value), &dither) in
-            codes.iter_mut().zip(values).zip(self.of(row, values.len()))
-        {
-            let shifted = value * inverse + dither;
-            // SAFETY: |value| is at most `largest`, so this is at least 128 - 127 and below 256:
-            // sixteen bits behind the point hold it exactly but for the product's rounding.
-            *code = unsafe { shifted.to_int_unchecked::<i32>() } as u8;
-        }
+        FASTEST(values, self.of(row, values.len()), inverse, codes);
+    }
+}
+
+type Encode = fn(&[f32], &[f32], f32, &mut [u8]);
+
+/// Shifts values by their dither and cuts off what is behind the point: `|value * inverse|` is at
+/// most [`CODE_MAX`], but for rounding.
+#[inline(always)]
+fn encode(values: &[f32], dither: &[f32], inverse: f32, codes: &mut [u8]) {
+    for ((code, &value), &dither) in codes.iter_mut().zip(values).zip(dither) {
+        let shifted = value * inverse + dither;
+        // SAFETY: this is at least 128 - 127 and below 256: sixteen bits behind the point hold it
+        // exactly but for the product's rounding.
+        *code = unsafe { shifted.to_int_unchecked::<i32>() } as u8;
     }
 }
 

@@ -14,7 +14,7 @@ use super::quantised::Size;
 use std::sync::LazyLock;
 
 use super::{TokenList, exact};
-use crate::cpu::{Isa, fastest};
+use crate::cpu::{compiled_for_each_isa, fastest};
 use crate::kernels::int8_product::{CODE_MAX, LANES};
 use crate::kernels::top_k::rank;
 use crate::quant::MatrixView;
@@ -97,28 +97,10 @@ type AnyReaches = fn(&Bar, &[i32; LANES], &LaneScales) -> bool;
 /// [`Bar::is_reached_by_any`], compiled for what this processor has: the same operations, wider.
 fn any_reaches(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
     static FASTEST: LazyLock<AnyReaches> = LazyLock::new(|| {
-        #[allow(unused_mut, reason = "extended on processors with variants")]
-        let mut found: Vec<(Isa, AnyReaches)> = vec![(Isa::Scalar, Bar::is_reached_by_any)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2")]
-            fn avx2(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
-                bar.is_reached_by_any(sums, lanes)
-            }
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            fn avx512(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool {
-                bar.is_reached_by_any(sums, lanes)
-            }
-            if Isa::best() >= Isa::Avx2 {
-                // SAFETY: the features were found.
-                found.push((Isa::Avx2, |bar, sums, lanes| unsafe { avx2(bar, sums, lanes) }));
-            }
-            if Isa::best() >= Isa::Avx512 {
-                // SAFETY: the features were found.
-                found.push((Isa::Avx512, |bar, sums, lanes| unsafe { avx512(bar, sums, lanes) }));
-            }
-        }
-        fastest(found)
+        fastest(compiled_for_each_isa!(
+            Bar::is_reached_by_any,
+            fn(bar: &Bar, sums: &[i32; LANES], lanes: &LaneScales) -> bool
+        ))
     });
     FASTEST(bar, sums, lanes)
 }
