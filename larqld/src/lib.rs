@@ -12,7 +12,7 @@ pub mod daemon;
 pub mod engine;
 pub mod exec;
 pub mod failure;
-pub mod generate;
+pub mod generation;
 pub mod inference;
 mod machine;
 pub mod mounts;

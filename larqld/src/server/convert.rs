@@ -9,7 +9,7 @@ use larql_proto::v1 as wire;
 
 use crate::exec::{Output, Summary};
 use crate::failure::{Failure, code};
-use crate::generate::{self, Prompt};
+use crate::generation::{self, Prompt, TokenEvent};
 use crate::session::{ClientFrame, Hello, Refusal, Script, Welcome};
 use crate::text::ChatMessage;
 use crate::{bench, reference};
@@ -215,7 +215,7 @@ pub(super) fn status(failure: &Failure) -> tonic::Status {
 /// `INVALID_PARAMETER` unless there is a prompt or a chat, one of the two.
 pub(super) fn generate_request(
     message: wire::GenerateRequest,
-) -> Result<(String, Option<PathBuf>, generate::Request), Failure> {
+) -> Result<(String, Option<PathBuf>, generation::Request), Failure> {
     let prompt = match (message.prompt.is_empty(), message.messages.is_empty()) {
         (false, true) => Prompt::Text(message.prompt),
         (true, false) => {
@@ -227,7 +227,7 @@ pub(super) fn generate_request(
             return Err(Failure::new(code::INVALID_PARAMETER, reason));
         }
     };
-    let request = generate::Request {
+    let request = generation::Request {
         prompt,
         tokens_max: message.tokens_max,
         sampler: SamplerOptions {
@@ -241,18 +241,19 @@ pub(super) fn generate_request(
     Ok((message.model, working_directory(&message.working_directory), request))
 }
 
-/// A token that was made.
-pub(super) fn token(id: u32, text: String) -> wire::GenerateEvent {
-    let event = wire::generate_event::Event::Token(wire::Token { id, text });
+/// A token that was made, or text that was left at the end.
+pub(super) fn token(event: TokenEvent) -> wire::GenerateEvent {
+    let token = wire::Token { id: event.id.unwrap_or(u32::MAX), text: event.text };
+    let event = wire::generate_event::Event::Token(token);
     wire::GenerateEvent { event: Some(event) }
 }
 
 /// The end of a generation.
-pub(super) fn generated(done: &generate::Finished, base_hash: &str) -> wire::GenerateEvent {
+pub(super) fn generated(done: &generation::Finished, base_hash: &str) -> wire::GenerateEvent {
     let done = wire::Done {
         reason: done.reason.as_str().to_owned(),
         prompt_tokens: u32::try_from(done.prompt_tokens).unwrap_or(u32::MAX),
-        generated_tokens: done.generated_tokens,
+        generated_tokens: u32::try_from(done.generated_tokens).unwrap_or(u32::MAX),
         prefill_ms: done.prefill.as_secs_f64() * 1e3,
         decode_ms: done.decode.as_secs_f64() * 1e3,
         base_hash: base_hash.to_owned(),

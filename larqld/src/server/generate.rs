@@ -17,7 +17,7 @@ use super::listen::Caller;
 use super::{cancel_when_gone, convert, guarded};
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
-use crate::generate;
+use crate::generation;
 use crate::session::Role;
 
 /// Events that may wait for a client that reads slowly.
@@ -81,8 +81,8 @@ fn run(
     let mounted = engine.find_model(&model, &from)?;
     let pool = engine.pool();
     let done =
-        generate::generate(&mounted.model, pool, &request, cancel, &mut |id, text| match events
-            .blocking_send(Ok(convert::token(id, text)))
+        generation::generate(&mounted.model, pool, &request, cancel, &mut |event| match events
+            .blocking_send(Ok(convert::token(event)))
         {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

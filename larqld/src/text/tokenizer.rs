@@ -95,36 +95,34 @@ impl Tokenizer {
 
 /// Turns tokens into text as they come, holding back what is not yet a whole character.
 #[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream {
     ids: Vec<u32>,
-    /// Where the window that is decoded again at each step begins.
-    prefix: usize,
-    /// How many ids of the window were already given out.
+    /// How many ids of the window that is decoded again at each step were already given out.
     read: usize,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// A stream that continues `context`, whose text is not given out again.
-    pub fn new(tokenizer: &'a Tokenizer, context: &[u32]) -> Self {
+    pub fn new(context: &[u32]) -> Self {
         // The decoders of real tokenizers look back a few tokens at most (prefix spaces).
         let ids = context[context.len().saturating_sub(8)..].to_vec();
         let read = ids.len();
-        Self { tokenizer, ids, prefix: 0, read }
+        Self { ids, read }
     }
 
     /// Takes the next token and returns the text that became whole with it.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
-    pub fn push(&mut self, id: u32) -> Result<String, TextError> {
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
         self.ids.push(id);
-        let before = self.tokenizer.decode(&self.ids[self.prefix..self.read], true)?;
-        let after = self.tokenizer.decode(&self.ids[self.prefix..], true)?;
+        let before = tokenizer.decode(&self.ids[..self.read], true)?;
+        let after = tokenizer.decode(&self.ids, true)?;
         if after.len() <= before.len() || after.ends_with('\u{fffd}') {
             return Ok(String::new());
         }
-        self.prefix = self.read;
+        // What was given out is the next window's context.
+        self.ids.drain(..self.read);
         self.read = self.ids.len();
         Ok(after.get(before.len()..).unwrap_or_default().to_owned())
     }
@@ -133,12 +131,17 @@ impl<'a> TextStream<'a> {
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
-    pub fn finish(&mut self) -> Result<String, TextError> {
-        let before = self.tokenizer.decode(&self.ids[self.prefix..self.read], true)?;
-        let after = self.tokenizer.decode(&self.ids[self.prefix..], true)?;
-        self.prefix = self.ids.len();
-        self.read = self.ids.len();
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TextError> {
+        let before = tokenizer.decode(&self.ids[..self.read], true)?;
+        let after = tokenizer.decode(&self.ids, true)?;
+        self.clear();
         Ok(after.get(before.len()..).unwrap_or_default().to_owned())
+    }
+
+    /// Forgets what is held back.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.read = 0;
     }
 }
 
@@ -157,14 +160,14 @@ mod tests {
         {
             let ids = tokenizer.encode(text, false).unwrap();
             for start in 0..ids.len().min(3) {
-                let mut stream = TextStream::new(&tokenizer, &ids[..start]);
+                let mut stream = TextStream::new(&ids[..start]);
                 let mut streamed = String::new();
                 for &id in &ids[start..] {
-                    let piece = stream.push(id).unwrap();
+                    let piece = stream.push(&tokenizer, id).unwrap();
                     assert!(!piece.contains('\u{fffd}'), "{piece:?}");
                     streamed += &piece;
                 }
-                streamed += &stream.finish().unwrap();
+                streamed += &stream.finish(&tokenizer).unwrap();
                 let whole = tokenizer.decode(&ids, true).unwrap();
                 assert!(whole.ends_with(&streamed), "{streamed:?} is no end of {whole:?}");
                 if start == 0 {
@@ -178,11 +181,11 @@ mod tests {
     fn a_character_cut_short_is_given_out_at_the_end() {
         let tokenizer = atlas();
         let ids = tokenizer.encode("🙂", false).unwrap();
-        let mut stream = TextStream::new(&tokenizer, &[]);
+        let mut stream = TextStream::new(&[]);
         let pieces: String =
-            ids[..ids.len() - 1].iter().map(|&id| stream.push(id).unwrap()).collect();
+            ids[..ids.len() - 1].iter().map(|&id| stream.push(&tokenizer, id).unwrap()).collect();
         assert_eq!(pieces.trim(), "");
-        assert!(stream.finish().unwrap().contains('\u{fffd}'));
+        assert!(stream.finish(&tokenizer).unwrap().contains('\u{fffd}'));
     }
 
     #[test]

@@ -1,0 +1,85 @@
+//! What a generation is asked for, checked before any work.
+
+use larql_compute::sample::SamplerOptions;
+
+use crate::failure::{Failure, code};
+use crate::text::ChatMessage;
+
+/// Tokens that a request may ask for.
+pub const TOKENS_MAX: u32 = 1 << 20;
+/// Stop strings that a request may have.
+pub const STOPS_MAX: usize = 16;
+/// Bytes of one stop string: a text is held back for as long as it may begin one.
+pub const STOP_BYTES_MAX: usize = 1024;
+
+/// What to continue.
+#[derive(Debug, Clone)]
+pub enum Prompt {
+    /// A text, with the tokens that the model expects around one.
+    Text(String),
+    /// A chat, through the model's template.
+    Chat(Vec<ChatMessage>),
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// The most tokens to make; 0 makes as many as the context has room for.
+    pub tokens_max: u32,
+    /// How tokens are chosen.
+    pub sampler: SamplerOptions,
+    /// Texts that end the generation and are not given out.
+    pub stop: Vec<String>,
+}
+
+impl Request {
+    /// Checks what needs no model.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` with the name of the option and what it may be.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.tokens_max > TOKENS_MAX {
+            let message = format!("tokens_max is {}: at most {TOKENS_MAX}", self.tokens_max);
+            return Err(Failure::new(code::INVALID_PARAMETER, message)
+                .hint("0 asks for as many as the context has room for"));
+        }
+        if self.stop.len() > STOPS_MAX {
+            let message = format!("{} stop strings: at most {STOPS_MAX}", self.stop.len());
+            return Err(Failure::new(code::INVALID_PARAMETER, message).hint("send fewer"));
+        }
+        for stop in &self.stop {
+            if stop.is_empty() || stop.len() > STOP_BYTES_MAX {
+                let bytes = stop.len();
+                let message =
+                    format!("a stop string of {bytes} bytes: it has 1 to {STOP_BYTES_MAX} bytes");
+                return Err(Failure::new(code::INVALID_PARAMETER, message)
+                    .hint("a stop string is text that ends the answer"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The model ended its text, or a stop string came.
+    Stop,
+    /// `tokens_max` was reached.
+    Length,
+    /// The context is full.
+    Context,
+}
+
+impl Reason {
+    /// The reason's word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+        }
+    }
+}

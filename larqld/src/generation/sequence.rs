@@ -1,0 +1,203 @@
+//! One generation without I/O: which tokens to feed next, and what to do with their logits.
+
+use std::sync::Arc;
+
+use larql_compute::sample::Sampler;
+
+use super::end_tokens::end_tokens;
+use super::stop::StopFilter;
+use super::{Prompt, Reason, Request, TOKENS_MAX};
+use crate::failure::{Failure, code};
+use crate::inference;
+use crate::mounts::Model;
+use crate::text::TextStream;
+
+/// A token that was made, or text that was left at the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenEvent {
+    /// The token; `None` for text that became whole after the last one.
+    pub id: Option<u32>,
+    /// The whole characters that it completed; may be empty.
+    pub text: String,
+}
+
+impl TokenEvent {
+    /// Text without a token.
+    pub(super) fn text(text: String) -> Self {
+        Self { id: None, text }
+    }
+}
+
+/// What came of one step.
+#[derive(Debug)]
+pub struct Advance {
+    /// How many of the tokens fed are now part of the sequence; the cache must forget the others.
+    /// At least 1.
+    pub kept: usize,
+    /// What to give out, in order.
+    pub events: Vec<TokenEvent>,
+    /// Why it ended; while `None`, [`Sequence::feed`] says what to run next.
+    pub finished: Option<Reason>,
+}
+
+/// One generation as a state machine: a driver runs the model, the sequence decides.
+///
+/// A driver reads [`Sequence::feed`], runs those tokens at the end of the sequence's cache, and hands
+/// the logits to [`Sequence::advance`], until it says that the generation has ended:
+///
+/// 1. First `feed` is the prompt, in as many passes as the driver likes; only the last token's
+///    logits are wanted.
+/// 2. From then on it is the token made last and, with speculation, tokens that may follow it. The
+///    logits of each are wanted. `kept` of them stay: the driver truncates its cache by the rest.
+///
+/// What is made depends on the logits and the request only, so that whatever else shares a pass
+/// changes nothing.
+#[derive(Debug)]
+pub struct Sequence {
+    model: Arc<Model>,
+    /// The prompt and what was made.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// The token made last and the proposals after it; empty before the first.
+    feed: Vec<u32>,
+    /// Tokens that may be made, by the request and by the context's room.
+    most: usize,
+    /// Why it ends when `most` are made.
+    at_most: Reason,
+    ends: Vec<u32>,
+    sampler: Sampler,
+    text: TextStream,
+    stop: StopFilter,
+}
+
+impl Sequence {
+    /// Checks the request and turns its prompt into tokens.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` for options that make no sense, `EMPTY_TEXT` for a prompt without tokens,
+    /// `LIMIT` for one that is too long, `MISSING_COMPONENT` where the model lacks what it takes.
+    pub fn new(model: &Arc<Model>, request: &Request) -> Result<Self, Failure> {
+        request.check()?;
+        let sampler = Sampler::new(request.sampler.clone())?;
+        let tokens = prompt_tokens(model, &request.prompt)?;
+        let room = model.architecture().context_max - tokens.len();
+        let wanted = if request.tokens_max == 0 { TOKENS_MAX } else { request.tokens_max } as usize;
+        Ok(Self {
+            model: model.clone(),
+            prompt: tokens.len(),
+            feed: Vec::new(),
+            most: room.min(wanted),
+            at_most: if room < wanted { Reason::Context } else { Reason::Length },
+            ends: end_tokens(model)?,
+            sampler,
+            text: TextStream::new(&tokens),
+            stop: StopFilter::new(request.stop.clone()),
+            tokens,
+        })
+    }
+
+    /// The model that it runs on.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The prompt's tokens, at least one.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// The prompt and the tokens made so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens made so far, the end token not counted.
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
+
+    /// The most positions that the sequence's cache will have to hold.
+    pub fn positions_max(&self) -> usize {
+        self.prompt + self.most
+    }
+
+    /// What to run next: the prompt, later the token made last and the proposals after it.
+    pub fn feed(&self) -> &[u32] {
+        if self.feed.is_empty() { self.prompt() } else { &self.feed }
+    }
+
+    /// Takes the logits and chooses what follows.
+    ///
+    /// # Shapes
+    /// `logits`: `[rows, vocabulary]`; after the prompt one row, that of its last token, and then a
+    /// row for each token of [`Sequence::feed`].
+    /// # Errors
+    /// `DAMAGED` when the logits are no numbers; the generation cannot go on after an error.
+    pub fn advance(&mut self, logits: &[f32]) -> Result<Advance, Failure> {
+        let vocabulary = self.model.architecture().vocabulary_size;
+        assert_eq!(logits.len(), self.feed.len().max(1) * vocabulary, "a row for each token fed");
+        let fed = std::mem::take(&mut self.feed);
+        let mut advance = Advance { kept: 0, events: Vec::new(), finished: None };
+        for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
+            advance.kept = row + 1;
+            advance.finished = self.step(logits, &mut advance.events)?;
+            // A proposal that is not what was chosen takes everything after it along.
+            if advance.finished.is_some() || fed.get(row + 1) != self.tokens.last() {
+                break;
+            }
+        }
+        match advance.finished {
+            Some(_) => self.release(&mut advance.events)?,
+            None => self.feed.extend(self.tokens.last()),
+        }
+        Ok(advance)
+    }
+
+    /// Chooses one token.
+    fn step(
+        &mut self,
+        logits: &[f32],
+        events: &mut Vec<TokenEvent>,
+    ) -> Result<Option<Reason>, Failure> {
+        if self.most == 0 {
+            return Ok(Some(self.at_most));
+        }
+        let token = self.sampler.sample(logits)?;
+        if self.ends.binary_search(&token).is_ok() {
+            return Ok(Some(Reason::Stop));
+        }
+        self.tokens.push(token);
+        let text = self.text.push(self.model.tokenizer()?, token)?;
+        if self.stop.push(TokenEvent { id: Some(token), text }, events) {
+            self.text.clear();
+            return Ok(Some(Reason::Stop));
+        }
+        Ok((self.generated() == self.most).then_some(self.at_most))
+    }
+
+    /// Gives out what was held back, at the end.
+    fn release(&mut self, events: &mut Vec<TokenEvent>) -> Result<(), Failure> {
+        let rest = self.text.finish(self.model.tokenizer()?)?;
+        if !rest.is_empty() && self.stop.push(TokenEvent::text(rest), events) {
+            return Ok(());
+        }
+        self.stop.release(events);
+        Ok(())
+    }
+}
+
+/// The tokens of a prompt, or of a chat through the model's template.
+fn prompt_tokens(model: &Model, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
+    let messages = match prompt {
+        Prompt::Text(text) => return inference::prompt_tokens(model, text),
+        Prompt::Chat(messages) => messages,
+    };
+    let rendered = model.chat_template()?.render(messages, true).map_err(|error| {
+        Failure::new(code::INVALID_PARAMETER, error.to_string())
+            .hint("the template comes with the model")
+    })?;
+    // The template writes the model's markers itself.
+    let tokens = model.tokenizer()?.encode(&rendered, false)?;
+    inference::check_tokens(model, &tokens, 0)?;
+    Ok(tokens)
+}
