@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use larql_compute::browse::top_tokens;
-use larql_compute::cpu::{Cancel, Isa, Pool};
+use larql_compute::cpu::{Cancel, Isa, Pool, streaming};
 use larql_compute::kernels::int8_product::{LANES, QUAD, ROWS, int8_product};
 use larql_compute::kernels::{gate_scan, matmul, matvec, matvec_transposed};
 use larql_compute::quant::{Dtype, MatrixView};
@@ -30,7 +30,7 @@ fn main() {
         let report = |name: &str, count: usize, seconds: f64| {
             println!("{name:<26} {threads:>8} {:>10.1}", count as f64 / seconds / 1e9);
         };
-        report("read", bytes.len(), best(|| read(&pool, &bytes)));
+        report("read", bytes.len(), best(|| streaming::read(&pool, &bytes)));
         for dtype in Dtype::PLAIN {
             let rows = bytes.len() / dtype.bytes_for(COLUMNS).expect("a small row");
             let length = rows * COLUMNS * dtype.bytes_for(1).expect("one element");
@@ -115,18 +115,4 @@ fn best(mut run: impl FnMut()) -> f64 {
         start.elapsed().as_secs_f64()
     };
     (0..ROUNDS).map(seconds).fold(f64::INFINITY, f64::min)
-}
-
-/// Reads every byte once: the bound for whatever reads weights.
-fn read(pool: &Pool, bytes: &[u8]) {
-    const PART: usize = 1 << 20;
-    pool.run(bytes.len() / PART, &|part| {
-        let mut lanes = [0_u64; 16];
-        for chunk in bytes[part * PART..(part + 1) * PART].as_chunks::<128>().0 {
-            for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-                *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
-            }
-        }
-        black_box(lanes);
-    });
 }

@@ -256,16 +256,18 @@ pub struct LayerResidual {
 /// What to measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BenchRequest {
-    /// `decode`, `prefill`, `gate-scan` or `describe`.
+    /// `decode`, `prefill`, `gate-scan`, `describe` or `serve`.
     pub kind: String,
     /// A mounted name, a vindex directory or a checkpoint directory.
     pub model: String,
     /// Relative paths are resolved against this directory.
     pub working_directory: String,
-    /// Tokens decoded, or of the prompt; 0 leaves it to the daemon.
+    /// Tokens decoded, of the prompt, or made for each client; 0 leaves it to the daemon.
     pub tokens: u32,
-    /// Tokens in the cache before the clock starts.
+    /// Tokens in the cache before the clock starts; of `serve`: of each client's prompt.
     pub context: u32,
+    /// Clients of `serve` at once; 0 leaves it to the daemon.
+    pub clients: u32,
     /// Repetitions; 0 leaves it to the daemon.
     pub runs: u32,
     /// Threads; 0 takes the daemon's own setting.

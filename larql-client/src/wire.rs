@@ -210,6 +210,7 @@ impl Link {
             context: request.context,
             runs: request.runs,
             threads: request.threads,
+            clients: request.clients,
         };
         let stream = self.admin().bench(request).await.map_err(call_error)?;
         Ok(Measurements(stream.into_inner()))

@@ -1,18 +1,16 @@
-//! What this machine's memory gives the pool's threads, measured once and kept in the catalog. The rates of
-//! arithmetic are the planner's own (`planner::cost`).
+//! What this machine's memory gives the pool's threads, measured once and kept in the catalog, and what the
+//! daemon takes of it. The rates of arithmetic are the planner's own (`planner::cost`).
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use larql_compute::cpu::Pool;
-use larql_compute::kernels::matvec::matvec;
-use larql_compute::quant::{Dtype, MatrixView};
+use larql_compute::cpu::{Pool, streaming};
 use larql_planner::catalog::CostConstants;
 use larql_storage::catalog::Catalog;
 
 /// The catalog key of the measured bandwidth, by thread count; a new way to measure is a new version.
 fn key(pool: &Pool) -> String {
-    format!("machine/2/{} threads", pool.threads())
+    format!("machine/3/{} threads", pool.threads())
 }
 
 /// The planner's constants for this machine: from the catalog, or measured now and kept there.
@@ -32,23 +30,25 @@ pub fn costs(catalog: &Catalog, pool: &Pool) -> CostConstants {
     costs
 }
 
-/// Bytes of weights that all threads of the pool read per second in one pass over a buffer that is
-/// larger than the caches: the best of `runs` passes of an f16 product.
+/// Bytes that all threads of the pool read per second in one pass over a buffer that is larger than the
+/// caches, doing nothing with them but a sum: the best of `runs` passes.
 pub fn streaming_bytes_per_second(pool: &Pool, bytes: usize, runs: usize) -> f64 {
-    const COLUMNS: usize = 4096;
-    let rows = (bytes / (2 * COLUMNS)).max(1);
     // Not zeros: pages that were never written are all the same page, which lies in the cache.
-    let weights = vec![0x3c_u8; rows * 2 * COLUMNS];
-    let Ok(view) = MatrixView::new(Dtype::F16, rows, COLUMNS, &weights) else { return 1e9 };
-    let input = vec![1.0; COLUMNS];
-    let mut output = vec![0.0; rows];
+    let buffer = vec![0x3c_u8; bytes.max(1)];
     let mut best = f64::INFINITY;
     // The first pass brings the pages in.
     for _ in 0..=runs {
         let began = Instant::now();
-        matvec(pool, black_box(&view), &input, &mut output);
+        streaming::read(pool, black_box(&buffer));
         best = best.min(began.elapsed().as_secs_f64());
-        black_box(&mut output);
     }
-    weights.len() as f64 / best
+    buffer.len() as f64 / best
+}
+
+/// The daemon's resident anonymous memory: what it holds besides mapped files. None where the system
+/// does not tell.
+pub fn anonymous_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }

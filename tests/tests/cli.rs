@@ -810,6 +810,9 @@ fn a_bench_tells_its_figures_in_one_object() {
         assert!(0.0 < p10 && p10 <= median && median <= p90, "{kind}: {json}");
         let rate = json[&format!("{step}s_per_s")].as_f64().expect("a rate");
         assert!((rate * median / 1e3 - 1.0).abs() < 1e-6, "{kind}: {json}");
+        assert!(
+            json["anonymous_bytes"]["peak"].as_u64() >= json["anonymous_bytes"]["before"].as_u64()
+        );
         for name in [&format!("bytes_per_{step}")[..], "gb_per_s", "probed_gb_per_s"] {
             assert!(positive(&json[name]), "{kind}: {name} in {json}");
         }
@@ -826,12 +829,32 @@ fn a_bench_tells_its_figures_in_one_object() {
             home.larql(&[&["bench", kind, "atlas", "--runs", "1"], options].concat()).succeeded();
         assert!(drawn.stdout.contains(&format!("ms_per_{step}.median")), "{drawn:?}");
     }
-    for (kind, option) in
-        [("describe", "--threads"), ("gate-scan", "--tokens"), ("describe", "--context")]
-    {
+    for (kind, option) in [
+        ("describe", "--threads"),
+        ("gate-scan", "--tokens"),
+        ("decode", "--clients"),
+        ("serve", "--threads"),
+    ] {
         let found = home.larql(&["bench", kind, "atlas", option, "2"]).ended_with(3);
         assert!(found.stderr.contains(&format!("leave out {option}")), "{found:?}");
     }
+}
+
+#[test]
+fn a_bench_of_serving_tells_what_each_client_waits_for() {
+    let home = Home::with_atlas();
+    let arguments = ["--clients", "3", "--tokens", "4", "--context", "12", "--runs", "2", "--json"];
+    let found = home.larql(&[&["bench", "serve", "atlas"], &arguments[..]].concat()).succeeded();
+    let json = one_object(&found.stdout);
+    assert_eq!(json["clients"], 3);
+    assert!((1.0..=12.0).contains(&json["prompt_tokens"].as_f64().expect("a count")), "{json}");
+    assert!((1.0..=4.0).contains(&json["generated_tokens"].as_f64().expect("a count")), "{json}");
+    let rate = json["tokens_per_s"].as_f64().expect("a rate");
+    assert!(
+        (rate * json["ms_per_token"]["median"].as_f64().expect("a time") / 1e3 - 1.0).abs() < 1e-6
+    );
+    let [p10, median, p90] = ["p10", "median", "p90"].map(|name| json["ttft_ms"][name].as_f64());
+    assert!(Some(0.0) < p10 && p10 <= median && median <= p90, "{json}");
 }
 
 #[test]

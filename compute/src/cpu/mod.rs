@@ -6,6 +6,7 @@
 mod cancel;
 mod isa;
 mod pool;
+pub mod streaming;
 
 pub use cancel::{Cancel, Cancelled, Reason};
 pub use isa::{Isa, IsaError};

@@ -279,6 +279,8 @@ pub(super) enum BenchKind {
     GateScan,
     /// DESCRIBE
     Describe,
+    /// Generations of several clients at once
+    Serve,
 }
 
 #[derive(Debug, Args)]
@@ -286,14 +288,17 @@ pub(super) struct Bench {
     /// What to measure
     #[arg(value_enum)]
     pub(super) kind: BenchKind,
-    /// A mounted name, a vindex directory or a checkpoint directory
+    /// A mounted name, a vindex directory, a checkpoint directory or a GGUF file
     pub(super) model: String,
-    /// Tokens decoded, or of the prompt
+    /// Tokens decoded, of the prompt, or made for each client of serve
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) tokens: Option<u32>,
-    /// Tokens in the cache before the clock starts
+    /// Tokens in the cache before the clock starts; of serve: of each client's prompt
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) context: u32,
+    /// Clients of serve [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) clients: Option<u32>,
     /// Repetitions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) runs: Option<u32>,

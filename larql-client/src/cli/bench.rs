@@ -19,6 +19,7 @@ pub(super) async fn run(bench: &Bench, shell: &mut Shell) -> Result<(), Failure>
         BenchKind::Prefill => "prefill",
         BenchKind::GateScan => "gate-scan",
         BenchKind::Describe => "describe",
+        BenchKind::Serve => "serve",
     };
     let request = BenchRequest {
         kind: kind.to_owned(),
@@ -26,6 +27,7 @@ pub(super) async fn run(bench: &Bench, shell: &mut Shell) -> Result<(), Failure>
         working_directory: working_directory(),
         tokens: bench.tokens.unwrap_or(0),
         context: bench.context,
+        clients: bench.clients.unwrap_or(0),
         runs: bench.runs.unwrap_or(0),
         threads: bench.threads.unwrap_or(0),
     };

@@ -295,6 +295,7 @@ pub(super) fn bench_request(
         kind: message.kind,
         tokens: message.tokens,
         context: message.context,
+        clients: message.clients,
         runs: message.runs,
         threads: message.threads,
     };
