@@ -41,6 +41,8 @@ pub(super) trait Format32 {
     const BYTES: usize;
     /// Whether `m` counts.
     const MINS: bool;
+    /// Whether an exponent a block lies elsewhere.
+    const EXPONENTS: bool = false;
 
     /// Reads one block of `BYTES` bytes; `exponent` is what lies elsewhere, or 0.
     fn read(block: &[u8], exponent: u8) -> Block32;
@@ -286,6 +288,7 @@ impl Format32 for MxFp4 {
 impl Format32 for E2M1 {
     const BYTES: usize = 16;
     const MINS: bool = false;
+    const EXPONENTS: bool = true;
 
     fn read(block: &[u8], exponent: u8) -> Block32 {
         let codes =

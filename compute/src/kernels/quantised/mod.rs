@@ -19,6 +19,10 @@
 //! [`gate_scan()`](super::gate_scan())), layouts and decoders ([`quant`](crate::quant)).
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod products;
 mod scalar;
@@ -79,6 +83,11 @@ pub fn block_size(view: &MatrixView) -> Option<BlockSize> {
         _ => None,
     }
 }
+
+/// How far ahead of a row's blocks their successors are asked for: a page, which hides the latency
+/// of memory at the rate of one core and stays within what the first-level cache keeps.
+#[allow(dead_code, reason = "not every processor's variants ask ahead")]
+const PREFETCH_BYTES: usize = 4096;
 
 /// One stored row: whole blocks, and the exponents that lie elsewhere (`E2M1` alone).
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +155,13 @@ impl Variant {
 
 /// Every variant that this processor can run, slowest first: read by dispatch and by the test.
 pub fn variants() -> Vec<(Isa, Variant)> {
-    vec![(Isa::Scalar, scalar::VARIANT)]
+    #[allow(unused_mut, reason = "extended on processors with variants")]
+    let mut found = vec![(Isa::Scalar, scalar::VARIANT)];
+    #[cfg(target_arch = "x86_64")]
+    found.extend(avx2::detect().map(|variant| (Isa::Avx2, variant)));
+    #[cfg(target_arch = "x86_64")]
+    found.extend(avx512::detect().map(|variant| (Isa::Avx512, variant)));
+    found
 }
 
 /// The function for rows of a format, which has a block size.

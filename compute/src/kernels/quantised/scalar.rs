@@ -61,7 +61,7 @@ fn blocks_of_32<F: Format32>(row: Row, x: &Activations, first: usize, out: &mut 
 }
 
 /// The sum of the eight chains, by halving.
-pub(super) fn join(chains: [f32; 8]) -> f32 {
+pub(in crate::kernels::quantised) fn join(chains: [f32; 8]) -> f32 {
     let [a, b, c, d, e, f, g, h] = chains;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
