@@ -4,7 +4,8 @@ use larql_compute::cpu::{Cancel, Cancelled, Pool};
 use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::matvec_transposed;
 use larql_compute::model::{
-    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, Matrix, Orientation, Precision, WalkFfn,
+    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, KvPages, KvType, Matrix, Orientation,
+    Precision, WalkFfn,
 };
 use larql_planner::physical::plan::FfnPath;
 
@@ -104,7 +105,13 @@ impl<'a> Run<'a> {
         model.require_inference()?;
         let options = DecoderOptions { precision, ffn };
         let decoder = Decoder::new(model.architecture(), model, pool, options)?;
-        let cache = KvCache::new(model.architecture(), positions);
+        let architecture = model.architecture();
+        let cache = match precision {
+            Precision::Exact => KvCache::new(architecture, positions),
+            Precision::Serving => {
+                KvPages::for_positions(architecture, KvType::default(), positions).cache(positions)
+            }
+        };
         Ok(Self { model, decoder, cache })
     }
 

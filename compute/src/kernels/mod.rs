@@ -10,6 +10,7 @@
 
 pub mod accumulate;
 pub mod activation;
+pub mod attention;
 pub mod convert;
 pub mod dot;
 pub mod gate_scan;

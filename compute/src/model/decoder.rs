@@ -5,12 +5,18 @@
 //! of the [`Architecture`]; what differs between ways to run the feed-forward network is behind
 //! [`Ffn`].
 //!
-//! Promises: nothing is written before the request is known to fit; after an error the cache is as
-//! long as it was; results do not depend on the number of threads. In [`Precision::Exact`] a
-//! number is computed in the same way in prefill and decode, so that both give the same bits.
+//! Tokens come in segments, one for each sequence; the rows of all segments go through the layers
+//! together, and attention runs for each alone.
+//!
+//! Promises: nothing is written before the request is known to fit; after an error every cache is
+//! as long as it was; a position's numbers depend on its own sequence alone, so that prefill,
+//! decode, and batches of either give the same bits.
 
+use std::cell::RefCell;
+
+use super::block::{Block, Part};
 use super::embedding::Embedding;
-use super::layer::{AttentionBuffers, Block, Layer};
+use super::layer::{AttentionBuffers, Layer};
 use super::lookup::Lookup;
 use super::norm::Norm;
 use super::projection::Projection;
@@ -19,9 +25,12 @@ use super::{Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Role, Weight
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::matmul::release_scratch;
+use crate::kernels::quantised::ServingScratch;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
 const BLOCK_POSITIONS: usize = 256;
+/// Rows whose logits are computed together where every row's are asked for, one at a time.
+const LOGITS_ROWS: usize = 32;
 
 /// Why a model did not answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -69,6 +78,16 @@ pub enum DecodeError {
     /// The cache was made for a model of another shape.
     #[error("the KV cache was made for another model; make a new one for this model")]
     ForeignCache,
+    /// The pages that sequences share are held by others.
+    #[error(
+        "{needed} pages of keys and values are needed, but {free} are free; wait for others to end or give the cache more memory"
+    )]
+    PagesExhausted {
+        /// Pages that the request takes.
+        needed: usize,
+        /// Pages that nobody holds.
+        free: usize,
+    },
     /// The system refused memory for the cache.
     #[error("no memory for a KV cache of {positions} positions; ask for a smaller context")]
     Memory {
@@ -83,11 +102,39 @@ pub enum DecodeError {
 /// How to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations and sums in `f32`, every number as if its position were alone.
+    /// Activations and sums in `f32`, over the dequantised weights.
     #[default]
     Exact,
-    /// Prompts as products of tiles: much faster, the same but for rounding.
+    /// Activations rounded to 8 bits where weights are quantised: much faster.
+    ///
+    /// In either precision a position's numbers depend on its own sequence alone: not on what
+    /// shares the pass, on how a prompt is cut into calls, or on threads. (Where a model has other
+    /// rotary frequencies for long contexts, a cache of rows goes by the call's end, as the
+    /// reference implementation does; a paged one by its capacity.)
     Serving,
+}
+
+/// Which logits a segment wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogitsWanted {
+    /// None: its tokens only fill the cache.
+    None,
+    /// Those of its last token.
+    #[default]
+    Last,
+    /// Those of every token.
+    All,
+}
+
+/// The next tokens of one sequence.
+#[derive(Debug)]
+pub struct Segment<'s> {
+    /// The tokens, at least one.
+    pub tokens: &'s [u32],
+    /// What the sequence has read so far; the tokens are added.
+    pub cache: &'s mut KvCache,
+    /// Which logits are wanted.
+    pub logits: LogitsWanted,
 }
 
 /// How a decoder runs a model.
@@ -117,11 +164,24 @@ pub struct Decoder<'a> {
     layers: Vec<Layer<'a>>,
     rotations: Vec<Rotation>,
     buffers: Buffers,
-    logits: Vec<f32>,
-    residual: Vec<f32>,
-    normed: Vec<f32>,
+    outputs: Outputs,
+    scratch: RefCell<ServingScratch>,
     bytes_touched: u64,
     _scratch: ThreadScratch,
+}
+
+/// What a run leaves.
+#[derive(Default)]
+struct Outputs {
+    /// `[rows, vocabulary]`, and whatever an earlier run left after them.
+    logits: Vec<f32>,
+    rows: usize,
+    /// The first of each segment's rows, and the first after them.
+    segments: Vec<(usize, usize)>,
+    residual: Vec<f32>,
+    normed: Vec<f32>,
+    /// Normed rows whose logits are computed.
+    finals: Vec<f32>,
 }
 
 /// Gives back the scratch memory that kernels keep between the calls of a thread. A server has a
@@ -138,6 +198,10 @@ impl Drop for ThreadScratch {
 /// Numbers of one block, kept between calls; rows are positions.
 #[derive(Default)]
 struct Buffers {
+    /// Positions of each segment's cache before the run.
+    lengths: Vec<usize>,
+    parts: Vec<Part>,
+    tokens: Vec<u32>,
     stream: Vec<f32>,
     normed: Vec<f32>,
     attention: AttentionBuffers,
@@ -186,9 +250,8 @@ impl<'a> Decoder<'a> {
             layers,
             rotations,
             buffers: Buffers::default(),
-            logits: Vec::new(),
-            residual: Vec::new(),
-            normed: Vec::new(),
+            outputs: Outputs::default(),
+            scratch: RefCell::default(),
             bytes_touched: 0,
             _scratch: ThreadScratch,
         })
@@ -199,9 +262,9 @@ impl<'a> Decoder<'a> {
     /// # Shapes
     /// `tokens`: `[n]`, at least one; `cache`: room for `n` more positions.
     /// # Errors
-    /// `EmptyPrompt`, `TokenOutOfRange`, `ContextFull` and `Memory` before anything is written;
-    /// `Cancelled`, asked between tiles. After any of them `cache` is as long as on entry, and there are
-    /// no logits.
+    /// `EmptyPrompt`, `TokenOutOfRange`, `ContextFull`, `PagesExhausted` and `Memory` before
+    /// anything is written; `Cancelled`, asked between tiles. After any of them `cache` is as long
+    /// as on entry, and there are no logits.
     pub fn prefill(
         &mut self,
         tokens: &[u32],
@@ -209,7 +272,7 @@ impl<'a> Decoder<'a> {
         hook: Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
-        self.run(tokens, cache, hook, cancel, None)
+        self.forward(&mut [Segment { tokens, cache, logits: LogitsWanted::Last }], hook, cancel)
     }
 
     /// As [`prefill`](Decoder::prefill), and hands the logits of every position to `each`, with
@@ -225,7 +288,8 @@ impl<'a> Decoder<'a> {
         cancel: &Cancel,
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), DecodeError> {
-        self.run(tokens, cache, hook, cancel, Some(each))
+        let segment = Segment { tokens, cache, logits: LogitsWanted::None };
+        self.run(&mut [segment], hook, cancel, Some(each))
     }
 
     /// Runs one more token.
@@ -239,23 +303,54 @@ impl<'a> Decoder<'a> {
         hook: Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
-        self.run(&[token], cache, hook, cancel, None)
+        self.prefill(&[token], cache, hook, cancel)
     }
 
-    /// Logits of the last position, after the final cap: `[vocabulary]`, empty before the first
-    /// run and after an error.
+    /// Runs the tokens of several sequences through every layer together, so that the weights are
+    /// read once for all, and computes the logits that each wants.
+    ///
+    /// A sequence gets the same bits as alone and as in any other cut into calls (with paged
+    /// caches; see [`Precision`]). No segments are no work.
+    ///
+    /// # Errors
+    /// As [`prefill`](Decoder::prefill), for the first segment that is at fault; every cache is
+    /// then as long as on entry.
+    /// # Panics
+    /// If there is a hook and not exactly one segment.
+    pub fn forward(
+        &mut self,
+        segments: &mut [Segment<'_>],
+        hook: Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), DecodeError> {
+        self.run(segments, hook, cancel, None)
+    }
+
+    /// Logits of the last position that wanted some, after the final cap: `[vocabulary]`, empty
+    /// before the first run, if none did, and after an error.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        let vocabulary = self.architecture.vocabulary_size;
+        let end = self.outputs.rows * vocabulary;
+        &self.outputs.logits[end.saturating_sub(vocabulary)..end]
+    }
+
+    /// Logits of the positions of a segment of the last [`forward`](Decoder::forward) that it
+    /// wanted, in order: `[rows, vocabulary]`; empty if there is no such segment, and after an
+    /// error.
+    pub fn segment_logits(&self, segment: usize) -> &[f32] {
+        let vocabulary = self.architecture.vocabulary_size;
+        let (first, end) = self.outputs.segments.get(segment).copied().unwrap_or_default();
+        &self.outputs.logits[first * vocabulary..end * vocabulary]
     }
 
     /// The residual stream of the last position after the last layer: `[hidden]`, or empty.
     pub fn residual(&self) -> &[f32] {
-        &self.residual
+        &self.outputs.residual
     }
 
     /// The last position after the final norm, which the unembedding reads: `[hidden]`, or empty.
     pub fn final_norm(&self) -> &[f32] {
-        &self.normed
+        &self.outputs.normed
     }
 
     /// Bytes of weights read since the decoder was made.
@@ -265,33 +360,33 @@ impl<'a> Decoder<'a> {
 
     fn run(
         &mut self,
-        tokens: &[u32],
-        cache: &mut KvCache,
+        segments: &mut [Segment<'_>],
         mut hook: Option<&mut dyn Hook>,
         cancel: &Cancel,
         each: EachLogits<'_>,
     ) -> Result<(), DecodeError> {
-        self.logits.clear();
-        self.residual.clear();
-        self.normed.clear();
-        self.check(tokens, cache)?;
-        cancel.check()?;
-        let length = cache.len();
-        // A hook that panicked may have left rows of a block that never counted.
-        cache.truncate(length);
-        let positions = length + tokens.len();
-        cache.reserve(tokens.len()).map_err(|_| DecodeError::Memory { positions })?;
-        let result = self.run_blocks(tokens, cache, &mut hook, cancel, each);
-        if result.is_err() {
-            cache.truncate(length);
-            self.logits.clear();
-            self.residual.clear();
-            self.normed.clear();
+        assert!(hook.is_none() || segments.len() == 1, "a hook sees one segment");
+        self.outputs.clear();
+        for segment in &*segments {
+            self.check(segment)?;
         }
+        cancel.check()?;
+        let mut lengths = std::mem::take(&mut self.buffers.lengths);
+        lengths.clear();
+        lengths.extend(segments.iter().map(|segment| segment.cache.len()));
+        let result = reserve(segments)
+            .and_then(|()| self.run_blocks(segments, &lengths, &mut hook, cancel, each));
+        if result.is_err() {
+            for (segment, &length) in segments.iter_mut().zip(&lengths) {
+                segment.cache.truncate(length);
+            }
+            self.outputs.clear();
+        }
+        self.buffers.lengths = lengths;
         result
     }
 
-    fn check(&self, tokens: &[u32], cache: &KvCache) -> Result<(), DecodeError> {
+    fn check(&self, Segment { tokens, cache, .. }: &Segment<'_>) -> Result<(), DecodeError> {
         if tokens.is_empty() {
             return Err(DecodeError::EmptyPrompt);
         }
@@ -311,69 +406,79 @@ impl<'a> Decoder<'a> {
 
     fn run_blocks(
         &mut self,
-        tokens: &[u32],
-        cache: &mut KvCache,
+        segments: &mut [Segment<'_>],
+        lengths: &[usize],
         hook: &mut Option<&mut dyn Hook>,
         cancel: &Cancel,
         mut each: EachLogits<'_>,
     ) -> Result<(), DecodeError> {
-        let hidden = self.architecture.hidden_size;
-        let length = cache.len() + tokens.len();
         let mut buffers = std::mem::take(&mut self.buffers);
-        for block in tokens.chunks(BLOCK_POSITIONS) {
-            let first = cache.len();
-            for rotation in &mut self.rotations {
-                rotation.turn_to(first, block.len(), length);
+        let result = (|| {
+            while buffers.next_block(segments, lengths) {
+                self.run_block(segments, &mut buffers, hook, cancel)?;
+                self.finish_block(segments, lengths, &buffers, cancel, &mut each)?;
             }
-            let at = self.block(first, cancel);
-            let Buffers { stream, inputs, .. } = &mut buffers;
-            self.bytes_touched += self.embedding.enter(at, block, stream, inputs)?;
-            if let Some(hook) = hook {
-                hook.begin(first, block.len());
-            }
-            for layer in 0..self.layers.len() {
-                self.run_layer(layer, first, &mut buffers, cache, hook, cancel)?;
-            }
-            cache.advance(block.len());
-            if let Some(each) = &mut each {
-                for (index, row) in buffers.stream.chunks_exact(hidden).enumerate() {
-                    self.finish(row, cancel)?;
-                    each(first + index, &self.logits);
-                }
-            }
-        }
-        if each.is_none() {
-            let last = buffers.stream.len() - hidden;
-            self.finish(&buffers.stream[last..], cancel)?;
-        }
+            Ok(())
+        })();
         self.buffers = buffers;
+        result
+    }
+
+    /// Runs the rows of `buffers.tokens` through every layer.
+    fn run_block(
+        &mut self,
+        segments: &mut [Segment<'_>],
+        buffers: &mut Buffers,
+        hook: &mut Option<&mut dyn Hook>,
+        cancel: &Cancel,
+    ) -> Result<(), DecodeError> {
+        for rotation in &mut self.rotations {
+            rotation.turn_to(&buffers.parts);
+        }
+        let block = self.block(&buffers.parts, cancel);
+        let Buffers { tokens, stream, inputs, .. } = buffers;
+        self.bytes_touched += self.embedding.enter(block, tokens, stream, inputs)?;
+        if let (Some(hook), Some(part)) = (&mut *hook, buffers.parts.first()) {
+            hook.begin(part.first, part.count);
+        }
+        for layer in 0..self.layers.len() {
+            self.run_layer(layer, segments, buffers, hook, cancel)?;
+        }
+        for part in &buffers.parts {
+            segments[part.segment].cache.advance(part.count);
+        }
         Ok(())
     }
 
-    fn block<'r>(&'r self, first: usize, cancel: &'r Cancel) -> Block<'r> {
-        let (pool, precision) = (self.pool, self.options.precision);
-        Block { pool, precision, rotations: &self.rotations, first, cancel }
+    fn block<'r>(&'r self, parts: &'r [Part], cancel: &'r Cancel) -> Block<'r> {
+        Block {
+            pool: self.pool,
+            precision: self.options.precision,
+            rotations: &self.rotations,
+            parts,
+            scratch: &self.scratch,
+            cancel,
+        }
     }
 
     fn run_layer(
         &mut self,
         index: usize,
-        first: usize,
+        segments: &mut [Segment<'_>],
         buffers: &mut Buffers,
-        cache: &mut KvCache,
         hook: &mut Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
         cancel.check()?;
-        let Buffers { stream, normed, attention, output, inputs } = buffers;
-        let (layer, block) = (&self.layers[index], self.block(first, cancel));
+        let Buffers { parts, stream, normed, attention, output, inputs, .. } = buffers;
+        let (layer, block) = (&self.layers[index], self.block(parts, cancel));
         if let Some(hook) = hook {
             hook.pre_layer(index, stream);
         }
         normed.resize(stream.len(), 0.0);
         output.resize(stream.len(), 0.0);
         norm_into(self.pool, &layer.attention_norm, stream, normed);
-        let mut bytes = layer.attend(block, normed, attention, cache, output)?;
+        let mut bytes = layer.attend(block, normed, attention, segments, output)?;
         self.end_half(&layer.post_attention_norm, output);
         if let Some(hook) = hook {
             hook.attention_out(index, output);
@@ -392,9 +497,10 @@ impl<'a> Decoder<'a> {
             pool: self.pool,
             architecture: self.architecture,
             precision: self.options.precision,
-            position_first: first,
+            position_first: parts[0].first,
             stream,
             cancel,
+            scratch: &self.scratch,
         };
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
         let positions = stream.len() / self.architecture.hidden_size;
@@ -404,7 +510,7 @@ impl<'a> Decoder<'a> {
             hook.ffn_out(index, output);
         }
         add(stream, output);
-        bytes += layer.add_layer_input(block, inputs, stream)?;
+        bytes += layer.add_layer_input(block, inputs, attention, stream)?;
         if let Some(hook) = hook {
             hook.post_layer(index, stream);
         }
@@ -423,25 +529,132 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Keeps a position's final stream, its norm and its logits.
-    fn finish(&mut self, stream: &[f32], cancel: &Cancel) -> Result<(), DecodeError> {
-        self.residual.clear();
-        self.residual.extend_from_slice(stream);
-        self.normed.resize(stream.len(), 0.0);
-        norm_into(self.pool, &self.final_norm, stream, &mut self.normed);
-        let mut logits = std::mem::take(&mut self.logits);
-        logits.resize(self.architecture.vocabulary_size, 0.0);
-        let block = self.block(0, cancel);
-        self.bytes_touched += block.project(&self.unembedding, &self.normed, &mut logits)?;
-        self.logits = logits;
+    /// Computes the logits that segments want of a block's rows, or hands all to `each`; keeps the
+    /// residual stream of the last row.
+    fn finish_block(
+        &mut self,
+        segments: &[Segment<'_>],
+        lengths: &[usize],
+        buffers: &Buffers,
+        cancel: &Cancel,
+        each: &mut EachLogits<'_>,
+    ) -> Result<(), DecodeError> {
+        let hidden = self.architecture.hidden_size;
+        let stream = &buffers.stream;
+        for part in &buffers.parts {
+            if let Some(each) = each {
+                let rows = part.of(stream, hidden);
+                for (chunk, rows) in rows.chunks(LOGITS_ROWS * hidden).enumerate() {
+                    self.outputs.rows = 0;
+                    self.finish_rows(rows, cancel)?;
+                    let vocabulary = self.architecture.vocabulary_size;
+                    let logits = self.outputs.logits.chunks_exact(vocabulary);
+                    for (index, logits) in logits.take(self.outputs.rows).enumerate() {
+                        each(part.first + chunk * LOGITS_ROWS + index, logits);
+                    }
+                }
+                continue;
+            }
+            let segment = &segments[part.segment];
+            let ends = part.first + part.count == lengths[part.segment] + segment.tokens.len();
+            let wanted = match segment.logits {
+                LogitsWanted::All => part.row..part.row + part.count,
+                LogitsWanted::Last if ends => part.row + part.count - 1..part.row + part.count,
+                _ => 0..0,
+            };
+            let first = self.outputs.rows;
+            if !wanted.is_empty() {
+                self.finish_rows(&stream[wanted.start * hidden..wanted.end * hidden], cancel)?;
+            }
+            match self.outputs.segments.get_mut(part.segment) {
+                Some(rows) => rows.1 = self.outputs.rows,
+                None => self.outputs.segments.push((first, self.outputs.rows)),
+            }
+        }
+        let last = &stream[stream.len() - hidden..];
+        let Outputs { residual, normed, .. } = &mut self.outputs;
+        residual.clear();
+        residual.extend_from_slice(last);
+        normed.resize(hidden, 0.0);
+        norm_into(self.pool, &self.final_norm, last, normed);
+        Ok(())
+    }
+
+    /// Appends the logits of some rows of the final stream.
+    fn finish_rows(&mut self, stream: &[f32], cancel: &Cancel) -> Result<(), DecodeError> {
+        let vocabulary = self.architecture.vocabulary_size;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let Outputs { finals, logits, rows, .. } = &mut outputs;
+        finals.resize(stream.len(), 0.0);
+        norm_into(self.pool, &self.final_norm, stream, finals);
+        let first = *rows * vocabulary;
+        *rows += stream.len() / self.architecture.hidden_size;
+        logits.resize(logits.len().max(*rows * vocabulary), 0.0);
+        let logits = &mut logits[first..*rows * vocabulary];
+        let result = self.block(&[], cancel).project(&self.unembedding, finals, logits);
         let scale = self.architecture.logits_scale;
         if scale != 1.0 {
-            self.logits.iter_mut().for_each(|logit| *logit *= scale);
+            logits.iter_mut().for_each(|logit| *logit *= scale);
         }
         if let Some(cap) = self.architecture.final_softcap {
-            softcap(cap, &mut self.logits);
+            softcap(cap, logits);
         }
+        self.outputs = outputs;
+        self.bytes_touched += result?;
         Ok(())
+    }
+}
+
+/// Makes room in every cache; on an error the caller cuts them back.
+fn reserve(segments: &mut [Segment<'_>]) -> Result<(), DecodeError> {
+    let mut taken = 0;
+    let needed = |segment: &Segment<'_>| segment.cache.pages_needed(segment.tokens.len());
+    let all = segments.iter().map(needed).sum();
+    for segment in segments {
+        // A hook that panicked may have left rows of a block that never counted.
+        segment.cache.truncate(segment.cache.len());
+        let pages = needed(segment);
+        segment.cache.reserve(segment.tokens.len()).map_err(|error| match error {
+            DecodeError::PagesExhausted { free, .. } => {
+                DecodeError::PagesExhausted { needed: all, free: free + taken }
+            }
+            other => other,
+        })?;
+        taken += pages;
+    }
+    Ok(())
+}
+
+impl Buffers {
+    /// Cuts the next block out of the segments' tokens; false if there are no more.
+    fn next_block(&mut self, segments: &[Segment<'_>], lengths: &[usize]) -> bool {
+        self.parts.clear();
+        self.tokens.clear();
+        for (index, segment) in segments.iter().enumerate() {
+            let first = segment.cache.len();
+            let done = first - lengths[index];
+            let count = (segment.tokens.len() - done).min(BLOCK_POSITIONS - self.tokens.len());
+            if count == 0 {
+                continue;
+            }
+            let context = match segment.cache.is_paged() {
+                true => segment.cache.capacity(),
+                false => lengths[index] + segment.tokens.len(),
+            };
+            let row = self.tokens.len();
+            self.parts.push(Part { segment: index, first, row, count, context });
+            self.tokens.extend_from_slice(&segment.tokens[done..done + count]);
+        }
+        !self.parts.is_empty()
+    }
+}
+
+impl Outputs {
+    fn clear(&mut self) {
+        self.rows = 0;
+        self.segments.clear();
+        self.residual.clear();
+        self.normed.clear();
     }
 }
 

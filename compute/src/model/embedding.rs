@@ -1,10 +1,11 @@
 //! From tokens to what enters the layers: the residual stream, and inputs of their own.
 
-use super::layer::Block;
+use super::block::Block;
 use super::lookup::Lookup;
 use super::norm::Norm;
 use super::projection::Projection;
 use super::{Architecture, DecodeError, Matrix, PerLayerEmbedding, Role, WeightKey};
+use crate::kernels::matmul::with_scratch;
 
 /// The embeddings of a model.
 pub(super) struct Embedding<'a> {
@@ -72,11 +73,15 @@ impl<'a> Embedding<'a> {
         let mut bytes = rows(&self.tokens, tokens, stream);
         scale(self.architecture.embed_scale, stream);
         if let Some(positions) = &self.positions {
-            let mut learned = vec![0.0; hidden];
-            for (index, row) in stream.chunks_exact_mut(hidden).enumerate() {
-                positions.view.row_f32(block.first + index, &mut learned);
-                row.iter_mut().zip(&learned).for_each(|(number, learned)| *number += learned);
-            }
+            with_scratch(hidden, |learned| {
+                for part in block.parts {
+                    let rows = part.of_mut(stream, hidden).chunks_exact_mut(hidden);
+                    for (index, row) in rows.enumerate() {
+                        positions.view.row_f32(part.first + index, learned);
+                        row.iter_mut().zip(&*learned).for_each(|(number, more)| *number += more);
+                    }
+                }
+            });
             bytes += (tokens.len() * positions.view.row_bytes()) as u64;
         }
         if let Some(layers) = &self.layers {
@@ -105,12 +110,15 @@ impl LayerInputs<'_> {
         if let Some(norm) = &self.norm {
             norm.rows_in_place(block.pool, inputs);
         }
-        let mut of_tokens = vec![0.0; inputs.len()];
-        bytes += rows(&self.tokens, tokens, &mut of_tokens);
         let factor = (width as f32).sqrt();
-        for (input, of_token) in inputs.iter_mut().zip(&of_tokens) {
-            *input = (*input + of_token * factor) * std::f32::consts::FRAC_1_SQRT_2;
-        }
+        with_scratch(total, |of_token| {
+            for (inputs, token) in inputs.chunks_exact_mut(total).zip(tokens.chunks(1)) {
+                bytes += rows(&self.tokens, token, of_token);
+                for (input, of_token) in inputs.iter_mut().zip(&*of_token) {
+                    *input = (*input + of_token * factor) * std::f32::consts::FRAC_1_SQRT_2;
+                }
+            }
+        });
         Ok(bytes)
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Source: DeepSeek-V2 (arXiv:2405.04434), section 2.1.
 
-use super::layer::Block;
+use super::block::Block;
 use super::lookup::Lookup;
 use super::projection::Projection;
 use super::rotation::Rotation;
@@ -25,6 +25,15 @@ pub(super) struct LatentProjections<'a> {
     query: Projection<'a>,
     kv_down: Down<'a>,
     kv_up: Projection<'a>,
+}
+
+/// Numbers of one block, kept between layers and calls; rows are positions.
+#[derive(Default)]
+pub(super) struct LatentBuffers {
+    low: Vec<f32>,
+    both: Vec<f32>,
+    shared: Vec<f32>,
+    expanded: Vec<f32>,
 }
 
 /// The first half of a low-rank projection, and the weight of the norm after it.
@@ -78,6 +87,7 @@ impl<'a> LatentProjections<'a> {
         description: &AttentionDescription,
         normed: &[f32],
         (queries, keys, values): (&mut [f32], &mut [f32], &mut [f32]),
+        LatentBuffers { low, both, shared, expanded }: &mut LatentBuffers,
     ) -> Result<u64, DecodeError> {
         let &AttentionDescription { heads, head_dim, value_dim, .. } = description;
         let LatentDescription { kv_rank, nope_dim, rope_dim, .. } = self.latent;
@@ -88,35 +98,32 @@ impl<'a> LatentProjections<'a> {
             }
         };
 
-        let mut bytes = 0;
-        let mut low = Vec::new();
-        let input = match &self.query_down {
-            None => normed,
+        // Of each position what keys and values share, and the part of the keys that turns.
+        both.resize(positions * (kv_rank + rope_dim), 0.0);
+        let kv_down = &self.kv_down.projection;
+        let mut bytes = match &self.query_down {
+            None => block.project_together([(&self.query, queries), (kv_down, both)], normed)?,
             Some(Down { projection, norm }) => {
                 low.resize(positions * norm.len(), 0.0);
-                bytes += block.project(projection, normed, &mut low)?;
+                let bytes = block.project_together([(projection, low), (kv_down, both)], normed)?;
                 let rows = low.chunks_exact_mut(norm.len());
                 rows.for_each(|row| rms_norm_in_place(row, norm, EPSILON));
-                &low
+                bytes + block.project(&self.query, low, queries)?
             }
         };
-        bytes += block.project(&self.query, input, queries)?;
         for (index, head) in queries.chunks_exact_mut(head_dim).enumerate() {
             turn(index / heads, &mut head[nope_dim..]);
         }
 
-        // Of each position what keys and values share, and the part of the keys that turns.
-        let mut both = vec![0.0; positions * (kv_rank + rope_dim)];
-        bytes += block.project(&self.kv_down.projection, normed, &mut both)?;
-        let mut shared = Vec::with_capacity(positions * kv_rank);
+        shared.clear();
         for (position, row) in both.chunks_exact_mut(kv_rank + rope_dim).enumerate() {
             let (low, turning) = row.split_at_mut(kv_rank);
             rms_norm_in_place(low, &self.kv_down.norm, EPSILON);
             shared.extend_from_slice(low);
             turn(position, turning);
         }
-        let mut expanded = vec![0.0; positions * heads * (nope_dim + value_dim)];
-        bytes += block.project(&self.kv_up, &shared, &mut expanded)?;
+        expanded.resize(positions * heads * (nope_dim + value_dim), 0.0);
+        bytes += block.project(&self.kv_up, shared, expanded)?;
         let rows = keys.chunks_exact_mut(head_dim).zip(values.chunks_exact_mut(value_dim));
         let expanded = expanded.chunks_exact(nope_dim + value_dim);
         for (index, ((key, value), expanded)) in rows.zip(expanded).enumerate() {

@@ -6,43 +6,19 @@
 use std::borrow::Cow;
 
 use super::attention::{Heads, attend};
-use super::latent_attention::LatentProjections;
+use super::block::Block;
+use super::kv_cache::LayerCache;
+use super::latent_attention::{LatentBuffers, LatentProjections};
 use super::lookup::Lookup;
 use super::norm::Norm;
-use super::projection::{Projection, project};
+use super::paged_attention;
+use super::projection::Projection;
 use super::rotation::Rotation;
 use super::{
-    AttentionDescription, DecodeError, KvCache, LayerDescription, Precision, QueryKeyNorm, Role,
-    WeightKey,
+    AttentionDescription, DecodeError, LayerDescription, QueryKeyNorm, Role, Segment, WeightKey,
 };
-use crate::cpu::{Cancel, Pool};
 use crate::kernels::Activation;
 use crate::kernels::rms_norm::{rms_norm_in_place, unit_rms_norm_in_place};
-
-/// A block of positions at work: where it stands, and how it is computed.
-#[derive(Clone, Copy)]
-pub(super) struct Block<'r> {
-    pub(super) pool: &'r Pool,
-    pub(super) precision: Precision,
-    /// Turned to the positions of the block.
-    pub(super) rotations: &'r [Rotation],
-    /// Where in the context the first position stands.
-    pub(super) first: usize,
-    pub(super) cancel: &'r Cancel,
-}
-
-impl Block<'_> {
-    /// Applies a projection to every row; returns the bytes of weights read.
-    pub(super) fn project(
-        &self,
-        projection: &Projection<'_>,
-        x: &[f32],
-        out: &mut [f32],
-    ) -> Result<u64, DecodeError> {
-        let Projection { matrix, bias } = projection;
-        project(self.pool, self.precision, matrix, bias.as_deref(), x, out, self.cancel)
-    }
-}
 
 /// Numbers of one block in attention, kept between layers and calls; rows are positions.
 #[derive(Default)]
@@ -51,6 +27,11 @@ pub(super) struct AttentionBuffers {
     keys: Vec<f32>,
     values: Vec<f32>,
     heads: Vec<f32>,
+    latent: LatentBuffers,
+    plan: paged_attention::Plan,
+    /// What a layer's own embedding goes through.
+    gates: Vec<f32>,
+    more: Vec<f32>,
 }
 
 /// One layer's norms and projections.
@@ -162,10 +143,10 @@ impl<'a> Layer<'a> {
         block: Block<'_>,
         normed: &[f32],
         buffers: &mut AttentionBuffers,
-        cache: &mut KvCache,
+        segments: &mut [Segment<'_>],
         output: &mut [f32],
     ) -> Result<u64, DecodeError> {
-        let AttentionBuffers { queries, keys, values, heads } = buffers;
+        let AttentionBuffers { queries, keys, values, heads, latent: low_rank, plan, .. } = buffers;
         let description = &self.description.attention;
         let positions = normed.len() / self.output.matrix.outputs();
         queries.resize(positions * description.query_width(), 0.0);
@@ -179,15 +160,31 @@ impl<'a> Layer<'a> {
                 whole.project(block, rotation, description, normed, rows)?
             }
             QueryKeyValue::Latent(latent) => {
-                latent.project(block, rotation, description, normed, rows)?
+                latent.project(block, rotation, description, normed, rows, low_rank)?
             }
         };
         if description.kv_from.is_none() {
-            cache.append(self.index, keys, values);
+            for part in block.parts {
+                let keys = part.of(keys, description.key_width());
+                let values = part.of(values, description.value_width());
+                segments[part.segment].cache.write(self.index, part.first, keys, values);
+            }
         }
-        let rows = cache.rows(description.kv_from.unwrap_or(self.index));
-        let input = Heads { queries, keys: rows.0, values: rows.1, sinks: self.sinks.as_deref() };
-        attend(block.pool, description, &input, block.first, heads, block.cancel)?;
+        let source = description.kv_from.unwrap_or(self.index);
+        let (segments, sinks) = (&*segments, self.sinks.as_deref());
+        for part in block.parts {
+            if let LayerCache::Rows(keys, values) = segments[part.segment].cache.layer(source) {
+                let queries = part.of(queries, description.query_width());
+                let heads = part.of_mut(heads, description.output_width());
+                let input = Heads { queries, keys, values, sinks };
+                attend(block.pool, description, &input, part.first, heads, block.cancel)?;
+            }
+        }
+        let pages = |segment: usize| match segments[segment].cache.layer(source) {
+            LayerCache::Paged(pages) => Some(pages),
+            LayerCache::Rows(..) => None,
+        };
+        paged_attention::attend(block, description, &pages, queries, sinks, heads, plan)?;
         bytes += block.project(&self.output, heads, output)?;
         Ok(bytes)
     }
@@ -201,14 +198,15 @@ impl<'a> Layer<'a> {
         &self,
         block: Block<'_>,
         inputs: &[f32],
+        AttentionBuffers { gates, more, .. }: &mut AttentionBuffers,
         stream: &mut [f32],
     ) -> Result<u64, DecodeError> {
         let mut bytes = 0;
         if let Some(LayerInput { gate, activation, projection, norm }) = &self.input {
             let (hidden, width) = (gate.matrix.inputs(), gate.matrix.outputs());
             let positions = stream.len() / hidden;
-            let mut gates = vec![0.0; positions * width];
-            bytes += block.project(gate, stream, &mut gates)?;
+            gates.resize(positions * width, 0.0);
+            bytes += block.project(gate, stream, gates)?;
             let rows = inputs.chunks_exact(inputs.len() / positions);
             for (gates, inputs) in gates.chunks_exact_mut(width).zip(rows) {
                 let own = &inputs[self.index * width..(self.index + 1) * width];
@@ -216,12 +214,12 @@ impl<'a> Layer<'a> {
                     *gate = activation.apply(*gate) * input;
                 }
             }
-            let mut output = vec![0.0; stream.len()];
-            bytes += block.project(projection, &gates, &mut output)?;
+            more.resize(stream.len(), 0.0);
+            bytes += block.project(projection, gates, more)?;
             if let Some(norm) = norm {
-                norm.rows_in_place(block.pool, &mut output);
+                norm.rows_in_place(block.pool, more);
             }
-            stream.iter_mut().zip(&output).for_each(|(stream, output)| *stream += output);
+            stream.iter_mut().zip(&*more).for_each(|(stream, more)| *stream += more);
         }
         if let Some(scalar) = self.scalar {
             stream.iter_mut().for_each(|number| *number *= scalar);
@@ -253,14 +251,22 @@ impl<'a> WholeProjections<'a> {
         normed: &[f32],
         (queries, keys, values): (&mut [f32], &mut [f32], &mut [f32]),
     ) -> Result<u64, DecodeError> {
-        let mut bytes = block.project(&self.query, normed, queries)?;
-        self.prepare(rotation, description, description.query_width(), &self.query_norm, queries);
-        if let Some(key) = &self.key {
-            bytes += block.project(key, normed, keys)?;
-            match &self.value {
-                Some(value) => bytes += block.project(value, normed, values)?,
-                None => values.copy_from_slice(keys),
+        let query = &self.query;
+        let bytes = match (&self.key, &self.value) {
+            (None, _) => block.project(query, normed, queries)?,
+            (Some(key), Some(value)) => {
+                let together = [(query, &mut *queries), (key, &mut *keys), (value, &mut *values)];
+                block.project_together(together, normed)?
             }
+            (Some(key), None) => {
+                let together = [(query, &mut *queries), (key, &mut *keys)];
+                let bytes = block.project_together(together, normed)?;
+                values.copy_from_slice(keys);
+                bytes
+            }
+        };
+        self.prepare(rotation, description, description.query_width(), &self.query_norm, queries);
+        if self.key.is_some() {
             if description.value_norm {
                 let heads = values.chunks_exact_mut(description.value_dim);
                 heads.for_each(|head| unit_rms_norm_in_place(head, self.epsilon));

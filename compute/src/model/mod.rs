@@ -10,6 +10,7 @@
 mod architecture;
 mod attention;
 mod bands;
+mod block;
 mod config;
 mod decoder;
 mod description;
@@ -22,6 +23,7 @@ mod latent_attention;
 mod layer;
 mod lookup;
 mod norm;
+mod paged_attention;
 mod projection;
 mod role;
 mod rotation;
@@ -30,7 +32,7 @@ mod weights;
 
 pub use architecture::{Architecture, ArchitectureError};
 pub use bands::Bands;
-pub use decoder::{DecodeError, Decoder, DecoderOptions, Precision};
+pub use decoder::{DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment};
 pub use description::{
     AttentionBias, AttentionDescription, DenseDescription, ExpertGroups, ExpertsDescription,
     FfnDescription, GroupRule, LatentDescription, LayerDescription, Network, NormDescription,
@@ -39,7 +41,9 @@ pub use description::{
 };
 pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
 pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, KvPages, KvType, SharedPage};
 pub use role::{Role, UnknownRole};
 pub use tensors::{Candidate, Naming, Part, SplitHeads, TensorSpec};
 pub use weights::{Matrix, Orientation, WeightKey, Weights};
+
+pub use crate::kernels::attention::PAGE_POSITIONS;

@@ -1,15 +1,16 @@
-//! A stored projection applied to a block of positions: which kernel, for which precision.
+//! A stored projection applied to rows: which kernel, for which precision.
+//!
+//! In either precision a row's result depends on that row alone, whatever rows it is computed
+//! with.
 
 use std::borrow::Cow;
 
 use super::weights::{Matrix, Orientation};
 use super::{DecodeError, Precision};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
+use crate::kernels::quantised::{Product, ServingScratch, products};
 use crate::kernels::rows::Rows;
-use crate::kernels::{self, dot, gate_scan, matmul, matmul_transposed, matvec_transposed};
-
-/// From so many positions on, unpacking a tile for a GEMM pays.
-const GEMM_POSITIONS_MIN: usize = 4;
+use crate::kernels::{self, dot, gate_scan, matvec_transposed};
 
 /// A projection with its bias, where it has one.
 pub(super) struct Projection<'a> {
@@ -17,46 +18,77 @@ pub(super) struct Projection<'a> {
     pub(super) bias: Option<Cow<'a, [f32]>>,
 }
 
+/// How to compute: the precision, memory that is kept from call to call, and what may stop it.
+pub(super) type How<'h> = (Precision, &'h mut ServingScratch, &'h Cancel);
+
 /// Writes `out[p] = W x[p] + bias` and returns the bytes of weights that were read.
 ///
-/// `Exact` computes each number as decode would, however many positions there are.
+/// `Exact` computes each number over the dequantised weights; `Serving` as
+/// [`quantised`](crate::kernels::quantised) defines it.
 ///
 /// # Shapes
 /// `x`: `[n, inputs]`; `out`: `[n, outputs]`; `bias`: `[outputs]`.
 pub(super) fn project(
     pool: &Pool,
-    precision: Precision,
+    how: How<'_>,
     matrix: &Matrix,
     bias: Option<&[f32]>,
     x: &[f32],
     out: &mut [f32],
-    cancel: &Cancel,
 ) -> Result<u64, DecodeError> {
-    let view = &matrix.view;
-    let positions = x.len() / matrix.inputs();
-    let batched = precision == Precision::Serving && positions >= GEMM_POSITIONS_MIN;
-    match (matrix.orientation, batched) {
-        (Orientation::OutIn, true) => matmul(pool, view, x, out, cancel)?,
-        (Orientation::InOut, true) => matmul_transposed(pool, view, x, out, cancel)?,
-        (Orientation::OutIn, false) if positions == 1 => {
-            gate_scan::scan_into(pool, view, x, out, cancel)?;
-        }
-        (Orientation::OutIn, false) => dots(pool, matrix, x, out, cancel)?,
-        (Orientation::InOut, false) => {
-            let rows = x.chunks_exact(matrix.inputs());
-            for (x, out) in rows.zip(out.chunks_exact_mut(matrix.outputs())) {
-                cancel.check()?;
-                out.fill(0.0);
-                matvec_transposed(pool, view, x, out);
+    project_together(pool, how, [(*matrix, bias, out)], x)
+}
+
+/// As [`project`] for several projections of the same rows, in as few jobs of the pool as may be.
+pub(super) fn project_together<const N: usize>(
+    pool: &Pool,
+    (precision, scratch, cancel): How<'_>,
+    mut projections: [(Matrix<'_>, Option<&[f32]>, &mut [f32]); N],
+    x: &[f32],
+) -> Result<u64, DecodeError> {
+    let whole = |(matrix, ..): &(Matrix, _, _)| matrix.orientation == Orientation::OutIn;
+    if precision == Precision::Serving && projections.iter().all(whole) {
+        let mut parts = projections
+            .each_mut()
+            .map(|(matrix, _, out)| Product { view: matrix.view, out: &mut **out });
+        products(pool, &mut parts, x, scratch, cancel)?;
+    } else {
+        for (matrix, _, out) in &mut projections {
+            match (precision, matrix.orientation) {
+                (Precision::Serving, Orientation::OutIn) => {
+                    let product = Product { view: matrix.view, out: &mut **out };
+                    products(pool, &mut [product], x, scratch, cancel)?;
+                }
+                (Precision::Exact, Orientation::OutIn) if x.len() == matrix.inputs() => {
+                    gate_scan::scan_into(pool, &matrix.view, x, out, cancel)?;
+                }
+                (Precision::Exact, Orientation::OutIn) => dots(pool, matrix, x, out, cancel)?,
+                (_, Orientation::InOut) => {
+                    let rows = x.chunks_exact(matrix.inputs());
+                    for (x, out) in rows.zip(out.chunks_exact_mut(matrix.outputs())) {
+                        cancel.check()?;
+                        out.fill(0.0);
+                        matvec_transposed(pool, &matrix.view, x, out);
+                    }
+                }
             }
         }
     }
-    if let Some(bias) = bias {
-        for out in out.chunks_exact_mut(bias.len()) {
-            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+    let mut bytes = 0;
+    for (matrix, bias, out) in &mut projections {
+        if let Some(bias) = bias {
+            add_bias(out, bias);
         }
+        bytes += matrix.view.bytes_touched();
     }
-    Ok(view.bytes_touched())
+    Ok(bytes)
+}
+
+/// Adds a bias to every row.
+pub(super) fn add_bias(out: &mut [f32], bias: &[f32]) {
+    for out in out.chunks_exact_mut(bias.len()) {
+        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+    }
 }
 
 /// Every position times every row, each as one dot product; a row is read once for all.

@@ -3,10 +3,12 @@
 //! # Source
 //! Su et al. 2021 (arXiv:2104.09864); the `llama3` blend from the Llama 3.1 release; YaRN from
 //! Peng et al. 2023 (arXiv:2309.00071); LongRoPE from Ding et al. 2024 (arXiv:2402.13753), with the
-//! choice of its list as transformers makes it: by the length that a call ends at.
+//! choice of its list as transformers makes it: by the length that a call ends at. A paged cache
+//! goes by the most that it may hold instead, so that keys do not depend on how a prompt is cut.
 
 use std::f64::consts::TAU;
 
+use super::block::Part;
 use super::{RopeDescription, RopePairing, RopeScaling};
 use crate::kernels::rotary;
 
@@ -51,25 +53,29 @@ impl Rotation {
         self.description == *description && self.head_dim == head_dim
     }
 
-    /// Computes the angles of `count` positions from `first` in a call that ends at `length`.
-    pub(super) fn turn_to(&mut self, first: usize, count: usize, length: usize) {
-        let frequencies = match &self.long {
-            Some((context_original, long)) if length > *context_original => long,
-            _ => &self.frequencies,
-        };
-        let half = frequencies.len();
-        self.cos.resize(count * half, 0.0);
-        self.sin.resize(count * half, 0.0);
-        let rows = self.cos.chunks_exact_mut(half).zip(self.sin.chunks_exact_mut(half));
-        for (index, (cos, sin)) in rows.enumerate() {
-            rotary::angles(first + index, frequencies, cos, sin);
-            if self.factor != 1.0 {
-                cos.iter_mut().chain(sin).for_each(|number| *number *= self.factor);
+    /// Computes the angles of a block's rows.
+    pub(super) fn turn_to(&mut self, parts: &[Part]) {
+        let rows = parts.last().map_or(0, |part| part.row + part.count);
+        let half = self.frequencies.len();
+        self.cos.resize(rows * half, 0.0);
+        self.sin.resize(rows * half, 0.0);
+        for part in parts {
+            let frequencies = match &self.long {
+                Some((context_original, long)) if part.context > *context_original => long,
+                _ => &self.frequencies,
+            };
+            let cos = part.of_mut(&mut self.cos, half).chunks_exact_mut(half);
+            let sin = part.of_mut(&mut self.sin, half).chunks_exact_mut(half);
+            for (index, (cos, sin)) in cos.zip(sin).enumerate() {
+                rotary::angles(part.first + index, frequencies, cos, sin);
+                if self.factor != 1.0 {
+                    cos.iter_mut().chain(sin).for_each(|number| *number *= self.factor);
+                }
             }
         }
     }
 
-    /// Turns one head of the block's position `index`.
+    /// Turns one head of the block's row `index`.
     pub(super) fn rotate(&self, index: usize, head: &mut [f32]) {
         let half = self.frequencies.len();
         let angles = index * half..(index + 1) * half;
@@ -161,6 +167,10 @@ mod tests {
         RopeDescription { base: 5e5, dims: 128, pairing: RopePairing::SplitHalf, scaling }
     }
 
+    fn part(first: usize, count: usize, context: usize) -> Part {
+        Part { segment: 0, first, row: 0, count, context }
+    }
+
     #[test]
     fn scaling_divides_low_frequencies_and_keeps_high_ones() {
         let plain = frequencies(&description(RopeScaling::None), 128);
@@ -201,7 +211,7 @@ mod tests {
         ] {
             let rope = RopeDescription { base: 16.0, dims: 4, pairing, scaling: RopeScaling::None };
             let mut rotation = Rotation::new(&rope, 8);
-            rotation.turn_to(3, 2, 5);
+            rotation.turn_to(&[part(3, 2, 5)]);
             let before: Vec<f32> = (1..=8).map(|number| number as f32).collect();
             let mut head = before.clone();
             rotation.rotate(1, &mut head);
@@ -227,9 +237,9 @@ mod tests {
             attention_factor: 1.5,
         };
         let mut rotation = Rotation::new(&description(scaling), 128);
-        rotation.turn_to(3, 1, 10);
+        rotation.turn_to(&[part(3, 1, 10)]);
         let short = rotation.cos[0];
-        rotation.turn_to(3, 1, 11);
+        rotation.turn_to(&[part(3, 1, 11)]);
         assert!((short - 1.5 * 3.0_f32.cos()).abs() < 1e-6);
         assert!((rotation.cos[0] - 1.5 * 1.5_f32.cos()).abs() < 1e-6);
     }

@@ -40,24 +40,26 @@ pub const FAMILIES: [&str; 23] = [
     "starcoder2",
 ];
 
-struct Golden {
+pub struct Golden {
     name: &'static str,
-    architecture: Architecture,
-    weights: Checkpoint,
-    expected: Value,
+    pub architecture: Architecture,
+    pub weights: Checkpoint,
+    pub expected: Value,
     bound: f64,
 }
 
+pub fn golden(name: &'static str) -> Golden {
+    let folder = goldens(name);
+    let architecture = architecture(&folder);
+    let weights = Checkpoint::open(&folder, &architecture);
+    let expected = fs::read_to_string(folder.join("golden.json")).unwrap();
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    let stability = expected["stability_max_logit_change_rel_1e-5"].as_f64().unwrap();
+    Golden { name, architecture, weights, expected, bound: (0.1 * stability).max(3e-4) }
+}
+
 fn all() -> impl Iterator<Item = Golden> {
-    FAMILIES.into_iter().map(|name| {
-        let folder = goldens(name);
-        let architecture = architecture(&folder);
-        let weights = Checkpoint::open(&folder, &architecture);
-        let expected = fs::read_to_string(folder.join("golden.json")).unwrap();
-        let expected: Value = serde_json::from_str(&expected).unwrap();
-        let stability = expected["stability_max_logit_change_rel_1e-5"].as_f64().unwrap();
-        Golden { name, architecture, weights, expected, bound: (0.1 * stability).max(3e-4) }
-    })
+    FAMILIES.into_iter().map(golden)
 }
 
 pub fn numbers(value: &Value) -> Vec<f64> {

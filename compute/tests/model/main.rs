@@ -12,6 +12,7 @@ mod families;
 mod ffn;
 mod goldens;
 mod hooks;
+mod invariance;
 mod long;
 mod published;
 mod reference;

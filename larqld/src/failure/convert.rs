@@ -66,6 +66,7 @@ impl From<DecodeError> for Failure {
             DecodeError::EmptyPrompt => code::EMPTY_TEXT,
             DecodeError::TokenOutOfRange { .. } => code::INVALID_PARAMETER,
             DecodeError::ContextFull { .. } | DecodeError::Memory { .. } => code::LIMIT,
+            DecodeError::PagesExhausted { .. } => code::OVERLOADED,
             _ => code::INTERNAL,
         };
         Self::new(code, error.to_string())

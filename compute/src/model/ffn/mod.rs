@@ -12,10 +12,12 @@ mod router;
 mod walk;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use super::projection::project;
 use super::{Architecture, DecodeError, Hook, Matrix, Precision, Role, WeightKey, Weights};
 use crate::cpu::{Cancel, Pool};
+use crate::kernels::quantised::ServingScratch;
 
 pub use dense::DenseFfn;
 pub use walk::WalkFfn;
@@ -39,6 +41,8 @@ pub struct FfnContext<'a> {
     pub stream: &'a [f32],
     /// To be asked between tiles.
     pub cancel: &'a Cancel,
+    /// Memory of products that is kept from call to call.
+    pub(super) scratch: &'a RefCell<ServingScratch>,
 }
 
 /// A way to compute the feed-forward networks of a layer.
@@ -104,6 +108,7 @@ impl<'a> FfnContext<'a> {
             _ => self.precision,
         };
         let matrix = self.matrix(key)?;
-        project(self.pool, precision, &matrix, bias.as_deref(), x, out, self.cancel)
+        let how = (precision, &mut *self.scratch.borrow_mut(), self.cancel);
+        project(self.pool, how, &matrix, bias.as_deref(), x, out)
     }
 }

@@ -1,47 +1,85 @@
 //! What a model remembers of the tokens it has read: keys and values of every layer.
 //!
 //! The decoder alone writes here, a block of positions at a time; others see how long the cache
-//! is, how large, and can cut it back to a common prefix. The rows are `f32` in growing buffers;
-//! other layouts belong behind the same type, one file each.
+//! is, how large, and can cut it back to a common prefix. There are two kinds behind one type:
+//! rows of `f32` (`rows`), which exact runs read, and pages of packed numbers (`pages`), which
+//! sequences of one model share and serving reads.
 
-use super::Architecture;
+mod pages;
+mod rows;
+
+use self::pages::Paged;
+use self::rows::Rows;
+use super::{Architecture, DecodeError};
+use crate::kernels::attention::{PAGE_POSITIONS, PageHead};
+
+pub use self::pages::{KvPages, KvType, SharedPage};
 
 /// The keys and values of one sequence.
 ///
 /// Memory grows with the positions read and never above [`bytes_max`](KvCache::bytes_max).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct KvCache {
     positions_max: usize,
     length: usize,
-    layers: Vec<LayerCache>,
+    widths: Vec<Widths>,
+    storage: Storage,
 }
 
-/// One layer: a row of numbers for each position, in both; none where the layer reads another's.
-#[derive(Debug, Clone)]
-struct LayerCache {
-    key_width: usize,
-    value_width: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+#[derive(Debug)]
+enum Storage {
+    Rows(Rows),
+    Paged(Paged),
+}
+
+/// Numbers of a position in one layer; none where the layer reads another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Widths {
+    keys: usize,
+    values: usize,
+}
+
+impl Widths {
+    fn of(architecture: &Architecture) -> Vec<Widths> {
+        let widths = |layer| {
+            let attention = &architecture.layer(layer).attention;
+            Widths { keys: attention.key_width(), values: attention.value_width() }
+        };
+        (0..architecture.layers()).map(widths).collect()
+    }
+}
+
+/// The keys and values of one layer.
+pub(super) enum LayerCache<'c> {
+    /// `[positions, key_width]` and `[positions, value_width]`.
+    Rows(&'c [f32], &'c [f32]),
+    /// Lent by page and head.
+    Paged(PagedLayer<'c>),
+}
+
+/// One layer of a paged cache.
+#[derive(Clone, Copy)]
+pub(super) struct PagedLayer<'c> {
+    pages: &'c Paged,
+    layer: usize,
+}
+
+impl<'c> PagedLayer<'c> {
+    /// One key and value head of a page.
+    pub(super) fn head(&self, page: usize, head: usize) -> PageHead<'c> {
+        self.pages.head(self.layer, page, head)
+    }
 }
 
 impl KvCache {
-    /// An empty cache for a model. It holds `positions_max` positions, or as many as the model was
-    /// made for (`context_max`) where that is less.
+    /// An empty cache of rows for a model. It holds `positions_max` positions, or as many as the
+    /// model was made for (`context_max`) where that is less.
     pub fn new(architecture: &Architecture, positions_max: usize) -> KvCache {
-        let layers = (0..architecture.layers()).map(|layer| {
-            let attention = &architecture.layer(layer).attention;
-            LayerCache {
-                key_width: attention.key_width(),
-                value_width: attention.value_width(),
-                keys: Vec::new(),
-                values: Vec::new(),
-            }
-        });
         KvCache {
             positions_max: positions_max.min(architecture.context_max),
             length: 0,
-            layers: layers.collect(),
+            widths: Widths::of(architecture),
+            storage: Storage::Rows(Rows::new(architecture.layers())),
         }
     }
 
@@ -60,63 +98,94 @@ impl KvCache {
         self.positions_max
     }
 
+    /// Whether keys and values lie in pages.
+    pub fn is_paged(&self) -> bool {
+        matches!(self.storage, Storage::Paged(_))
+    }
+
     /// Forgets all but the first `positions`; a longer length than there is changes nothing.
+    ///
+    /// Pages are given back. A page that others hold is left to them: the cache goes on with a
+    /// copy once it writes there.
     pub fn truncate(&mut self, positions: usize) {
         self.length = self.length.min(positions);
-        for layer in &mut self.layers {
-            layer.keys.truncate(self.length * layer.key_width);
-            layer.values.truncate(self.length * layer.value_width);
+        match &mut self.storage {
+            Storage::Rows(rows) => rows.truncate(&self.widths, self.length),
+            Storage::Paged(paged) => paged.truncate(self.length),
         }
     }
 
-    /// Memory taken now, in bytes.
+    /// Memory taken now, in bytes; shared pages count.
     pub fn bytes(&self) -> usize {
-        let numbers = |layer: &LayerCache| layer.keys.capacity() + layer.values.capacity();
-        self.layers.iter().map(numbers).sum::<usize>() * size_of::<f32>()
+        match &self.storage {
+            Storage::Rows(rows) => rows.bytes(),
+            Storage::Paged(paged) => paged.pages() * paged.page_bytes(),
+        }
     }
 
     /// Memory taken when the cache is full, in bytes.
     pub fn bytes_max(&self) -> usize {
-        let widths = self.layers.iter().map(|layer| layer.key_width + layer.value_width);
-        self.positions_max.saturating_mul(widths.sum()).saturating_mul(size_of::<f32>())
+        match &self.storage {
+            Storage::Rows(_) => {
+                let numbers = self.widths.iter().map(|width| width.keys + width.values).sum();
+                self.positions_max.saturating_mul(numbers).saturating_mul(size_of::<f32>())
+            }
+            Storage::Paged(paged) => {
+                paged.page_bytes().saturating_mul(self.positions_max.div_ceil(PAGE_POSITIONS))
+            }
+        }
+    }
+
+    /// The pages that are full, for others to begin with; none where there are no pages.
+    pub fn whole_pages(&self) -> &[SharedPage] {
+        match &self.storage {
+            Storage::Rows(_) => &[],
+            Storage::Paged(paged) => paged.whole(self.length),
+        }
+    }
+
+    /// Pages that reading so many more positions takes; 0 where there are no pages.
+    pub fn pages_needed(&self, positions: usize) -> usize {
+        match &self.storage {
+            Storage::Rows(_) => 0,
+            Storage::Paged(paged) => paged.needed(self.length, positions),
+        }
     }
 
     /// Whether this cache was made for a model of this shape.
     pub(super) fn fits(&self, architecture: &Architecture) -> bool {
-        self.layers.len() == architecture.layers()
-            && self.layers.iter().enumerate().all(|(index, layer)| {
-                let attention = &architecture.layer(index).attention;
-                (layer.key_width, layer.value_width)
-                    == (attention.key_width(), attention.value_width())
+        self.widths.len() == architecture.layers()
+            && self.widths.iter().enumerate().all(|(layer, widths)| {
+                let attention = &architecture.layer(layer).attention;
+                (widths.keys, widths.values) == (attention.key_width(), attention.value_width())
             })
-    }
-
-    /// Makes room for `count` more positions, or says that memory does not suffice.
-    ///
-    /// Buffers grow by half, so that a long generation copies each row a few times only, and
-    /// never beyond `positions_max`.
-    pub(super) fn reserve(
-        &mut self,
-        count: usize,
-    ) -> Result<(), std::collections::TryReserveError> {
-        let needed = self.length + count;
-        let rows = needed.max(self.length + self.length / 2).min(self.positions_max);
-        for layer in &mut self.layers {
-            let LayerCache { key_width, value_width, keys, values } = layer;
-            for (buffer, width) in [(keys, *key_width), (values, *value_width)] {
-                if buffer.capacity() < needed * width {
-                    buffer.try_reserve_exact(rows * width - buffer.len())?;
-                }
+            && match &self.storage {
+                Storage::Rows(_) => true,
+                Storage::Paged(paged) => paged.fits(architecture),
             }
-        }
-        Ok(())
     }
 
-    /// Appends rows, `[n, key_width]` and `[n, value_width]`, to one layer; they count once `advance` says so.
-    pub(super) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let layer = &mut self.layers[layer];
-        layer.keys.extend_from_slice(keys);
-        layer.values.extend_from_slice(values);
+    /// Makes room for `count` more positions.
+    ///
+    /// # Errors
+    /// `Memory` and `PagesExhausted`; the positions read so far stay.
+    pub(super) fn reserve(&mut self, count: usize) -> Result<(), DecodeError> {
+        let needed = self.length + count;
+        match &mut self.storage {
+            Storage::Rows(rows) => rows
+                .reserve(&self.widths, (self.length, needed, self.positions_max))
+                .map_err(|_| DecodeError::Memory { positions: needed }),
+            Storage::Paged(paged) => paged.reserve(self.length, count),
+        }
+    }
+
+    /// Writes rows, `[n, key_width]` and `[n, value_width]`, of one layer from position `first`
+    /// on, where it ends; they count once `advance` says so.
+    pub(super) fn write(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
+        match &mut self.storage {
+            Storage::Rows(rows) => rows.append(layer, keys, values),
+            Storage::Paged(paged) => paged.write(layer, first, keys, values),
+        }
     }
 
     /// Counts `count` positions whose rows every layer has.
@@ -124,9 +193,14 @@ impl KvCache {
         self.length += count;
     }
 
-    /// The rows of one layer, keys and values: `[positions, key_width]` and
-    /// `[positions, value_width]`.
-    pub(super) fn rows(&self, layer: usize) -> (&[f32], &[f32]) {
-        (&self.layers[layer].keys, &self.layers[layer].values)
+    /// The keys and values of one layer.
+    pub(super) fn layer(&self, layer: usize) -> LayerCache<'_> {
+        match &self.storage {
+            Storage::Rows(rows) => {
+                let (keys, values) = rows.layer(layer);
+                LayerCache::Rows(keys, values)
+            }
+            Storage::Paged(pages) => LayerCache::Paged(PagedLayer { pages, layer }),
+        }
     }
 }

@@ -1,0 +1,411 @@
+//! Pages of packed keys and values: the memory that all sequences of a model share.
+//!
+//! A page holds 32 positions of all layers that have keys of their own; of each layer the heads
+//! after one another, keys as `[dim][position]` and values as `[position][dim]`, so that a kernel
+//! has positions in the lanes of the scores and dimensions in those of the values. In `Q8` the
+//! scales of a head's positions follow its codes.
+//!
+//! A page belongs to the caches that hold it, and goes back to the free ones with the last of
+//! them. It is written by one cache as long as no other holds it, and never after it is shared.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{KvCache, Storage, Widths};
+use crate::kernels::attention::{PAGE_POSITIONS, Packed, PageHead, pack_f16, pack_q8};
+use crate::model::{Architecture, DecodeError, RopeScaling};
+
+/// How keys and values are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// Binary16.
+    #[default]
+    F16,
+    /// Codes of 8 bits with one scale for each position and head.
+    Q8,
+}
+
+impl KvType {
+    /// Every type, by the name that configurations give it.
+    pub const ALL: [(&'static str, KvType); 2] = [("f16", KvType::F16), ("q8", KvType::Q8)];
+}
+
+/// Arrays in a page begin at multiples of so many bytes.
+const ALIGNMENT: usize = 64;
+
+/// A cache line of a page.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGNMENT]);
+
+// SAFETY: 64 bytes without padding, of which every value is one.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Where one layer's numbers lie in a page.
+#[derive(Debug, Clone, Copy)]
+struct LayerPlace {
+    heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// Where the heads' keys and values begin, in bytes.
+    keys: usize,
+    values: usize,
+}
+
+/// What a page of a model looks like.
+#[derive(Debug)]
+struct Layout {
+    kv_type: KvType,
+    positions_max: usize,
+    widths: Vec<Widths>,
+    /// None for a layer that reads another's keys.
+    layers: Vec<Option<LayerPlace>>,
+    page_bytes: usize,
+    /// Lengths of context beyond which a rotation has other frequencies.
+    rope_limits: Vec<usize>,
+}
+
+impl Layout {
+    fn new(architecture: &Architecture, kv_type: KvType) -> Layout {
+        let mut page_bytes = 0;
+        let mut rope_limits = Vec::new();
+        let layers = (0..architecture.layers()).map(|index| {
+            let attention = &architecture.layer(index).attention;
+            if let Some(rope) = &attention.rope
+                && let RopeScaling::LongRope { context_original, .. } = rope.scaling
+            {
+                rope_limits.push(context_original);
+            }
+            attention.kv_from.is_none().then(|| {
+                let mut place = LayerPlace {
+                    heads: attention.kv_heads,
+                    key_dim: attention.head_dim,
+                    value_dim: attention.value_dim,
+                    keys: page_bytes,
+                    values: 0,
+                };
+                place.values = place.keys + place.heads * head_bytes(kv_type, place.key_dim);
+                page_bytes = place.values + place.heads * head_bytes(kv_type, place.value_dim);
+                place
+            })
+        });
+        let layers = layers.collect();
+        Layout {
+            kv_type,
+            positions_max: architecture.context_max,
+            widths: Widths::of(architecture),
+            layers,
+            page_bytes,
+            rope_limits,
+        }
+    }
+
+    /// Which frequencies a context of so many positions turns keys by: keys of different ones do
+    /// not belong together.
+    fn regime(&self, positions_max: usize) -> usize {
+        self.rope_limits.iter().filter(|&&limit| positions_max > limit).count()
+    }
+}
+
+/// Bytes of one head of a page, scales included.
+fn head_bytes(kv_type: KvType, dim: usize) -> usize {
+    match kv_type {
+        KvType::F16 => PAGE_POSITIONS * dim * size_of::<u16>(),
+        KvType::Q8 => {
+            (PAGE_POSITIONS * dim).next_multiple_of(ALIGNMENT) + PAGE_POSITIONS * size_of::<f32>()
+        }
+    }
+}
+
+/// The pages of one model; clones share them.
+#[derive(Debug, Clone)]
+pub struct KvPages {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    pages_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: usize,
+    /// Memory of pages that nobody holds.
+    free: Vec<Vec<Line>>,
+}
+
+/// 32 positions that several caches may hold; what is in it no longer changes.
+#[derive(Debug, Clone)]
+pub struct SharedPage(Arc<Page>);
+
+#[derive(Debug)]
+struct Page {
+    lines: Vec<Line>,
+    regime: usize,
+    home: Arc<Shared>,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let mut state = self.home.state();
+        state.used -= 1;
+        state.free.push(std::mem::take(&mut self.lines));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KvPages {
+    /// Pages for a model's caches, in at most `bytes_max` of memory, which is taken as it is used.
+    pub fn new(architecture: &Architecture, kv_type: KvType, bytes_max: usize) -> KvPages {
+        let layout = Layout::new(architecture, kv_type);
+        let pages_max = bytes_max / layout.page_bytes.max(1);
+        KvPages { shared: Arc::new(Shared { layout, pages_max, state: Mutex::default() }) }
+    }
+
+    /// Pages for one cache of `positions_max` positions (or as many as the model was made for).
+    pub fn for_positions(
+        architecture: &Architecture,
+        kv_type: KvType,
+        positions_max: usize,
+    ) -> KvPages {
+        let pages = positions_max.min(architecture.context_max).div_ceil(PAGE_POSITIONS);
+        let bytes = Layout::new(architecture, kv_type).page_bytes.saturating_mul(pages);
+        KvPages::new(architecture, kv_type, bytes)
+    }
+
+    /// An empty cache of at most `positions_max` positions, or as many as the model was made for.
+    /// It takes pages as it grows.
+    pub fn cache(&self, positions_max: usize) -> KvCache {
+        self.cache_from(&[], positions_max)
+    }
+
+    /// A cache that begins with pages of another one: [`KvCache::len`] says with how many
+    /// positions. Pages are left out from the first on that does not belong here, is of a context
+    /// whose rotary frequencies are others, or does not fit.
+    pub fn cache_from(&self, pages: &[SharedPage], positions_max: usize) -> KvCache {
+        let layout = &self.shared.layout;
+        let positions_max = positions_max.min(layout.positions_max);
+        let regime = layout.regime(positions_max);
+        let fitting = pages
+            .iter()
+            .take(positions_max / PAGE_POSITIONS)
+            .take_while(|page| page.0.regime == regime && Arc::ptr_eq(&page.0.home, &self.shared));
+        let pages: Vec<SharedPage> = fitting.cloned().collect();
+        KvCache {
+            positions_max,
+            length: pages.len() * PAGE_POSITIONS,
+            widths: layout.widths.clone(),
+            storage: Storage::Paged(Paged { pages, regime, home: Arc::clone(&self.shared) }),
+        }
+    }
+
+    /// How keys and values are packed.
+    pub fn kv_type(&self) -> KvType {
+        self.shared.layout.kv_type
+    }
+
+    /// Pages that there may be.
+    pub fn pages_max(&self) -> usize {
+        self.shared.pages_max
+    }
+
+    /// Pages that caches, or others, hold now.
+    pub fn pages_used(&self) -> usize {
+        self.shared.state().used
+    }
+
+    /// Pages that `positions` take.
+    pub fn pages_for(&self, positions: usize) -> usize {
+        positions.div_ceil(PAGE_POSITIONS)
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.shared.layout.page_bytes
+    }
+}
+
+/// The pages of one cache.
+#[derive(Debug)]
+pub(super) struct Paged {
+    /// Page `i` holds the positions from `32 i` on; the last may be partly written.
+    pages: Vec<SharedPage>,
+    regime: usize,
+    home: Arc<Shared>,
+}
+
+impl Paged {
+    /// Pages that all hold: those before the last one that is not full.
+    pub(super) fn whole(&self, length: usize) -> &[SharedPage] {
+        &self.pages[..length / PAGE_POSITIONS]
+    }
+
+    pub(super) fn truncate(&mut self, positions: usize) {
+        self.pages.truncate(positions.div_ceil(PAGE_POSITIONS));
+    }
+
+    pub(super) fn page_bytes(&self) -> usize {
+        self.home.layout.page_bytes
+    }
+
+    pub(super) fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Pages to be taken for `count` more positions, the copy of a shared one included.
+    pub(super) fn needed(&self, length: usize, count: usize) -> usize {
+        let whole = (length + count).div_ceil(PAGE_POSITIONS);
+        let copy = count > 0
+            && !length.is_multiple_of(PAGE_POSITIONS)
+            && self.pages.last().is_some_and(|page| Arc::strong_count(&page.0) > 1);
+        whole - self.pages.len() + usize::from(copy)
+    }
+
+    /// Takes the pages for `count` more positions, all of them or none.
+    pub(super) fn reserve(&mut self, length: usize, count: usize) -> Result<(), DecodeError> {
+        let needed = self.needed(length, count);
+        if needed == 0 {
+            return Ok(());
+        }
+        let memory = |_| DecodeError::Memory { positions: length + count };
+        self.pages.try_reserve(needed).map_err(memory)?;
+        let mut state = self.home.state();
+        let free = self.home.pages_max - state.used;
+        if needed > free {
+            return Err(DecodeError::PagesExhausted { needed, free });
+        }
+        let room = state.used + needed;
+        let (capacity, waiting) = (state.free.capacity(), state.free.len());
+        // So that a page that is given back finds its place without asking for memory.
+        if capacity < room + waiting {
+            state.free.try_reserve(room).map_err(memory)?;
+        }
+        while state.free.len() < needed {
+            let mut lines: Vec<Line> = Vec::new();
+            let count = self.home.layout.page_bytes.div_ceil(ALIGNMENT);
+            lines.try_reserve_exact(count).map_err(memory)?;
+            lines.resize(count, Line([0; ALIGNMENT]));
+            state.free.push(lines);
+        }
+        state.used += needed;
+        let mut taken = 0;
+        let mut take = || {
+            taken += 1;
+            let lines = state.free.pop().expect("as many are free as are needed");
+            Page { lines, regime: self.regime, home: Arc::clone(&self.home) }
+        };
+        // Written in part and held by another: it goes on as a copy. The old page may be ours alone
+        // by now, and its end asks for the state.
+        let mut old = None;
+        if !length.is_multiple_of(PAGE_POSITIONS)
+            && let Some(last) = self.pages.last_mut()
+            && Arc::get_mut(&mut last.0).is_none()
+        {
+            let mut copy = take();
+            copy.lines.copy_from_slice(&last.0.lines);
+            old = Some(std::mem::replace(last, SharedPage(Arc::new(copy))));
+        }
+        let whole = (length + count).div_ceil(PAGE_POSITIONS);
+        while self.pages.len() < whole {
+            self.pages.push(SharedPage(Arc::new(take())));
+        }
+        state.used -= needed - taken;
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// Whether the pages are of a model of this shape.
+    pub(super) fn fits(&self, architecture: &Architecture) -> bool {
+        self.home.layout.layers.iter().enumerate().all(|(layer, place)| {
+            let attention = &architecture.layer(layer).attention;
+            place.is_none_or(|place| {
+                (place.heads, place.key_dim, place.value_dim)
+                    == (attention.kv_heads, attention.head_dim, attention.value_dim)
+            })
+        })
+    }
+
+    /// Writes rows of one layer from a position on, whose pages are reserved.
+    pub(super) fn write(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
+        let Paged { pages, home, .. } = self;
+        let layout = &home.layout;
+        let Some(place) = layout.layers[layer] else { return };
+        let LayerPlace { heads, key_dim, value_dim, .. } = place;
+        let rows = keys.chunks_exact(heads * key_dim).zip(values.chunks_exact(heads * value_dim));
+        for (index, (keys, values)) in rows.enumerate() {
+            let position = first + index;
+            let page = Arc::get_mut(&mut pages[position / PAGE_POSITIONS].0);
+            let bytes =
+                bytemuck::cast_slice_mut(&mut page.expect("a page that is not shared").lines);
+            let at = position % PAGE_POSITIONS;
+            for (head, numbers) in keys.chunks_exact(key_dim).enumerate() {
+                let lane = |index| index * PAGE_POSITIONS + at;
+                write_head(layout.kv_type, bytes, place.keys, head, at, numbers, lane);
+            }
+            for (head, numbers) in values.chunks_exact(value_dim).enumerate() {
+                let lane = |index| at * value_dim + index;
+                write_head(layout.kv_type, bytes, place.values, head, at, numbers, lane);
+            }
+        }
+    }
+
+    /// One head of a page.
+    pub(super) fn head(&self, layer: usize, page: usize, head: usize) -> PageHead<'_> {
+        let layout = &self.home.layout;
+        let place = layout.layers[layer].expect("a layer with keys of its own");
+        let bytes: &[u8] = bytemuck::cast_slice(&self.pages[page].0.lines);
+        let packed = |first: usize, dim: usize| {
+            let length = head_bytes(layout.kv_type, dim);
+            let bytes = &bytes[first + head * length..][..length];
+            match layout.kv_type {
+                KvType::F16 => Packed::F16(bytemuck::cast_slice(bytes)),
+                KvType::Q8 => {
+                    let (codes, scales) =
+                        bytes.split_at(length - PAGE_POSITIONS * size_of::<f32>());
+                    let codes = &bytemuck::cast_slice(codes)[..PAGE_POSITIONS * dim];
+                    Packed::Q8(codes, bytemuck::cast_slice(scales))
+                }
+            }
+        };
+        PageHead {
+            keys: packed(place.keys, place.key_dim),
+            values: packed(place.values, place.value_dim),
+        }
+    }
+}
+
+/// Writes the numbers of one head at one position; `lane` is the place of each in the head.
+fn write_head(
+    kv_type: KvType,
+    page: &mut [u8],
+    first: usize,
+    head: usize,
+    position: usize,
+    numbers: &[f32],
+    lane: impl Fn(usize) -> usize,
+) {
+    let length = head_bytes(kv_type, numbers.len());
+    let bytes = &mut page[first + head * length..][..length];
+    match kv_type {
+        KvType::F16 => {
+            let out: &mut [u16] = bytemuck::cast_slice_mut(bytes);
+            pack_f16(numbers, |index, bits| out[lane(index)] = bits);
+        }
+        KvType::Q8 => {
+            let (codes, scales) = bytes.split_at_mut(length - PAGE_POSITIONS * size_of::<f32>());
+            let codes: &mut [i8] = bytemuck::cast_slice_mut(codes);
+            let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
+            scales[position] = pack_q8(numbers, |index, code| codes[lane(index)] = code);
+        }
+    }
+}
