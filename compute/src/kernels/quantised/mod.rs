@@ -24,6 +24,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocks;
+mod gemm;
 mod products;
 mod scalar;
 #[cfg(test)]
@@ -33,6 +34,8 @@ use std::sync::LazyLock;
 
 pub use activations::{ActivationRow, Activations, SUM_CODES};
 pub use products::{Product, ServingScratch, products};
+
+use scalar::join;
 
 use crate::cpu::{Isa, fastest};
 use crate::quant::{Dtype, MatrixView};

@@ -1,5 +1,6 @@
 //! Several matrices over the same rows of activations, in one job of the pool.
 
+use super::gemm::{self, Panels};
 use super::{Activations, BlockSize, Row, block_size, dispatch};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::rows::Rows;
@@ -18,14 +19,33 @@ pub struct Product<'a, 'o> {
 /// Memory that [`products`] keeps from call to call, so that none is allocated for a token.
 #[derive(Debug, Default)]
 pub struct ServingScratch {
-    k32: Activations,
-    k256: Activations,
+    k32: Cut,
+    k256: Cut,
+}
+
+/// Activations cut one way, and the panels made of them for many rows.
+#[derive(Debug, Default)]
+struct Cut {
+    rows: Activations,
+    /// For codes with minima, and for codes without.
+    panels: [Panels; 2],
+}
+
+impl ServingScratch {
+    fn cut(&self, block: BlockSize) -> &Cut {
+        match block {
+            BlockSize::K32 => &self.k32,
+            BlockSize::K256 => &self.k256,
+        }
+    }
 }
 
 /// Products that share a job; more are done one job after another.
 const JOB_PRODUCTS: usize = 16;
 /// Rows of activations whose results a task gathers before it writes them.
 const ROWS_TOGETHER: usize = 16;
+/// From so many rows of activations on, unpacking a tile of weights for all of them pays.
+const GEMM_ROWS_MIN: usize = 4;
 
 /// Writes `out[p, r] = row r · x[p]` for every product, by the arithmetic of this module.
 ///
@@ -51,15 +71,26 @@ pub fn products(
     if n == 0 {
         return cancel.check();
     }
-    for (block, activations) in
-        [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)]
-    {
-        if products.iter().any(|product| block_size(&product.view) == Some(block)) {
-            activations.quantise(block, columns, x);
+    let gemm = gemm::dispatch().filter(|_| n >= GEMM_ROWS_MIN);
+    for (block, cut) in [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)] {
+        let formats = products.iter().filter(|product| block_size(&product.view) == Some(block));
+        let mut offsets = [false; 2];
+        for product in formats {
+            offsets[usize::from(gemm::takes_offset(product.view.dtype()))] = true;
+        }
+        if offsets != [false; 2] {
+            cut.rows.quantise(pool, block, columns, x);
+        }
+        if let Some(gemm) = gemm {
+            for (offset, panels) in [false, true].into_iter().zip(&mut cut.panels) {
+                if offsets[usize::from(offset)] {
+                    gemm.arrange(pool, &cut.rows, offset, panels);
+                }
+            }
         }
     }
     for products in products.chunks_mut(JOB_PRODUCTS) {
-        run_job(pool, products, x, scratch, cancel);
+        run_job(pool, products, x, gemm, scratch, cancel);
     }
     cancel.check()
 }
@@ -77,13 +108,15 @@ fn run_job(
     pool: &Pool,
     products: &mut [Product<'_, '_>],
     x: &[f32],
+    gemm: Option<gemm::Variant>,
     scratch: &ServingScratch,
     cancel: &Cancel,
 ) {
     let mut parts: [Option<Part>; JOB_PRODUCTS] = [const { None }; JOB_PRODUCTS];
     let mut tasks = 0;
     for (part, product) in parts.iter_mut().zip(products) {
-        let task_rows = rows_per_task(product.view.row_bytes());
+        let gemm = gemm.filter(|_| block_size(&product.view).is_some());
+        let task_rows = gemm.map_or(rows_per_task(product.view.row_bytes()), |_| gemm::ROWS);
         tasks += product.view.rows().div_ceil(task_rows);
         let out = Disjoint::new(&mut *product.out);
         *part = Some(Part { view: &product.view, out, task_rows, end: tasks });
@@ -97,7 +130,16 @@ fn run_job(
             if task < part.end {
                 let first = (task - begin) * part.task_rows;
                 let count = part.task_rows.min(part.view.rows() - first);
-                return multiply(part, first..first + count, x, scratch);
+                let outputs = first..first + count;
+                return match (gemm, block_size(part.view)) {
+                    (Some(gemm), Some(block)) => {
+                        let offset = gemm::takes_offset(part.view.dtype());
+                        let panels = &scratch.cut(block).panels[usize::from(offset)];
+                        // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
+                        unsafe { gemm.product(part.view, outputs, panels, &part.out, cancel) }
+                    }
+                    _ => multiply(part, outputs, x, scratch),
+                };
             }
             begin = part.end;
         }
@@ -113,8 +155,7 @@ fn multiply(part: &Part, outputs: std::ops::Range<usize>, x: &[f32], scratch: &S
         unsafe { part.out.slice(p * view.rows() + output, 1)[0] = value };
     };
     let activations = match block_size(view) {
-        Some(BlockSize::K32) => &scratch.k32,
-        Some(BlockSize::K256) => &scratch.k256,
+        Some(block) => &scratch.cut(block).rows,
         None => {
             let rows = Rows::of(view);
             let dot = dot::dispatch(rows.dtype());

@@ -5,7 +5,7 @@ use super::*;
 use crate::cpu::{Cancel, Pool};
 use crate::quant::{RowOrder, Scales, from_f32};
 
-const FORMATS: [Dtype; 14] = [
+pub(super) const FORMATS: [Dtype; 14] = [
     Dtype::Q2K,
     Dtype::Q3K,
     Dtype::Q4K,
@@ -23,22 +23,22 @@ const FORMATS: [Dtype; 14] = [
 ];
 
 /// Numbers from a seed, by a linear congruence.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (self.0 >> 33) as u32
     }
 
     /// A number within ±1.
-    fn number(&mut self) -> f32 {
+    pub fn number(&mut self) -> f32 {
         self.next() as f32 / (1_u32 << 30) as f32 - 1.0
     }
 }
 
 /// Where the binary16 scales of a block are.
-fn halves(dtype: Dtype) -> &'static [usize] {
+pub(super) fn halves(dtype: Dtype) -> &'static [usize] {
     match dtype {
         Dtype::Q2K => &[80, 82],
         Dtype::Q3K => &[108],
@@ -50,7 +50,7 @@ fn halves(dtype: Dtype) -> &'static [usize] {
 }
 
 /// Stored rows: any bytes, with scales of one kind.
-fn stored(
+pub(super) fn stored(
     dtype: Dtype,
     rows: usize,
     columns: usize,
@@ -80,12 +80,17 @@ fn stored(
 }
 
 /// Exponents for rows of `E2M1`.
-fn exponents(rows: usize, columns: usize, random: &mut Random, extreme: bool) -> Vec<u8> {
+pub(super) fn exponents(
+    rows: usize,
+    columns: usize,
+    random: &mut Random,
+    extreme: bool,
+) -> Vec<u8> {
     let any = (0..rows * columns.div_ceil(32)).map(|_| random.next() as u8);
     any.map(|byte| if extreme { byte } else { 110 + byte % 20 }).collect()
 }
 
-fn view<'a>(
+pub(super) fn view<'a>(
     dtype: Dtype,
     rows: usize,
     columns: usize,
@@ -97,7 +102,7 @@ fn view<'a>(
     MatrixView::stored(dtype, rows, columns, bytes, scales).unwrap()
 }
 
-fn same(a: f32, b: f32) -> bool {
+pub(super) fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
@@ -122,7 +127,7 @@ fn every_variant_gives_the_bits_of_the_definition_on_any_blocks() {
                     }
                 }
                 let mut activations = Activations::default();
-                activations.quantise(block_size(&view).unwrap(), columns, &x);
+                activations.quantise(&Pool::new(1), block_size(&view).unwrap(), columns, &x);
                 for row in 0..rows {
                     let row = Row::of(&view, row);
                     let mut expected = vec![0.0; n];
@@ -158,7 +163,12 @@ fn the_largest_codes_do_not_saturate() {
             let view = view(dtype, 1, columns, &bytes, &exponents);
             for x in [1.0, -1.0] {
                 let mut activations = Activations::default();
-                activations.quantise(block_size(&view).unwrap(), columns, &vec![x; columns]);
+                activations.quantise(
+                    &Pool::new(1),
+                    block_size(&view).unwrap(),
+                    columns,
+                    &vec![x; columns],
+                );
                 let mut expected = [0.0];
                 scalar::VARIANT.of(dtype)(Row::of(&view, 0), &activations, 0, &mut expected);
                 for (isa, variant) in variants() {
