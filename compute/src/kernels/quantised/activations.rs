@@ -62,7 +62,12 @@ impl Activations {
     /// # Shapes
     /// `x`: `[rows, columns]`; panics if it is not whole rows. A last block that is not full is
     /// padded with zeros.
-    pub fn quantise(&mut self, pool: &Pool, block: BlockSize, columns: usize, x: &[f32]) {
+    pub fn quantise(&mut self, block: BlockSize, columns: usize, x: &[f32]) {
+        self.quantise_on(&Pool::new(1), block, columns, x);
+    }
+
+    /// [`quantise`](Activations::quantise), many rows on all threads of a pool.
+    pub fn quantise_on(&mut self, pool: &Pool, block: BlockSize, columns: usize, x: &[f32]) {
         assert!(columns > 0 && x.len().is_multiple_of(columns), "no whole rows of {columns}");
         let elements = block.elements();
         self.block = block;
@@ -269,7 +274,7 @@ mod tests {
             for columns in [1, 31, 33, 255, 257, 2880] {
                 let x = numbers(3 * columns);
                 let mut activations = Activations::default();
-                activations.quantise(&Pool::new(2), block, columns, &x);
+                activations.quantise(block, columns, &x);
                 assert_eq!((activations.rows(), activations.columns()), (3, columns));
                 for (row, x) in x.chunks(columns).enumerate() {
                     let found = activations.row(row);
@@ -322,11 +327,11 @@ mod tests {
     fn a_row_does_not_depend_on_its_neighbours_nor_on_what_was_there_before() {
         let (x, mut together, mut alone) =
             (numbers(5 * 300), Activations::default(), Activations::default());
-        alone.quantise(&Pool::new(1), BlockSize::K256, 4000, &numbers(8000));
+        alone.quantise(BlockSize::K256, 4000, &numbers(8000));
         for block in [BlockSize::K256, BlockSize::K32] {
-            together.quantise(&Pool::new(2), block, 300, &x);
+            together.quantise_on(&Pool::new(3), block, 300, &x);
             for (row, x) in x.chunks(300).enumerate() {
-                alone.quantise(&Pool::new(2), block, 300, x);
+                alone.quantise_on(&Pool::new(2), block, 300, x);
                 let (a, b) = (together.row(row), alone.row(0));
                 assert_eq!((a.codes, a.scales), (b.codes, b.scales));
                 assert_eq!((a.sums, a.sums_32), (b.sums, b.sums_32));
@@ -338,21 +343,16 @@ mod tests {
     fn zeros_have_no_scale_and_what_is_not_finite_has_none_that_is() {
         let mut activations = Activations::default();
         for (value, scale) in [(0.0, 0.0), (1e-40, 0.0), (1e-30, 1e-30 / 127.0)] {
-            activations.quantise(&Pool::new(1), BlockSize::K32, 32, &[value; 32]);
+            activations.quantise(BlockSize::K32, 32, &[value; 32]);
             assert_eq!(activations.row(0).scales[0], scale);
         }
-        activations.quantise(&Pool::new(1), BlockSize::K32, 1, &[f32::MAX]);
+        activations.quantise(BlockSize::K32, 1, &[f32::MAX]);
         assert_eq!(
             (activations.row(0).scales[0], activations.row(0).codes[0]),
             (f32::MAX / 127.0, 127)
         );
         for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            activations.quantise(
-                &Pool::new(1),
-                BlockSize::K32,
-                64,
-                &[[1.0; 63].as_slice(), &[value]].concat(),
-            );
+            activations.quantise(BlockSize::K32, 64, &[[1.0; 63].as_slice(), &[value]].concat());
             assert_eq!(activations.row(0).scales[0], 1.0 / 127.0);
             assert!(activations.row(0).scales[1].is_nan());
         }
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn halves_are_rounded_to_even() {
         let mut activations = Activations::default();
-        activations.quantise(&Pool::new(1), BlockSize::K32, 5, &[127.0, 0.5, 1.5, -2.5, -3.5]);
+        activations.quantise(BlockSize::K32, 5, &[127.0, 0.5, 1.5, -2.5, -3.5]);
         assert_eq!(activations.row(0).codes[..5], [127, 0, 2, -2, -4]);
     }
 }

@@ -79,7 +79,7 @@ pub fn products(
             offsets[usize::from(gemm::takes_offset(product.view.dtype()))] = true;
         }
         if offsets != [false; 2] {
-            cut.rows.quantise(pool, block, columns, x);
+            cut.rows.quantise_on(pool, block, columns, x);
         }
         if let Some(gemm) = gemm {
             for (offset, panels) in [false, true].into_iter().zip(&mut cut.panels) {

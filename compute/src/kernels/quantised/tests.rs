@@ -127,7 +127,7 @@ fn every_variant_gives_the_bits_of_the_definition_on_any_blocks() {
                     }
                 }
                 let mut activations = Activations::default();
-                activations.quantise(&Pool::new(1), block_size(&view).unwrap(), columns, &x);
+                activations.quantise(block_size(&view).unwrap(), columns, &x);
                 for row in 0..rows {
                     let row = Row::of(&view, row);
                     let mut expected = vec![0.0; n];
@@ -163,12 +163,7 @@ fn the_largest_codes_do_not_saturate() {
             let view = view(dtype, 1, columns, &bytes, &exponents);
             for x in [1.0, -1.0] {
                 let mut activations = Activations::default();
-                activations.quantise(
-                    &Pool::new(1),
-                    block_size(&view).unwrap(),
-                    columns,
-                    &vec![x; columns],
-                );
+                activations.quantise(block_size(&view).unwrap(), columns, &vec![x; columns]);
                 let mut expected = [0.0];
                 scalar::VARIANT.of(dtype)(Row::of(&view, 0), &activations, 0, &mut expected);
                 for (isa, variant) in variants() {

@@ -18,11 +18,8 @@ fn quantise<const ELEMENTS: usize>(x: &[f32], codes: &mut [i8], scales: &mut [f3
         x,
         codes,
         scales,
-        #[inline(always)]
-        |x, codes| {
-            // SAFETY: the function around this closure enables the features.
-            unsafe { block(x, codes) }
-        },
+        #[inline]
+        |x, codes| block(x, codes),
     );
 }
 

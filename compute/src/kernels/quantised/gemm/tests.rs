@@ -13,7 +13,7 @@ fn both(
 ) -> (Vec<f32>, Vec<f32>) {
     let (n, rows) = (x.len() / view.columns(), view.rows());
     let mut activations = Activations::default();
-    activations.quantise(&Pool::new(1), block_size(view).unwrap(), view.columns(), x);
+    activations.quantise(block_size(view).unwrap(), view.columns(), x);
     let (pool, mut panels) = (Pool::new(threads), Panels::default());
     variant.arrange(&pool, &activations, takes_offset(view.dtype()), &mut panels);
     let mut out = vec![9.0; n * rows];
