@@ -3,6 +3,7 @@
 //!
 //! So every product accepts every format, and is `f32` arithmetic over the dequantised weights.
 
+use super::dot::reads_in_place;
 use super::matmul::with_scratch;
 use crate::quant::{Dtype, MatrixView};
 
@@ -10,22 +11,30 @@ use crate::quant::{Dtype, MatrixView};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'v, 'a> {
     view: &'v MatrixView<'a>,
+    in_place: bool,
 }
 
 impl<'v, 'a> Rows<'v, 'a> {
+    /// Rows as plain numbers.
     pub(crate) fn of(view: &'v MatrixView<'a>) -> Rows<'v, 'a> {
-        Rows { view }
+        Rows { view, in_place: view.has_plain_rows() }
     }
 
-    /// The plain dtype in which rows are lent.
+    /// Rows as [`dot`](super::dot) reads them: plain numbers, or blocks that it reads itself.
+    pub(crate) fn for_dot(view: &'v MatrixView<'a>) -> Rows<'v, 'a> {
+        let blocks = reads_in_place(view.dtype()) && !view.dtype().is_plain();
+        Rows { view, in_place: view.has_plain_rows() || blocks }
+    }
+
+    /// The dtype in which single rows are lent.
     pub(crate) fn dtype(&self) -> Dtype {
-        if self.view.has_plain_rows() { self.view.dtype() } else { Dtype::F32 }
+        if self.in_place { self.view.dtype() } else { Dtype::F32 }
     }
 
     /// Lends one row; panics if there is no such row.
     #[inline]
     pub(crate) fn lend<R>(&self, row: usize, run: impl FnOnce(&[u8]) -> R) -> R {
-        if self.view.has_plain_rows() {
+        if self.in_place {
             return run(self.view.row(row));
         }
         with_scratch(self.view.columns(), |numbers| {

@@ -102,7 +102,8 @@ fn dots(
     let view = &matrix.view;
     let (inputs, outputs) = (view.columns(), view.rows());
     assert_eq!(x.len() / inputs * outputs, out.len(), "positions and result differ");
-    let lender = Rows::of(view);
+    // Blocks that the dot product unpacks itself are better unpacked once for several positions.
+    let lender = if x.len() == inputs { Rows::for_dot(view) } else { Rows::of(view) };
     let dot = dot::dispatch(lender.dtype());
     let rows = kernels::rows_per_task(view.row_bytes());
     let out = Disjoint::new(out);

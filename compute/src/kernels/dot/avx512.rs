@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Variant, scalar};
+use super::{Q4K_BLOCK, Variant, q4_k_scales, scalar};
 use crate::cpu::Isa;
 use crate::kernels::load::avx512::{load_bf16, load_f16, load_f32};
 
@@ -18,17 +18,25 @@ pub(super) fn detect() -> Option<Variant> {
         f16: |row, x| unsafe { dot_f16(row, x) },
         // SAFETY: as above.
         bf16: |row, x| unsafe { dot_bf16(row, x) },
+        // SAFETY: as above.
+        q4_k: |row, x| unsafe { dot_q4_k(row, x) },
     })
 }
 
-/// One function a dtype: `$bytes` bytes an element, `$load` for 16 of them as floats.
+/// Two functions a dtype: the product of a row, and the same from sums on that earlier elements
+/// have left; `$bytes` bytes an element, `$load` for 16 of them as floats.
 macro_rules! dot {
-    ($name:ident, $bytes:literal, $load:ident) => {
+    ($name:ident, $resume:ident, $bytes:literal, $load:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         fn $name(row: &[u8], x: &[f32]) -> f32 {
+            $resume([_mm512_setzero_ps(); 4], row, x)
+        }
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        #[inline]
+        fn $resume(mut sums: [__m512; 4], row: &[u8], x: &[f32]) -> f32 {
             let (rows, row_rest) = row.as_chunks::<{ 4 * 16 * $bytes }>();
             let (xs, x_rest) = x.as_chunks::<{ 4 * 16 }>();
-            let mut sums = [_mm512_setzero_ps(); 4];
             for (row, x) in rows.iter().zip(xs) {
                 for lane in 0..4 {
                     // SAFETY: quarter `lane` of both chunks: 16 elements, at any alignment.
@@ -55,6 +63,70 @@ macro_rules! dot {
     };
 }
 
-dot!(dot_f32, 4, load_f32);
-dot!(dot_f16, 2, load_f16);
-dot!(dot_bf16, 2, load_bf16);
+dot!(dot_f32, resume_f32, 4, load_f32);
+dot!(dot_f16, resume_f16, 2, load_f16);
+dot!(dot_bf16, resume_bf16, 2, load_bf16);
+
+/// A row of `Q4_K` blocks, with the numbers and the order of sums of its dequantised row.
+///
+/// The sixteen numbers that the codes of a sub-block may stand for are computed once and looked up
+/// by the codes; a look-up sees the lower four bits of its index alone.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+fn dot_q4_k(row: &[u8], x: &[f32]) -> f32 {
+    let levels =
+        _mm512_cvtepi32_ps(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    let (blocks, (x, x_rest)) = (row.as_chunks::<Q4K_BLOCK>().0, x.as_chunks::<256>());
+    let mut sums = [_mm512_setzero_ps(); 4];
+    for (block, x) in blocks.iter().zip(x) {
+        let (scales, mins) = scales_and_mins(block);
+        for (part, x) in x.as_chunks::<64>().0.iter().enumerate() {
+            let table = |index: usize| {
+                let products = _mm512_mul_ps(_mm512_set1_ps(scales[index]), levels);
+                _mm512_sub_ps(products, _mm512_set1_ps(mins[index]))
+            };
+            let (low, high) = (table(2 * part), table(2 * part + 1));
+            // SAFETY: 32 bytes of codes from `16 + 32 part` on, and 64 floats.
+            unsafe {
+                let codes = block.as_ptr().add(16 + 32 * part);
+                let first = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+                let second = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.add(16).cast()));
+                let numbers = [
+                    _mm512_permutexvar_ps(first, low),
+                    _mm512_permutexvar_ps(second, low),
+                    _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(first), high),
+                    _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(second), high),
+                ];
+                for lane in 0..4 {
+                    let x = _mm512_loadu_ps(x.as_ptr().add(16 * lane));
+                    sums[lane] = _mm512_fmadd_ps(numbers[lane], x, sums[lane]);
+                }
+            }
+        }
+    }
+    let mut rest = [0.0; 256];
+    let rest = &mut rest[..x_rest.len()];
+    scalar::decode_q4_k(blocks.get(x.len()), rest);
+    resume_f32(sums, bytemuck::cast_slice(rest), x_rest)
+}
+
+/// The scales and minima of the sub-blocks, each times its block's factor.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn scales_and_mins(block: &[u8; Q4K_BLOCK]) -> ([f32; 8], [f32; 8]) {
+    let (scales, mins) = q4_k_scales(block);
+    // SAFETY: the first four bytes.
+    let factors = unsafe { block.as_ptr().cast::<i32>().read_unaligned() };
+    let factors = _mm_cvtph_ps(_mm_cvtsi32_si128(factors));
+    let times = |factor: __m128, bytes: u64| {
+        let bytes = _mm_cvtsi64_si128(bytes.cast_signed());
+        let numbers = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+        // SAFETY: both types are eight floats.
+        unsafe {
+            std::mem::transmute::<__m256, [f32; 8]>(_mm256_mul_ps(
+                _mm256_broadcastss_ps(factor),
+                numbers,
+            ))
+        }
+    };
+    (times(factors, scales), times(_mm_movehdup_ps(factors), mins))
+}

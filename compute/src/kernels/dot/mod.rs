@@ -1,7 +1,8 @@
 //! Dot product: the inner loop of every projection. `scalar` (zip, multiply, sum) defines it.
 //!
 //! The left side is a row of weights as it lies in its file, the right side activations. A packed
-//! weight is unpacked exactly, so that all dtypes share one error bound.
+//! weight is unpacked exactly, so that all dtypes share one error bound. `Q4_K` rows, which scans
+//! read most, are multiplied as they are dequantised, block by block, to the same bits.
 
 mod scalar;
 mod wide;
@@ -29,16 +30,19 @@ pub struct Variant {
     pub f16: Dot,
     /// Rows of bfloat16.
     pub bf16: Dot,
+    /// Rows of `Q4_K`, each a whole number of blocks.
+    pub q4_k: Dot,
 }
 
 impl Variant {
-    /// The function for rows of one plain dtype; panics for another.
+    /// The function for rows of a dtype that is read in place; panics for another.
     pub fn of(&self, dtype: Dtype) -> Dot {
         match dtype {
             Dtype::F32 => self.f32,
             Dtype::F16 => self.f16,
             Dtype::BF16 => self.bf16,
-            other => panic!("{other} is not plain"),
+            Dtype::Q4K => self.q4_k,
+            other => panic!("rows of {other} are not read in place"),
         }
     }
 }
@@ -68,6 +72,28 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 pub fn dot_row(dtype: Dtype, row: &[u8], x: &[f32]) -> f32 {
     assert_eq!(Some(row.len()), dtype.bytes_for(x.len()), "rows of different length");
     dispatch(dtype)(row, x)
+}
+
+/// Whether there is a function for rows of a dtype as they are stored.
+pub(crate) fn reads_in_place(dtype: Dtype) -> bool {
+    dtype.is_plain() || dtype == Dtype::Q4K
+}
+
+/// Bytes of a block of `Q4_K`.
+const Q4K_BLOCK: usize = 144;
+
+/// The eight scales and the eight minima of a block of `Q4_K`, a byte each, first ones low.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn q4_k_scales(block: &[u8; Q4K_BLOCK]) -> (u64, u64) {
+    let word =
+        |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    let (a, b, c) = (word(4), word(8), word(12));
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    (
+        join(a & 0x3f3f_3f3f, (c & 0x0f0f_0f0f) | ((a >> 2) & 0x3030_3030)),
+        join(b & 0x3f3f_3f3f, ((c >> 4) & 0x0f0f_0f0f) | ((b >> 2) & 0x3030_3030)),
+    )
 }
 
 /// The function for a loop over many rows, whose lengths the caller has checked.
@@ -118,6 +144,31 @@ mod tests {
             let a: Vec<f32> = (0..length).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
             let b: Vec<f32> = (0..length).map(|i| ((i * 53 % 97) as f32 - 48.0) / 11.0).collect();
             check(&a, &b);
+        }
+    }
+
+    #[test]
+    fn a_row_of_q4_k_gives_the_bits_of_its_dequantised_row_in_every_variant() {
+        for columns in [1, 17, 255, 256, 257, 511, 700, 2560, 2880] {
+            let blocks = columns.div_ceil(256_usize);
+            let mut bytes: Vec<u8> =
+                (0..blocks * Q4K_BLOCK).map(|i| (i * i * 31 + i * 7 + columns) as u8).collect();
+            for (index, block) in bytes.as_chunks_mut::<Q4K_BLOCK>().0.iter_mut().enumerate() {
+                // Factors of ordinary size, and now and then any at all.
+                if index % 5 < 4 {
+                    (block[1], block[3]) = (0x20 | block[1] & 0x8f, 0x1c | block[3] & 0x83);
+                }
+            }
+            let x: Vec<f32> = (0..columns).map(|i| ((i * 53 % 97) as f32 - 48.0) / 11.0).collect();
+            let mut numbers = vec![0.0; columns];
+            to_f32(Dtype::Q4K, &bytes, &mut numbers);
+            for (isa, variant) in variants() {
+                let expected = (variant.f32)(bytemuck::cast_slice(&numbers), &x);
+                let found = (variant.q4_k)(&bytes, &x);
+                let same = found.to_bits() == expected.to_bits();
+                let none = found.is_nan() && expected.is_nan();
+                assert!(same || none, "{isa:?}, {columns} columns: {found}, not {expected}");
+            }
         }
     }
 }

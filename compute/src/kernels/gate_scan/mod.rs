@@ -33,7 +33,7 @@ pub(crate) fn scan_into(
 ) -> Result<(), Cancelled> {
     assert_eq!(matrix.columns(), q.len(), "rows and query differ");
     assert_eq!(matrix.rows(), out.len(), "rows and result differ");
-    let rows = Rows::of(matrix);
+    let rows = Rows::for_dot(matrix);
     let dot = dispatch(rows.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         if cancel.check().is_ok() {

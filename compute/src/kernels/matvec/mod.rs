@@ -16,7 +16,7 @@ use crate::quant::MatrixView;
 pub fn matvec(pool: &Pool, matrix: &MatrixView, x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.columns(), x.len(), "columns and vector differ");
     assert_eq!(matrix.rows(), out.len(), "rows and result differ");
-    let rows = Rows::of(matrix);
+    let rows = Rows::for_dot(matrix);
     let dot = dispatch(rows.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         for (offset, value) in out.iter_mut().enumerate() {
@@ -29,7 +29,7 @@ pub fn matvec(pool: &Pool, matrix: &MatrixView, x: &[f32], out: &mut [f32]) {
 pub fn matvec_rows(pool: &Pool, matrix: &MatrixView, rows: &[usize], x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.columns(), x.len(), "columns and vector differ");
     assert_eq!(rows.len(), out.len(), "rows and result differ");
-    let lender = Rows::of(matrix);
+    let lender = Rows::for_dot(matrix);
     let dot = dispatch(lender.dtype());
     pool.run_chunks(out, rows_per_task(matrix.row_bytes()), &|first, out| {
         for (value, &row) in out.iter_mut().zip(&rows[first..]) {

@@ -81,8 +81,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N])
 ///
 /// # Safety
 /// As for [`rows`]; `start` is good for `count` blocks.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,
     x: &[ActivationRow; N],
@@ -90,61 +89,60 @@ unsafe fn group<F: Registers, const N: usize>(
     count: usize,
     sums: &mut [f32; N],
 ) {
-    for line in 0..(GROUP * F::BYTES).div_ceil(64) {
-        // A prefetch may name any address.
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
-    }
-    let mut products = [[_mm256_setzero_si256(); GROUP]; N];
-    let mut minima = [[_mm256_setzero_si256(); GROUP]; N];
-    let mut factors = [0_i32; GROUP];
-    for index in 0..count {
-        // SAFETY: the block is there, and every row of activations has it.
-        unsafe {
-            let block = start.add(index * F::BYTES);
-            factors[index] = if F::MINS {
-                block.add(F::D).cast::<i32>().read_unaligned()
-            } else {
-                i32::from(block.add(F::D).cast::<i16>().read_unaligned())
-            };
-            let (scales, mins) = F::scales(block);
-            let block_sums = block_products::<F, N>(block, scales, x, first + index);
-            let (scales, mins) = (_mm256_cvtepi8_epi16(scales), _mm256_cvtepu8_epi16(mins));
-            for p in 0..N {
-                products[p][index] = block_sums[p];
-                let sums = x[p].sums.as_ptr().add((first + index) * 16);
-                let sums = _mm256_loadu_si256(sums.cast());
-                if let Some(bits) = F::OFFSET_BITS {
-                    let above =
-                        _mm256_sll_epi32(_mm256_madd_epi16(scales, sums), _mm_cvtsi32_si128(bits));
-                    products[p][index] = _mm256_sub_epi32(products[p][index], above);
-                }
-                if F::MINS {
-                    minima[p][index] = _mm256_madd_epi16(mins, sums);
+    // SAFETY: the caller's promise.
+    unsafe {
+        for line in 0..(GROUP * F::BYTES).div_ceil(64) {
+            // A prefetch may name any address.
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
+        }
+        let mut products = [[_mm256_setzero_si256(); GROUP]; N];
+        let mut minima = [[_mm256_setzero_si256(); GROUP]; N];
+        let mut factors = [0_i32; GROUP];
+        for index in 0..count {
+            {
+                let block = start.add(index * F::BYTES);
+                factors[index] = if F::MINS {
+                    block.add(F::D).cast::<i32>().read_unaligned()
+                } else {
+                    i32::from(block.add(F::D).cast::<i16>().read_unaligned())
+                };
+                let (scales, mins) = F::scales(block);
+                let block_sums = block_products::<F, N>(block, scales, x, first + index);
+                let (scales, mins) = (_mm256_cvtepi8_epi16(scales), _mm256_cvtepu8_epi16(mins));
+                for p in 0..N {
+                    products[p][index] = block_sums[p];
+                    let sums = x[p].sums.as_ptr().add((first + index) * 16);
+                    let sums = _mm256_loadu_si256(sums.cast());
+                    if let Some(bits) = F::OFFSET_BITS {
+                        let above = _mm256_sll_epi32(
+                            _mm256_madd_epi16(scales, sums),
+                            _mm_cvtsi32_si128(bits),
+                        );
+                        products[p][index] = _mm256_sub_epi32(products[p][index], above);
+                    }
+                    if F::MINS {
+                        minima[p][index] = _mm256_madd_epi16(mins, sums);
+                    }
                 }
             }
         }
-    }
-    // SAFETY: sixteen bytes; `d` and `dmin` of the four blocks in turn, as binary16.
-    let factors = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(factors.as_ptr().cast()) });
-    for (p, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: four scales of a whole group.
-        let d = _mm256_castps128_ps256(unsafe { _mm_loadu_ps(x[p].scales.as_ptr().add(first)) });
-        let d = _mm256_permutevar8x32_ps(d, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-        let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
-        let factors = _mm256_mul_ps(factors, _mm256_xor_ps(d, odd));
-        let s = _mm_cvtepi32_ps(sums_across(products[p]));
-        let m = _mm_cvtepi32_ps(sums_across(minima[p]));
-        let (mut factor, mut value) = ([[0.0_f32; 2]; GROUP], ([0.0; GROUP], [0.0; GROUP]));
-        // SAFETY: eight and twice four floats.
-        unsafe {
+        let factors = _mm256_cvtph_ps(_mm_loadu_si128(factors.as_ptr().cast()));
+        for (p, sum) in sums.iter_mut().enumerate() {
+            let d = _mm256_castps128_ps256(_mm_loadu_ps(x[p].scales.as_ptr().add(first)));
+            let d = _mm256_permutevar8x32_ps(d, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+            let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+            let factors = _mm256_mul_ps(factors, _mm256_xor_ps(d, odd));
+            let s = _mm_cvtepi32_ps(sums_across(products[p]));
+            let m = _mm_cvtepi32_ps(sums_across(minima[p]));
+            let (mut factor, mut value) = ([[0.0_f32; 2]; GROUP], ([0.0; GROUP], [0.0; GROUP]));
             _mm256_storeu_ps(factor.as_mut_ptr().cast(), factors);
             _mm_storeu_ps(value.0.as_mut_ptr(), s);
             _mm_storeu_ps(value.1.as_mut_ptr(), m);
-        }
-        for index in 0..count {
-            *sum = factor[index][0].mul_add(value.0[index], *sum);
-            if F::MINS {
-                *sum = factor[index][1].mul_add(value.1[index], *sum);
+            for index in 0..count {
+                *sum = factor[index][0].mul_add(value.0[index], *sum);
+                if F::MINS {
+                    *sum = factor[index][1].mul_add(value.1[index], *sum);
+                }
             }
         }
     }
@@ -154,31 +152,32 @@ unsafe fn group<F: Registers, const N: usize>(
 ///
 /// # Safety
 /// As for [`rows`]; every `x` has the block `index`.
-#[target_feature(enable = "avx2")]
-#[inline]
+#[inline(always)]
 unsafe fn block_products<F: Registers, const N: usize>(
     block: *const u8,
     scales: __m128i,
     x: &[ActivationRow; N],
     index: usize,
 ) -> [__m256i; N] {
-    let scales = _mm256_broadcastsi128_si256(scales);
-    let mut sums = [_mm256_setzero_si256(); N];
-    for (part, spread) in SPREAD.iter().enumerate() {
-        // SAFETY: 32 bytes each; the caller's promise.
-        unsafe {
-            let codes = F::codes(block, part);
-            let spread = _mm256_loadu_si256(spread.as_ptr().cast());
-            let scale = _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(scales, spread));
-            for (x, sum) in x.iter().zip(&mut sums) {
-                let x = x.codes.as_ptr().add(index * 256 + part * 32);
-                let x = _mm256_load_si256(x.cast());
-                let pairs = pairs_of_products(codes, F::SIGNED, x);
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let scales = _mm256_broadcastsi128_si256(scales);
+        let mut sums = [_mm256_setzero_si256(); N];
+        for (part, spread) in SPREAD.iter().enumerate() {
+            {
+                let codes = F::codes(block, part);
+                let spread = _mm256_loadu_si256(spread.as_ptr().cast());
+                let scale = _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(scales, spread));
+                for (x, sum) in x.iter().zip(&mut sums) {
+                    let x = x.codes.as_ptr().add(index * 256 + part * 32);
+                    let x = _mm256_load_si256(x.cast());
+                    let pairs = pairs_of_products(codes, F::SIGNED, x);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
+                }
             }
         }
+        sums
     }
-    sums
 }
 
 /// For each 32 elements, where their two scales go: to the upper bytes of 16 bits each.
@@ -197,48 +196,48 @@ static SPREAD: [[u8; 32]; 8] = {
 ///
 /// # Safety
 /// The pointer is good for 16 bytes.
-#[target_feature(enable = "avx2")]
-#[inline]
+#[inline(always)]
 unsafe fn scales_and_mins(block: *const u8) -> (__m128i, __m128i) {
     // SAFETY: the caller's promise.
-    let [a, b, c] = [4, 8, 12].map(|at| unsafe { block.add(at).cast::<u32>().read_unaligned() });
-    let join = |low: u32, high: u32| {
-        i64::from_le_bytes((u64::from(low) | u64::from(high) << 32).to_le_bytes())
-    };
-    let scales = join(a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | a >> 2 & 0x3030_3030);
-    let mins = join(b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | b >> 2 & 0x3030_3030);
-    let twice = |bytes: i64| {
-        let bytes = _mm_cvtsi64_si128(bytes);
-        _mm_unpacklo_epi8(bytes, bytes)
-    };
-    (twice(scales), twice(mins))
+    unsafe {
+        let [a, b, c] = [4, 8, 12].map(|at| block.add(at).cast::<u32>().read_unaligned());
+        let join = |low: u32, high: u32| {
+            i64::from_le_bytes((u64::from(low) | u64::from(high) << 32).to_le_bytes())
+        };
+        let scales = join(a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | a >> 2 & 0x3030_3030);
+        let mins = join(b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | b >> 2 & 0x3030_3030);
+        let twice = |bytes: i64| {
+            let bytes = _mm_cvtsi64_si128(bytes);
+            _mm_unpacklo_epi8(bytes, bytes)
+        };
+        (twice(scales), twice(mins))
+    }
 }
 
 /// Some bits of 32 bytes, `shift` of them lower.
 ///
 /// # Safety
 /// The pointer is good for 32 bytes.
-#[target_feature(enable = "avx2")]
-#[inline]
+#[inline(always)]
 unsafe fn bits(from: *const u8, shift: usize, mask: i8) -> __m256i {
     // SAFETY: the caller's promise.
-    let bytes = unsafe { _mm256_loadu_si256(from.cast()) };
-    let shifted = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(shift as i32));
-    _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
+    unsafe {
+        let bytes = _mm256_loadu_si256(from.cast());
+        let shifted = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(shift as i32));
+        _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
+    }
 }
 
 impl Registers for Q4K {
     const D: usize = 0;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
         // SAFETY: the caller's promise.
         unsafe { scales_and_mins(block) }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: the caller's promise.
         unsafe { bits(block.add(16 + part / 2 * 32), part % 2 * 4, 15) }
@@ -248,21 +247,22 @@ impl Registers for Q4K {
 impl Registers for Q5K {
     const D: usize = 0;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
         // SAFETY: the caller's promise.
         unsafe { scales_and_mins(block) }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: the caller's promise.
-        let (low, fifth) = unsafe {
-            (bits(block.add(48 + part / 2 * 32), part % 2 * 4, 15), bits(block.add(16), part, 1))
-        };
-        _mm256_or_si256(low, _mm256_slli_epi16::<4>(fifth))
+        unsafe {
+            let (low, fifth) = (
+                bits(block.add(48 + part / 2 * 32), part % 2 * 4, 15),
+                bits(block.add(16), part, 1),
+            );
+            _mm256_or_si256(low, _mm256_slli_epi16::<4>(fifth))
+        }
     }
 }
 
@@ -270,25 +270,23 @@ impl Registers for Q6K {
     const D: usize = 208;
     const OFFSET_BITS: Option<i32> = Some(5);
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
         // SAFETY: the caller's promise.
-        (unsafe { _mm_loadu_si128(block.add(192).cast()) }, _mm_setzero_si128())
+        unsafe { (_mm_loadu_si128(block.add(192).cast()), _mm_setzero_si128()) }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
-        let (half, k) = (part / 4, part % 4);
         // SAFETY: the caller's promise.
-        let (low, upper) = unsafe {
-            (
+        unsafe {
+            let (half, k) = (part / 4, part % 4);
+            let (low, upper) = (
                 bits(block.add(64 * half + 32 * (k % 2)), k / 2 * 4, 15),
                 bits(block.add(128 + 32 * half), 2 * k, 3),
-            )
-        };
-        _mm256_or_si256(low, _mm256_slli_epi16::<4>(upper))
+            );
+            _mm256_or_si256(low, _mm256_slli_epi16::<4>(upper))
+        }
     }
 }
 
@@ -296,50 +294,51 @@ impl Registers for Q3K {
     const D: usize = 108;
     const OFFSET_BITS: Option<i32> = Some(2);
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
-        // SAFETY: the caller's promise; twelve bytes, then `d`.
-        let (low, high) = unsafe {
-            (
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (low, high) = (
                 block.add(96).cast::<u64>().read_unaligned(),
                 block.add(104).cast::<u32>().read_unaligned(),
-            )
-        };
-        let nibbles = _mm_set_epi64x(
-            (low >> 4 & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-            (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-        );
-        let pairs = _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
-        let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
-        let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
-        (scales, _mm_setzero_si128())
+            );
+            let nibbles = _mm_set_epi64x(
+                (low >> 4 & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+                (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+            );
+            let pairs =
+                _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
+            let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
+            let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
+            (scales, _mm_setzero_si128())
+        }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: the caller's promise.
-        let (low, third) =
-            unsafe { (bits(block.add(32 + part / 4 * 32), part % 4 * 2, 3), bits(block, part, 1)) };
-        _mm256_or_si256(low, _mm256_slli_epi16::<2>(third))
+        unsafe {
+            let (low, third) =
+                (bits(block.add(32 + part / 4 * 32), part % 4 * 2, 3), bits(block, part, 1));
+            _mm256_or_si256(low, _mm256_slli_epi16::<2>(third))
+        }
     }
 }
 
 impl Registers for Q2K {
     const D: usize = 80;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
         // SAFETY: the caller's promise.
-        let packed = unsafe { _mm_loadu_si128(block.cast()) };
-        let low = _mm_set1_epi8(15);
-        (_mm_and_si128(packed, low), _mm_and_si128(_mm_srli_epi16::<4>(packed), low))
+        unsafe {
+            let packed = _mm_loadu_si128(block.cast());
+            let low = _mm_set1_epi8(15);
+            (_mm_and_si128(packed, low), _mm_and_si128(_mm_srli_epi16::<4>(packed), low))
+        }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: the caller's promise.
         unsafe { bits(block.add(16 + part / 4 * 32), part % 4 * 2, 3) }
@@ -350,28 +349,26 @@ impl Registers for Iq4Xs {
     const D: usize = 0;
     const SIGNED: bool = true;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(block: *const u8) -> (__m128i, __m128i) {
-        // SAFETY: the caller's promise; 16 bits of uppers, then four bytes of nibbles.
-        let (high, low) = unsafe {
-            (
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (high, low) = (
                 block.add(2).cast::<u16>().read_unaligned(),
                 block.add(4).cast::<i32>().read_unaligned(),
-            )
-        };
-        let scales: [u8; 8] = std::array::from_fn(|j| {
-            (low >> (4 * j) & 15) as u8 | ((high >> (2 * j) & 3) << 4) as u8
-        });
-        let scales = _mm_cvtsi64_si128(i64::from_le_bytes(scales));
-        let scales = _mm_sub_epi8(_mm_unpacklo_epi8(scales, scales), _mm_set1_epi8(32));
-        (scales, _mm_setzero_si128())
+            );
+            let scales: [u8; 8] = std::array::from_fn(|j| {
+                (low >> (4 * j) & 15) as u8 | ((high >> (2 * j) & 3) << 4) as u8
+            });
+            let scales = _mm_cvtsi64_si128(i64::from_le_bytes(scales));
+            let scales = _mm_sub_epi8(_mm_unpacklo_epi8(scales, scales), _mm_set1_epi8(32));
+            (scales, _mm_setzero_si128())
+        }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: the caller's promise.
-        _mm256_shuffle_epi8(table(&IQ4_LEVELS), unsafe { nibbles(block.add(8 + 16 * part)) })
+        unsafe { _mm256_shuffle_epi8(table(&IQ4_LEVELS), nibbles(block.add(8 + 16 * part))) }
     }
 }

@@ -110,8 +110,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -
 ///
 /// # Safety
 /// As for [`rows`]; the pointers are good for eight blocks.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,
     exponents: *const u8,
@@ -119,7 +118,7 @@ unsafe fn group<F: Registers, const N: usize>(
     first: usize,
     chains: &mut [__m256; N],
 ) {
-    // SAFETY: eight blocks of weights and of every row of activations are there.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut products = [[_mm256_setzero_si256(); GROUP]; N];
         for index in 0..GROUP {
@@ -153,33 +152,38 @@ unsafe fn group<F: Registers, const N: usize>(
 ///
 /// # Safety
 /// The pointer must be good for eight blocks of `F`, and the processor have the features.
-#[target_feature(enable = "avx2,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn halves<F: Format32>(start: *const u8, at: usize) -> __m256 {
-    let halves: [u16; GROUP] = std::array::from_fn(|block| {
-        // SAFETY: the caller's promise.
-        unsafe { start.add(block * F::BYTES + at).cast::<u16>().read_unaligned() }
-    });
-    // SAFETY: eight numbers of 16 bits.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+    // SAFETY: the caller's promise.
+    unsafe {
+        let halves: [u16; GROUP] = std::array::from_fn(|block| {
+            start.add(block * F::BYTES + at).cast::<u16>().read_unaligned()
+        });
+        _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast()))
+    }
 }
 
 /// Adds the fifth bits of four bytes to the codes of a block.
 ///
 /// # Safety
 /// The pointer must be good for four bytes, and the processor have the features of this file.
-#[target_feature(enable = "avx2")]
-#[inline]
+#[inline(always)]
 unsafe fn with_fifths(codes: __m256i, fifths: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
-    let fifths = _mm256_set1_epi32(unsafe { fifths.cast::<i32>().read_unaligned() });
-    // Byte `j` takes the byte of the four that holds its bit, and asks for that bit.
-    let bytes =
-        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let found = _mm256_and_si256(_mm256_shuffle_epi8(fifths, bytes), bit);
-    let sixteen = _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(16));
-    _mm256_or_si256(codes, sixteen)
+    unsafe {
+        let fifths = _mm256_set1_epi32(fifths.cast::<i32>().read_unaligned());
+        // Byte `j` takes the byte of the four that holds its bit, and asks for that bit.
+        let bytes = _mm256_setr_epi64x(
+            0,
+            0x0101_0101_0101_0101,
+            0x0202_0202_0202_0202,
+            0x0303_0303_0303_0303,
+        );
+        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+        let found = _mm256_and_si256(_mm256_shuffle_epi8(fifths, bytes), bit);
+        let sixteen = _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(16));
+        _mm256_or_si256(codes, sixteen)
+    }
 }
 
 /// A format whose `d` is a binary16 in front, and whose codes are an expression.
@@ -189,15 +193,13 @@ macro_rules! registers {
             const OFFSET: i32 = $offset;
             const SIGNED: bool = $signed;
 
-            #[target_feature(enable = "avx2")]
-            #[inline]
+            #[inline(always)]
             unsafe fn codes($block: *const u8) -> __m256i {
                 // SAFETY: the caller's promise.
                 unsafe { $codes }
             }
 
-            #[target_feature(enable = "avx2,f16c")]
-            #[inline]
+            #[inline(always)]
             unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.
                 unsafe { halves::<$format>(start, 0) }
@@ -218,46 +220,46 @@ registers!(Iq4Nl, offset 0, signed true, |block| {
 impl Registers for MxFp4 {
     const SIGNED: bool = true;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> __m256i {
         // SAFETY: the caller's promise.
-        _mm256_shuffle_epi8(table(&E2M1_DOUBLED), unsafe { nibbles(block.add(1)) })
+        unsafe { _mm256_shuffle_epi8(table(&E2M1_DOUBLED), nibbles(block.add(1))) }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
-        let scales: [f32; GROUP] = std::array::from_fn(|block| {
-            // SAFETY: the caller's promise.
-            half_of_exponent(unsafe { start.add(block * Self::BYTES).read() })
-        });
-        // SAFETY: eight floats.
-        unsafe { _mm256_loadu_ps(scales.as_ptr()) }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scales: [f32; GROUP] = std::array::from_fn(|block| {
+                half_of_exponent(start.add(block * Self::BYTES).read())
+            });
+            _mm256_loadu_ps(scales.as_ptr())
+        }
     }
 }
 
 impl Registers for E2M1 {
     const SIGNED: bool = true;
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> __m256i {
         // SAFETY: the caller's promise.
-        let bytes = _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(block.cast()) });
-        // Byte `j` holds elements `2 j` and `2 j + 1`: it is the low byte of 16 bits now, and its
-        // upper nibble moves to the high one.
-        let both = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
-        let nibbles = _mm256_and_si256(both, _mm256_set1_epi8(15));
-        _mm256_shuffle_epi8(table(&E2M1_DOUBLED), nibbles)
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(block.cast()));
+            // Byte `j` holds elements `2 j` and `2 j + 1`: it is the low byte of 16 bits now, and its
+            // upper nibble moves to the high one.
+            let both = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
+            let nibbles = _mm256_and_si256(both, _mm256_set1_epi8(15));
+            _mm256_shuffle_epi8(table(&E2M1_DOUBLED), nibbles)
+        }
     }
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(_start: *const u8, exponents: *const u8) -> __m256 {
         // SAFETY: the caller's promise.
-        let scales = unsafe { exponents.cast::<[u8; GROUP]>().read() }.map(half_of_exponent);
-        // SAFETY: eight floats.
-        unsafe { _mm256_loadu_ps(scales.as_ptr()) }
+        unsafe {
+            let scales = exponents.cast::<[u8; GROUP]>().read().map(half_of_exponent);
+            _mm256_loadu_ps(scales.as_ptr())
+        }
     }
 }

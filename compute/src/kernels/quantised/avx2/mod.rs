@@ -33,43 +33,47 @@ pub(super) fn detect() -> Option<Variant> {
 }
 
 /// Sums of pairs of products; `weights` are unsigned unless `signed`.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn pairs_of_products(weights: __m256i, signed: bool, x: __m256i) -> __m256i {
-    if signed {
-        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights))
-    } else {
-        _mm256_maddubs_epi16(weights, x)
+#[inline(always)]
+unsafe fn pairs_of_products(weights: __m256i, signed: bool, x: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if signed {
+            _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights))
+        } else {
+            _mm256_maddubs_epi16(weights, x)
+        }
     }
 }
 
 /// The four sums of all lanes.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn sums_across(sums: [__m256i; 4]) -> __m128i {
-    let [a, b, c, d] = sums;
-    let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums))
+#[inline(always)]
+unsafe fn sums_across(sums: [__m256i; 4]) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [a, b, c, d] = sums;
+        let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+        _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums))
+    }
 }
 
 /// Sixteen levels in both lanes of 128 bits, to be looked up by nibbles.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn table(levels: &[i8; 16]) -> __m256i {
-    // SAFETY: sixteen bytes.
-    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(levels.as_ptr().cast()) })
+#[inline(always)]
+unsafe fn table(levels: &[i8; 16]) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(levels.as_ptr().cast())) }
 }
 
 /// Sixteen bytes as their low nibbles, then their high ones.
 ///
 /// # Safety
 /// The pointer must be good for 16 bytes, and the processor have the features.
-#[target_feature(enable = "avx2")]
-#[inline]
+#[inline(always)]
 unsafe fn nibbles(from: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
-    let bytes = unsafe { _mm_loadu_si128(from.cast()) };
-    let both =
-        _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(bytes), _mm_srli_epi16::<4>(bytes));
-    _mm256_and_si256(both, _mm256_set1_epi8(15))
+    unsafe {
+        let bytes = _mm_loadu_si128(from.cast());
+        let both =
+            _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(bytes), _mm_srli_epi16::<4>(bytes));
+        _mm256_and_si256(both, _mm256_set1_epi8(15))
+    }
 }

@@ -105,8 +105,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N])
 ///
 /// # Safety
 /// As for [`rows`]; `start` is good for `count` blocks, of which there is at least one.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,
     x: &[ActivationRow; N],
@@ -114,17 +113,16 @@ unsafe fn group<F: Registers, const N: usize>(
     count: usize,
     sums: &mut [f32; N],
 ) {
-    for line in 0..(GROUP * F::BYTES).div_ceil(64) {
-        // A prefetch may name any address.
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
-    }
-    // Blocks that are not there are the last one again; their sums go nowhere.
-    // SAFETY: within the `count` blocks.
-    let block = |index: usize| unsafe { start.add(index.min(count - 1) * F::BYTES) };
-    let group = [block(0), block(1), block(2), block(3)];
-    let mut products = [[_mm512_setzero_si512(); GROUP]; N];
-    // SAFETY: the blocks are there, and the rows of activations have whole groups.
+    // SAFETY: the caller's promise.
     unsafe {
+        for line in 0..(GROUP * F::BYTES).div_ceil(64) {
+            // A prefetch may name any address.
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
+        }
+        // Blocks that are not there are the last one again; their sums go nowhere.
+        let block = |index: usize| start.add(index.min(count - 1) * F::BYTES);
+        let group = [block(0), block(1), block(2), block(3)];
+        let mut products = [[_mm512_setzero_si512(); GROUP]; N];
         let header = F::header(group);
         for index in 0..count {
             let scales = F::scales(header, index, group[index]);
@@ -172,38 +170,42 @@ unsafe fn group<F: Registers, const N: usize>(
 ///
 /// # Safety
 /// As for [`rows`]; `x` has the block `index`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
+#[inline(always)]
 unsafe fn block_product<F: Registers>(
     codes: [__m512i; 4],
     scales: __m256i,
     x: &ActivationRow,
     index: usize,
 ) -> __m512i {
-    let zero = _mm512_setzero_si512();
-    let spread = |part: usize| {
-        // SAFETY: 32 numbers of 16 bits.
-        let pattern = unsafe { _mm512_loadu_si512(SPREAD[part].as_ptr().cast()) };
-        _mm512_permutexvar_epi16(pattern, _mm512_castsi256_si512(scales))
-    };
-    // SAFETY: the block has 256 codes.
-    let codes_of_x = |part: usize| unsafe {
-        _mm512_load_si512(x.codes.as_ptr().add(index * 256 + part * 64).cast())
-    };
-    let fours = |part: usize| _mm512_dpbusd_epi32(zero, codes[part], codes_of_x(part));
-    let low = _mm512_packs_epi32(fours(0), fours(1));
-    let high = _mm512_packs_epi32(fours(2), fours(3));
-    let sum = _mm512_dpwssd_epi32(_mm512_madd_epi16(low, spread(0)), high, spread(1));
-    match F::OFFSET_BITS {
-        None => sum,
-        Some(bits) => {
-            // SAFETY: the block has 16 sums.
-            let sums = unsafe { _mm256_loadu_si256(x.sums.as_ptr().add(index * 16).cast()) };
-            let above = _mm256_sll_epi32(
-                _mm256_madd_epi16(scales, sums),
-                _mm_cvtsi32_si128(bits.cast_signed()),
-            );
-            _mm512_sub_epi32(sum, _mm512_zextsi256_si512(above))
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut fours = [_mm512_setzero_si512(); 4];
+        for (part, four) in fours.iter_mut().enumerate() {
+            let x = x.codes.as_ptr().add(index * 256 + part * 64);
+            *four = _mm512_dpbusd_epi32(*four, codes[part], _mm512_load_si512(x.cast()));
+        }
+        let scales_of_low = _mm512_loadu_si512(SPREAD[0].as_ptr().cast());
+        let scales_of_high = _mm512_loadu_si512(SPREAD[1].as_ptr().cast());
+        let all_scales = _mm512_castsi256_si512(scales);
+        let low = _mm512_madd_epi16(
+            _mm512_packs_epi32(fours[0], fours[1]),
+            _mm512_permutexvar_epi16(scales_of_low, all_scales),
+        );
+        let sum = _mm512_dpwssd_epi32(
+            low,
+            _mm512_packs_epi32(fours[2], fours[3]),
+            _mm512_permutexvar_epi16(scales_of_high, all_scales),
+        );
+        match F::OFFSET_BITS {
+            None => sum,
+            Some(bits) => {
+                let sums = _mm256_loadu_si256(x.sums.as_ptr().add(index * 16).cast());
+                let above = _mm256_sll_epi32(
+                    _mm256_madd_epi16(scales, sums),
+                    _mm_cvtsi32_si128(bits.cast_signed()),
+                );
+                _mm512_sub_epi32(sum, _mm512_zextsi256_si512(above))
+            }
         }
     }
 }
@@ -222,41 +224,69 @@ static SPREAD: [[i16; 32]; 2] = {
 };
 
 /// Adds the four lanes of 128 bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn add_lanes(sums: __m512i) -> __m128i {
-    let half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums));
-    _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+#[inline(always)]
+unsafe fn add_lanes(sums: __m512i) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half =
+            _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums));
+        _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+    }
 }
 
 /// The binary16 numbers at one place of each block.
 ///
 /// # Safety
 /// Each pointer is good for `at + 2` bytes, and the processor has the features of this file.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn halves(group: [*const u8; GROUP], at: usize) -> __m128 {
     // SAFETY: the caller's promise.
-    let [a, b, c, d] =
-        group.map(|block| unsafe { u64::from(block.add(at).cast::<u16>().read_unaligned()) });
-    _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
+    unsafe {
+        let [a, b, c, d] =
+            group.map(|block| u64::from(block.add(at).cast::<u16>().read_unaligned()));
+        _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
+    }
 }
 
 /// Nibbles of 128 bytes as `Q4_K` has them: of each 32 bytes first the low ones, then the high.
 ///
 /// # Safety
 /// The pointer must be good for 128 bytes, and the processor have the features of this file.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
+#[inline(always)]
 unsafe fn nibbles(from: *const u8) -> [__m512i; 4] {
-    let low = _mm512_set1_epi8(15);
-    let part = |index: usize| {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { _mm256_loadu_si256(from.add(32 * index).cast()) };
-        let bytes = _mm512_broadcast_i64x4(bytes);
-        _mm512_and_si512(_mm512_mask_srli_epi16::<4>(bytes, UPPER, bytes), low)
-    };
-    [part(0), part(1), part(2), part(3)]
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_set1_epi8(15);
+        [
+            _mm512_and_si512(twice::<4>(from), low),
+            _mm512_and_si512(twice::<4>(from.add(32)), low),
+            _mm512_and_si512(twice::<4>(from.add(64)), low),
+            _mm512_and_si512(twice::<4>(from.add(96)), low),
+        ]
+    }
+}
+
+/// 32 bytes in both halves of a register, those of the upper half shifted `BITS` down.
+///
+/// # Safety
+/// The pointer must be good for 32 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn twice<const BITS: u32>(from: *const u8) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bytes = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+        _mm512_mask_srli_epi16::<BITS>(bytes, UPPER, bytes)
+    }
+}
+
+/// `low | bits & mask`, byte by byte.
+///
+/// # Safety
+/// The processor must have the features of this file.
+#[inline(always)]
+unsafe fn with_bits(low: __m512i, bits: __m512i, mask: i8) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_or_si512(low, _mm512_and_si512(bits, _mm512_set1_epi8(mask))) }
 }
 
 /// The upper half of a register, in units of 16 bits.
@@ -276,68 +306,73 @@ pub(super) struct Header {
 impl Header {
     /// # Safety
     /// Each pointer is good for 16 bytes, and the processor has the features of this file.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn read(group: [*const u8; GROUP]) -> Header {
         // SAFETY: the caller's promise.
-        let [a, b, c, d] = group.map(|block| unsafe { _mm_loadu_si128(block.cast()) });
-        let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
-        let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
-        let packed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        // Words 1 to 3 of a header are the packed bytes 0 to 3, 4 to 7 and 8 to 11. Out come the
-        // scales 0 to 3 and 4 to 7 and the minima 0 to 3 and 4 to 7: their lower bits,
-        let places = _mm512_shuffle_epi32::<0b11_10_11_01>(packed);
-        let shifts = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0, 0, 4));
-        let masks = _mm512_broadcast_i32x4(_mm_setr_epi32(
-            0x3f3f_3f3f,
-            0x0f0f_0f0f,
-            0x3f3f_3f3f,
-            0x0f0f_0f0f,
-        ));
-        let lower = _mm512_and_si512(_mm512_srlv_epi32(places, shifts), masks);
-        // and the upper two of those from 4 on.
-        let places = _mm512_srli_epi32::<2>(_mm512_shuffle_epi32::<0b10_10_01_01>(packed));
-        let masks = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x3030_3030, 0, 0x3030_3030));
-        let bytes = _mm512_or_si512(lower, _mm512_and_si512(places, masks));
-        let mut stored = [[0; 16]; GROUP];
-        // SAFETY: 64 bytes.
-        unsafe { _mm512_storeu_si512(stored.as_mut_ptr().cast(), bytes) };
-        Header { packed, bytes, stored }
+        unsafe {
+            let [a, b, c, d] = group.map(|block| _mm_loadu_si128(block.cast()));
+            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+            let packed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            // Words 1 to 3 of a header are the packed bytes 0 to 3, 4 to 7 and 8 to 11. Out come the
+            // scales 0 to 3 and 4 to 7 and the minima 0 to 3 and 4 to 7: their lower bits,
+            let places = _mm512_shuffle_epi32::<0b11_10_11_01>(packed);
+            let shifts = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0, 0, 4));
+            let masks = _mm512_broadcast_i32x4(_mm_setr_epi32(
+                0x3f3f_3f3f,
+                0x0f0f_0f0f,
+                0x3f3f_3f3f,
+                0x0f0f_0f0f,
+            ));
+            let lower = _mm512_and_si512(_mm512_srlv_epi32(places, shifts), masks);
+            // and the upper two of those from 4 on.
+            let places = _mm512_srli_epi32::<2>(_mm512_shuffle_epi32::<0b10_10_01_01>(packed));
+            let masks = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x3030_3030, 0, 0x3030_3030));
+            let bytes = _mm512_or_si512(lower, _mm512_and_si512(places, masks));
+            let mut stored = [[0; 16]; GROUP];
+            _mm512_storeu_si512(stored.as_mut_ptr().cast(), bytes);
+            Header { packed, bytes, stored }
+        }
     }
 
     /// The scales of a block, each twice.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    fn scales(&self, index: usize) -> __m256i {
-        let [a, b, c, d, e, f, g, h, ..] = self.stored[index];
-        let bytes = _mm_cvtsi64_si128(i64::from_le_bytes([a, b, c, d, e, f, g, h]));
-        _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes))
+    #[inline(always)]
+    unsafe fn scales(&self, index: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [a, b, c, d, e, f, g, h, ..] = self.stored[index];
+            let bytes = _mm_cvtsi64_si128(i64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes))
+        }
     }
 
     /// `d` and `dmin` of each block in turn.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-    #[inline]
-    fn factors(&self) -> __m256 {
-        let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-        let halves = _mm512_castsi512_si128(_mm512_permutexvar_epi32(first, self.packed));
-        _mm256_cvtph_ps(halves)
+    #[inline(always)]
+    unsafe fn factors(&self) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            let halves = _mm512_castsi512_si128(_mm512_permutexvar_epi32(first, self.packed));
+            _mm256_cvtph_ps(halves)
+        }
     }
 
     /// `M` of each block.
     ///
     /// # Safety
     /// `x` has four blocks from `first` on.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn minima(&self, x: &ActivationRow, first: usize) -> __m128i {
-        let mins = _mm512_unpackhi_epi8(self.bytes, _mm512_setzero_si512());
-        // SAFETY: eight sums of 32 codes for each of four blocks.
-        let sums = unsafe { _mm512_loadu_si512(x.sums_32.as_ptr().add(8 * first).cast()) };
-        let sums = _mm512_madd_epi16(mins, sums);
-        let sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32::<0b10_11_00_01>(sums));
-        let sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32::<0b01_00_11_10>(sums));
-        let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-        _mm512_castsi512_si128(_mm512_permutexvar_epi32(first, sums))
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mins = _mm512_unpackhi_epi8(self.bytes, _mm512_setzero_si512());
+            let sums = _mm512_loadu_si512(x.sums_32.as_ptr().add(8 * first).cast());
+            let sums = _mm512_madd_epi16(mins, sums);
+            let sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32::<0b10_11_00_01>(sums));
+            let sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32::<0b01_00_11_10>(sums));
+            let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            _mm512_castsi512_si128(_mm512_permutexvar_epi32(first, sums))
+        }
     }
 }
 
@@ -347,27 +382,25 @@ macro_rules! header_in_front {
         type Header = Header;
         const OFFSET_BITS: Option<u32> = None;
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        #[inline]
+        #[inline(always)]
         unsafe fn header(group: [*const u8; GROUP]) -> Header {
             // SAFETY: the caller's promise.
             unsafe { Header::read(group) }
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        #[inline]
+        #[inline(always)]
         unsafe fn scales(header: Header, index: usize, _block: *const u8) -> __m256i {
-            header.scales(index)
+            // SAFETY: the caller's promise.
+            unsafe { header.scales(index) }
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-        #[inline]
+        #[inline(always)]
         unsafe fn factors(header: Header, _group: [*const u8; GROUP]) -> __m256 {
-            header.factors()
+            // SAFETY: the caller's promise.
+            unsafe { header.factors() }
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        #[inline]
+        #[inline(always)]
         unsafe fn minima(header: Header, x: &ActivationRow, first: usize) -> __m128i {
             // SAFETY: the caller's promise.
             unsafe { header.minima(x, first) }
@@ -378,8 +411,7 @@ macro_rules! header_in_front {
 impl Registers for Q4K {
     header_in_front!();
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
         unsafe { nibbles(block.add(16)) }
@@ -389,24 +421,20 @@ impl Registers for Q4K {
 impl Registers for Q5K {
     header_in_front!();
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
-        let ([a, b, c, d], fifths) =
-            unsafe { (nibbles(block.add(48)), _mm256_loadu_si256(block.add(16).cast())) };
-        // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
-        let fifths = _mm512_broadcast_i64x4(fifths);
-        let fifths = _mm512_mask_srli_epi16::<1>(fifths, UPPER, fifths);
-        let join = |low: __m512i, fifths: __m512i| {
-            _mm512_or_si512(low, _mm512_and_si512(fifths, _mm512_set1_epi8(16)))
-        };
-        [
-            join(a, _mm512_slli_epi16::<4>(fifths)),
-            join(b, _mm512_slli_epi16::<2>(fifths)),
-            join(c, fifths),
-            join(d, _mm512_srli_epi16::<2>(fifths)),
-        ]
+        unsafe {
+            let [a, b, c, d] = nibbles(block.add(48));
+            // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
+            let fifths = twice::<1>(block.add(16));
+            [
+                with_bits(a, _mm512_slli_epi16::<4>(fifths), 16),
+                with_bits(b, _mm512_slli_epi16::<2>(fifths), 16),
+                with_bits(c, fifths, 16),
+                with_bits(d, _mm512_srli_epi16::<2>(fifths), 16),
+            ]
+        }
     }
 }
 
@@ -415,21 +443,19 @@ macro_rules! no_minima {
     ($d:literal) => {
         type Header = ();
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        #[inline]
+        #[inline(always)]
         unsafe fn header(_group: [*const u8; GROUP]) {}
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-        #[inline]
+        #[inline(always)]
         unsafe fn factors((): (), group: [*const u8; GROUP]) -> __m256 {
             // SAFETY: the caller's promise.
-            _mm256_castps128_ps256(unsafe { halves(group, $d) })
+            unsafe { _mm256_castps128_ps256(halves(group, $d)) }
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        #[inline]
+        #[inline(always)]
         unsafe fn minima((): (), _x: &ActivationRow, _first: usize) -> __m128i {
-            _mm_setzero_si128()
+            // SAFETY: the caller's promise.
+            unsafe { _mm_setzero_si128() }
         }
     };
 }
@@ -439,40 +465,36 @@ impl Registers for Q6K {
 
     const OFFSET_BITS: Option<u32> = Some(5);
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales((): (), _index: usize, block: *const u8) -> __m256i {
         // SAFETY: the caller's promise.
-        _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block.add(192).cast()) })
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast())) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> [__m512i; 4] {
-        let (low, high) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
-        let half = |index: usize| {
-            // SAFETY: the caller's promise.
-            let (nibbles, uppers) = unsafe {
-                (
-                    _mm512_loadu_si512(block.add(64 * index).cast()),
-                    _mm256_loadu_si256(block.add(128 + 32 * index).cast()),
-                )
-            };
-            let uppers = _mm512_broadcast_i64x4(uppers);
-            let uppers = _mm512_mask_srli_epi16::<2>(uppers, UPPER, uppers);
-            [
-                _mm512_or_si512(
-                    _mm512_and_si512(nibbles, low),
-                    _mm512_and_si512(_mm512_slli_epi16::<4>(uppers), high),
-                ),
-                _mm512_or_si512(
-                    _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low),
-                    _mm512_and_si512(uppers, high),
-                ),
-            ]
-        };
-        let ([a, b], [c, d]) = (half(0), half(1));
-        [a, b, c, d]
+        // SAFETY: the caller's promise.
+        unsafe {
+            let ([a, b], [c, d]) = (half_of_q6_k(block, 0), half_of_q6_k(block, 1));
+            [a, b, c, d]
+        }
+    }
+}
+
+/// The codes of half a block of `Q6_K`.
+///
+/// # Safety
+/// The pointer must be good for 192 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn half_of_q6_k(block: *const u8, half: usize) -> [__m512i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_set1_epi8(15);
+        let nibbles = _mm512_loadu_si512(block.add(64 * half).cast());
+        let uppers = twice::<2>(block.add(128 + 32 * half));
+        let first = _mm512_and_si512(nibbles, low);
+        let second = _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low);
+        [with_bits(first, _mm512_slli_epi16::<4>(uppers), 0x30), with_bits(second, uppers, 0x30)]
     }
 }
 
@@ -480,19 +502,19 @@ impl Registers for Q6K {
 ///
 /// # Safety
 /// The pointer must be good for 64 bytes, and the processor have the features of this file.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
+#[inline(always)]
 unsafe fn pairs(from: *const u8) -> [__m512i; 4] {
-    let low = _mm512_set1_epi8(3);
-    let half = |index: usize| {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { _mm256_loadu_si256(from.add(32 * index).cast()) };
-        let bytes = _mm512_broadcast_i64x4(bytes);
-        let bytes = _mm512_mask_srli_epi16::<2>(bytes, UPPER, bytes);
-        [_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low)]
-    };
-    let ([a, b], [c, d]) = (half(0), half(1));
-    [a, b, c, d]
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_set1_epi8(3);
+        let (first, second) = (twice::<2>(from), twice::<2>(from.add(32)));
+        [
+            _mm512_and_si512(first, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(first), low),
+            _mm512_and_si512(second, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(second), low),
+        ]
+    }
 }
 
 impl Registers for Q3K {
@@ -500,44 +522,40 @@ impl Registers for Q3K {
 
     const OFFSET_BITS: Option<u32> = Some(2);
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales((): (), _index: usize, block: *const u8) -> __m256i {
-        // SAFETY: the caller's promise; twelve bytes, then `d`.
-        let (low, high) = unsafe {
-            (
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (low, high) = (
                 block.add(96).cast::<u64>().read_unaligned(),
                 block.add(104).cast::<u32>().read_unaligned(),
-            )
-        };
-        let nibbles = _mm_set_epi64x(
-            ((low >> 4) & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-            (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-        );
-        let pairs = _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
-        let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
-        let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
-        _mm256_cvtepi8_epi16(scales)
+            );
+            let nibbles = _mm_set_epi64x(
+                ((low >> 4) & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+                (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+            );
+            let pairs =
+                _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
+            let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
+            let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
+            _mm256_cvtepi8_epi16(scales)
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
-        let ([a, b, c, d], thirds) =
-            unsafe { (pairs(block.add(32)), _mm256_loadu_si256(block.cast())) };
-        // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
-        let thirds = _mm512_broadcast_i64x4(thirds);
-        let thirds = _mm512_mask_srli_epi16::<1>(thirds, UPPER, thirds);
-        let join = |low: __m512i, thirds: __m512i| {
-            _mm512_or_si512(low, _mm512_and_si512(thirds, _mm512_set1_epi8(4)))
-        };
-        [
-            join(a, _mm512_slli_epi16::<2>(thirds)),
-            join(b, thirds),
-            join(c, _mm512_srli_epi16::<2>(thirds)),
-            join(d, _mm512_srli_epi16::<4>(thirds)),
-        ]
+        unsafe {
+            let [a, b, c, d] = pairs(block.add(32));
+            // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
+            let thirds = twice::<1>(block);
+            [
+                with_bits(a, _mm512_slli_epi16::<2>(thirds), 4),
+                with_bits(b, thirds, 4),
+                with_bits(c, _mm512_srli_epi16::<2>(thirds), 4),
+                with_bits(d, _mm512_srli_epi16::<4>(thirds), 4),
+            ]
+        }
     }
 }
 
@@ -545,49 +563,49 @@ impl Registers for Q2K {
     type Header = [*const u8; GROUP];
     const OFFSET_BITS: Option<u32> = None;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn header(group: [*const u8; GROUP]) -> [*const u8; GROUP] {
         group
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(_header: [*const u8; GROUP], _index: usize, block: *const u8) -> __m256i {
         // SAFETY: the caller's promise.
-        let packed = unsafe { _mm_loadu_si128(block.cast()) };
-        _mm256_cvtepu8_epi16(_mm_and_si128(packed, _mm_set1_epi8(15)))
+        unsafe {
+            let packed = _mm_loadu_si128(block.cast());
+            _mm256_cvtepu8_epi16(_mm_and_si128(packed, _mm_set1_epi8(15)))
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
         unsafe { pairs(block.add(16)) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn factors(_header: [*const u8; GROUP], group: [*const u8; GROUP]) -> __m256 {
         // SAFETY: the caller's promise.
-        let both = group.map(|block| unsafe { block.add(80).cast::<i32>().read_unaligned() });
-        _mm256_cvtph_ps(_mm_setr_epi32(both[0], both[1], both[2], both[3]))
+        unsafe {
+            let both = group.map(|block| block.add(80).cast::<i32>().read_unaligned());
+            _mm256_cvtph_ps(_mm_setr_epi32(both[0], both[1], both[2], both[3]))
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn minima(group: [*const u8; GROUP], x: &ActivationRow, first: usize) -> __m128i {
-        let sum = |index: usize| {
-            // SAFETY: the caller's promise; 16 sums for each of four blocks.
-            let (packed, sums) = unsafe {
-                (
-                    _mm_loadu_si128(group[index].cast()),
-                    _mm256_loadu_si256(x.sums.as_ptr().add(16 * (first + index)).cast()),
-                )
-            };
-            let mins = _mm_and_si128(_mm_srli_epi16::<4>(packed), _mm_set1_epi8(15));
-            _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_cvtepu8_epi16(mins), sums))
-        };
-        add_lanes(transpose_sum([sum(0), sum(1), sum(2), sum(3)]))
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut products = [_mm512_setzero_si512(); GROUP];
+            for (index, product) in products.iter_mut().enumerate() {
+                let packed = _mm_loadu_si128(group[index].cast());
+                let sums = x.sums.as_ptr().add(16 * (first + index));
+                let sums = _mm256_loadu_si256(sums.cast());
+                let mins = _mm_and_si128(_mm_srli_epi16::<4>(packed), _mm_set1_epi8(15));
+                let sums = _mm256_madd_epi16(_mm256_cvtepu8_epi16(mins), sums);
+                *product = _mm512_zextsi256_si512(sums);
+            }
+            add_lanes(transpose_sum(products))
+        }
     }
 }

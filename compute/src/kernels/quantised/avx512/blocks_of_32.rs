@@ -114,8 +114,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -
 ///
 /// # Safety
 /// As for [`rows`]; the pointers are good for eight blocks.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,
     exponents: *const u8,
@@ -123,7 +122,7 @@ unsafe fn group<F: Registers, const N: usize>(
     first: usize,
     chains: &mut [__m256; N],
 ) {
-    // SAFETY: eight blocks of weights and of every row of activations are there.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut products = [[_mm512_setzero_si512(); 4]; N];
         for index in 0..4 {
@@ -152,79 +151,86 @@ unsafe fn group<F: Registers, const N: usize>(
 }
 
 /// Adds lanes 0 and 1 and lanes 2 and 3 of 128 bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn add_lanes(sums: __m512i) -> __m256i {
-    let sums = _mm512_add_epi32(sums, _mm512_shuffle_i32x4::<0b10_11_00_01>(sums, sums));
-    _mm512_castsi512_si256(_mm512_shuffle_i32x4::<0b00_00_10_00>(sums, sums))
+#[inline(always)]
+unsafe fn add_lanes(sums: __m512i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = _mm512_add_epi32(sums, _mm512_shuffle_i32x4::<0b10_11_00_01>(sums, sums));
+        _mm512_castsi512_si256(_mm512_shuffle_i32x4::<0b00_00_10_00>(sums, sums))
+    }
 }
 
 /// The binary16 numbers at one place of each of eight blocks.
 ///
 /// # Safety
 /// The pointer must be good for eight blocks of `F`, and the processor have the features.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-#[inline]
+#[inline(always)]
 unsafe fn halves<F: Format32>(start: *const u8, at: usize) -> __m256 {
     // SAFETY: the caller's promise.
-    let read =
-        |block: usize| unsafe { start.add(block * F::BYTES + at).cast::<i16>().read_unaligned() };
-    let halves =
-        _mm_setr_epi16(read(0), read(1), read(2), read(3), read(4), read(5), read(6), read(7));
-    _mm256_cvtph_ps(halves)
+    unsafe {
+        let read = |block: usize| start.add(block * F::BYTES + at).cast::<i16>().read_unaligned();
+        let halves =
+            _mm_setr_epi16(read(0), read(1), read(2), read(3), read(4), read(5), read(6), read(7));
+        _mm256_cvtph_ps(halves)
+    }
 }
 
 /// The nibbles of two times 16 bytes, each time the low ones first.
 ///
 /// # Safety
 /// The pointers must be good for 16 bytes, and the processor have the features of this file.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
+#[inline(always)]
 unsafe fn nibbles(a: *const u8, b: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
-    let (a, b) = unsafe { (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())) };
-    let (a, b) = (_mm256_broadcastsi128_si256(a), _mm256_broadcastsi128_si256(b));
-    let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
-    let both = _mm512_mask_srli_epi16::<4>(both, 0xff00_ff00, both);
-    _mm512_and_si512(both, _mm512_set1_epi8(15))
+    unsafe {
+        let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+        let (a, b) = (_mm256_broadcastsi128_si256(a), _mm256_broadcastsi128_si256(b));
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+        let both = _mm512_mask_srli_epi16::<4>(both, 0xff00_ff00, both);
+        _mm512_and_si512(both, _mm512_set1_epi8(15))
+    }
 }
 
 /// Adds the fifth bits of two times four bytes to codes of two blocks.
 ///
 /// # Safety
 /// The pointers must be good for four bytes, and the processor have the features of this file.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
+#[inline(always)]
 unsafe fn with_fifths(codes: __m512i, a: *const u8, b: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
-    let (a, b) = unsafe { (a.cast::<u32>().read_unaligned(), b.cast::<u32>().read_unaligned()) };
-    let fifths = u64::from(a) | u64::from(b) << 32;
-    _mm512_mask_add_epi8(codes, fifths, codes, _mm512_set1_epi8(16))
+    unsafe {
+        let (a, b) = (a.cast::<u32>().read_unaligned(), b.cast::<u32>().read_unaligned());
+        let fifths = u64::from(a) | u64::from(b) << 32;
+        _mm512_mask_add_epi8(codes, fifths, codes, _mm512_set1_epi8(16))
+    }
 }
 
 /// Levels above the least of them, by the nibbles that name them.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn look_up(levels: &[i8; 16], offset: i32, nibbles: __m512i) -> __m512i {
-    // SAFETY: sixteen bytes.
-    let levels = unsafe { _mm_loadu_si128(levels.as_ptr().cast()) };
-    let levels = _mm_add_epi8(levels, _mm_set1_epi8(offset as i8));
-    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), nibbles)
+#[inline(always)]
+unsafe fn look_up(levels: &[i8; 16], offset: i32, nibbles: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let levels = _mm_loadu_si128(levels.as_ptr().cast());
+        let levels = _mm_add_epi8(levels, _mm_set1_epi8(offset as i8));
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), nibbles)
+    }
 }
 
 /// Half of `2^(exponent - 127)` for eight exponents, NaN for 255.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn halves_of_exponents(exponents: [u8; 8]) -> __m256 {
-    let exponents = _mm_cvtsi64_si128(i64::from_le_bytes(exponents));
-    let exponents = _mm256_cvtepu8_epi32(exponents);
-    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)));
-    let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(1 << 21), exponents);
-    let small = _mm256_cmplt_epi32_mask(exponents, _mm256_set1_epi32(2));
-    let scales = _mm256_mask_mov_epi32(normal, small, subnormal);
-    let none = _mm256_cmpeq_epi32_mask(exponents, _mm256_set1_epi32(255));
-    let nan = _mm256_set1_epi32(f32::NAN.to_bits().cast_signed());
-    _mm256_castsi256_ps(_mm256_mask_mov_epi32(scales, none, nan))
+#[inline(always)]
+unsafe fn halves_of_exponents(exponents: [u8; 8]) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let exponents = _mm_cvtsi64_si128(i64::from_le_bytes(exponents));
+        let exponents = _mm256_cvtepu8_epi32(exponents);
+        let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)));
+        let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(1 << 21), exponents);
+        let small = _mm256_cmplt_epi32_mask(exponents, _mm256_set1_epi32(2));
+        let scales = _mm256_mask_mov_epi32(normal, small, subnormal);
+        let none = _mm256_cmpeq_epi32_mask(exponents, _mm256_set1_epi32(255));
+        let nan = _mm256_set1_epi32(f32::NAN.to_bits().cast_signed());
+        _mm256_castsi256_ps(_mm256_mask_mov_epi32(scales, none, nan))
+    }
 }
 
 /// A format whose `d` is a binary16 in front, whose `m` perhaps follows, and whose codes of two
@@ -234,22 +240,19 @@ macro_rules! registers {
         impl Registers for $format {
             const OFFSET: i32 = $offset;
 
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            #[inline]
+            #[inline(always)]
             unsafe fn codes($a: *const u8, $b: *const u8) -> __m512i {
                 // SAFETY: the caller's promise.
                 unsafe { $codes }
             }
 
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-            #[inline]
+            #[inline(always)]
             unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.
                 unsafe { halves::<$format>(start, 0) }
             }
 
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-            #[inline]
+            #[inline(always)]
             unsafe fn minima(start: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.
                 unsafe { halves::<$format>(start, 2) }
@@ -277,54 +280,55 @@ registers!(Q8_0, offset 128, |a, b| {
 impl Registers for MxFp4 {
     const OFFSET: i32 = 12;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(a: *const u8, b: *const u8) -> __m512i {
         // SAFETY: the caller's promise.
-        look_up(&E2M1_DOUBLED, Self::OFFSET, unsafe { nibbles(a.add(1), b.add(1)) })
+        unsafe { look_up(&E2M1_DOUBLED, Self::OFFSET, nibbles(a.add(1), b.add(1))) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
         // SAFETY: the caller's promise.
-        let read = |block: usize| unsafe { start.add(block * Self::BYTES).read() };
-        halves_of_exponents(std::array::from_fn(read))
+        unsafe {
+            let read = |block: usize| start.add(block * Self::BYTES).read();
+            halves_of_exponents(std::array::from_fn(read))
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn minima(_start: *const u8) -> __m256 {
-        _mm256_setzero_ps()
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_setzero_ps() }
     }
 }
 
 impl Registers for E2M1 {
     const OFFSET: i32 = 12;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn codes(a: *const u8, b: *const u8) -> __m512i {
         // SAFETY: the caller's promise.
-        let (a, b) = unsafe { (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())) };
-        // Byte `j` holds elements `2 j` and `2 j + 1`: a byte becomes the low byte of 16 bits, and
-        // its upper nibble moves to the high one.
-        let both = _mm512_cvtepu8_epi16(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b));
-        let both = _mm512_or_si512(both, _mm512_slli_epi16::<4>(both));
-        let nibbles = _mm512_and_si512(both, _mm512_set1_epi8(15));
-        look_up(&E2M1_DOUBLED, Self::OFFSET, nibbles)
+        unsafe {
+            let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+            // Byte `j` holds elements `2 j` and `2 j + 1`: a byte becomes the low byte of 16 bits, and
+            // its upper nibble moves to the high one.
+            let both =
+                _mm512_cvtepu8_epi16(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b));
+            let both = _mm512_or_si512(both, _mm512_slli_epi16::<4>(both));
+            let nibbles = _mm512_and_si512(both, _mm512_set1_epi8(15));
+            look_up(&E2M1_DOUBLED, Self::OFFSET, nibbles)
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn scales(_start: *const u8, exponents: *const u8) -> __m256 {
         // SAFETY: the caller's promise.
-        halves_of_exponents(unsafe { exponents.cast::<[u8; 8]>().read() })
+        unsafe { halves_of_exponents(exponents.cast::<[u8; 8]>().read()) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
+    #[inline(always)]
     unsafe fn minima(_start: *const u8) -> __m256 {
-        _mm256_setzero_ps()
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_setzero_ps() }
     }
 }

@@ -37,11 +37,13 @@ pub(super) fn detect() -> Option<Variant> {
 
 /// Adds across: dword `i` of each 128 bits of the result is the sum of the same 128 bits of
 /// `sums[i]`.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn transpose_sum(sums: [__m512i; 4]) -> __m512i {
-    let [a, b, c, d] = sums;
-    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+#[inline(always)]
+unsafe fn transpose_sum(sums: [__m512i; 4]) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [a, b, c, d] = sums;
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+    }
 }
