@@ -77,7 +77,7 @@ fn dot_q4_k(row: &[u8], x: &[f32]) -> f32 {
         for (index, x) in x.as_chunks::<32>().0.iter().enumerate() {
             let (scale, min) = (_mm256_set1_ps(scales[index]), _mm256_set1_ps(mins[index]));
             let shift = _mm_cvtsi32_si128((index % 2 * 4) as i32);
-            for lane in 0..4 {
+            for (lane, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: 8 of the 32 bytes of codes from `16 + 32 (index / 2)` on, and 8 floats.
                 let (codes, x) = unsafe {
                     let codes = block.as_ptr().add(16 + index / 2 * 32 + 8 * lane);
@@ -86,7 +86,7 @@ fn dot_q4_k(row: &[u8], x: &[f32]) -> f32 {
                 let codes = _mm256_srl_epi32(_mm256_cvtepu8_epi32(codes), shift);
                 let codes = _mm256_and_si256(codes, _mm256_set1_epi32(15));
                 let products = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(codes));
-                sums[lane] = _mm256_fmadd_ps(_mm256_sub_ps(products, min), x, sums[lane]);
+                *sum = _mm256_fmadd_ps(_mm256_sub_ps(products, min), x, *sum);
             }
         }
     }

@@ -138,10 +138,11 @@ unsafe fn group<F: Registers, const N: usize>(
             _mm256_storeu_ps(factor.as_mut_ptr().cast(), factors);
             _mm_storeu_ps(value.0.as_mut_ptr(), s);
             _mm_storeu_ps(value.1.as_mut_ptr(), m);
-            for index in 0..count {
-                *sum = factor[index][0].mul_add(value.0[index], *sum);
+            let terms = factor.iter().zip(value.0.iter().zip(&value.1));
+            for (&[d, dmin], (&s, &m)) in terms.take(count) {
+                *sum = d.mul_add(s, *sum);
                 if F::MINS {
-                    *sum = factor[index][1].mul_add(value.1[index], *sum);
+                    *sum = dmin.mul_add(m, *sum);
                 }
             }
         }
