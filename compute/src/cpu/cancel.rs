@@ -29,6 +29,8 @@ pub struct Cancelled {
 pub struct Cancel {
     flag: Arc<AtomicBool>,
     deadline: Option<Instant>,
+    /// Those for whom the work is done together; empty where nobody in particular is named.
+    sharers: Arc<[Cancel]>,
 }
 
 impl Cancel {
@@ -37,10 +39,16 @@ impl Cancel {
         Cancel::default()
     }
 
+    /// A token for work that several share: it stops when each of `tokens` has, or by itself. Without
+    /// any it is [`new`](Cancel::new).
+    pub fn when_all(tokens: &[Cancel]) -> Cancel {
+        Cancel { sharers: tokens.into(), ..Cancel::default() }
+    }
+
     /// The same flag with a deadline; of two deadlines the earlier counts.
     pub fn with_deadline(&self, deadline: Instant) -> Cancel {
         let deadline = self.deadline.map_or(deadline, |already| already.min(deadline));
-        Cancel { flag: Arc::clone(&self.flag), deadline: Some(deadline) }
+        Cancel { deadline: Some(deadline), ..self.clone() }
     }
 
     /// Stops every computation that holds a clone, at its next check.
@@ -48,7 +56,8 @@ impl Cancel {
         self.flag.store(true, Ordering::Release);
     }
 
-    /// Whether [`cancel`](Cancel::cancel) was called on any clone (a deadline does not count).
+    /// Whether [`cancel`](Cancel::cancel) was called on any clone (a deadline does not count, nor do
+    /// those who share the work).
     pub fn is_cancelled(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
@@ -67,12 +76,19 @@ impl Cancel {
         if self.flag.load(Ordering::Acquire) {
             return Err(Cancelled { reason: Reason::Cancel });
         }
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
-                Err(Cancelled { reason: Reason::Deadline })
-            }
-            _ => Ok(()),
+        if let Some(deadline) = self.deadline
+            && Instant::now() >= deadline
+        {
+            return Err(Cancelled { reason: Reason::Deadline });
         }
+        let mut stopped = Ok(());
+        for sharer in &*self.sharers {
+            match sharer.check() {
+                Ok(()) => return Ok(()),
+                cancelled => stopped = cancelled,
+            }
+        }
+        stopped
     }
 }
 
@@ -91,6 +107,21 @@ mod tests {
         token.clone().cancel();
         assert_eq!(token.check(), Err(Cancelled { reason: Reason::Cancel }));
         assert_eq!(timed.check(), Err(Cancelled { reason: Reason::Cancel }));
+    }
+
+    #[test]
+    fn shared_work_stops_when_the_last_of_those_who_share_it_has_stopped() {
+        let (first, second) = (Cancel::new(), Cancel::new());
+        let late = second.with_deadline(Instant::now() - Duration::from_millis(1));
+        let shared = Cancel::when_all(&[first.clone(), late]);
+        assert_eq!(shared.check(), Ok(()));
+        first.cancel();
+        assert_eq!(shared.check(), Err(Cancelled { reason: Reason::Deadline }));
+        let alone = Cancel::when_all(&[Cancel::new()]);
+        assert_eq!(alone.check(), Ok(()));
+        alone.cancel();
+        assert_eq!(alone.check(), Err(Cancelled { reason: Reason::Cancel }));
+        assert_eq!(Cancel::when_all(&[]).check(), Ok(()));
     }
 
     #[test]

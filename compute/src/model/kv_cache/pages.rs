@@ -149,6 +149,13 @@ struct Page {
     home: Arc<Shared>,
 }
 
+impl SharedPage {
+    /// Whether somebody beside this holder has the page, so that dropping it frees nothing.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 impl Drop for Page {
     fn drop(&mut self) {
         let mut state = self.home.state();
