@@ -149,6 +149,37 @@ pub struct DaemonStatus {
     pub threads: u32,
     /// Its process id.
     pub pid: u32,
+    /// Models that generations and inferences run on, or ran on in the last minutes.
+    pub batches: Vec<BatchStatus>,
+}
+
+/// Sequences of one model that advance together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchStatus {
+    /// The model's path.
+    pub model: String,
+    /// Sequences that have a place.
+    pub running: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Sequences whose clients do not read.
+    pub paused: u32,
+    /// Pages of keys and values that are held.
+    pub pages_used: u32,
+    /// Pages that are kept for later requests that begin alike.
+    pub pages_reusable: u32,
+    /// Pages that there may be.
+    pub pages_max: u32,
+    /// Passes over the weights.
+    pub steps: u64,
+    /// Tokens of prompts that were computed.
+    pub tokens_prefilled: u64,
+    /// Tokens of prompts whose pages were there already.
+    pub tokens_reused: u64,
+    /// Rows of sequences that had begun to answer.
+    pub tokens_decoded: u64,
+    /// Sequences that gave way to others and went on later.
+    pub preemptions: u64,
 }
 
 /// What to generate, and how.

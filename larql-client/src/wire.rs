@@ -16,9 +16,9 @@ use tonic::{Code, Request, Status, Streaming};
 
 use crate::error::CallError;
 use crate::event::{
-    BenchEvent, BenchRequest, ChatMessage, DaemonStatus, Event, GenerateEvent, GenerateRequest,
-    GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position, Progress,
-    StatementError, Summary, Welcome,
+    BatchStatus, BenchEvent, BenchRequest, ChatMessage, DaemonStatus, Event, GenerateEvent,
+    GenerateRequest, GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position,
+    Progress, StatementError, Summary, Welcome,
 };
 use crate::token::Token;
 use crate::value::{Column, ColumnType, Row, Value};
@@ -172,6 +172,7 @@ impl Link {
             data_dir: status.data_dir,
             threads: status.threads,
             pid: status.pid,
+            batches: status.batches.into_iter().map(batch_status).collect(),
         })
     }
 
@@ -401,6 +402,23 @@ fn value_to_wire(value: Value) -> v1::Value {
         })),
     };
     v1::Value { kind }
+}
+
+fn batch_status(status: v1::BatchStatus) -> BatchStatus {
+    BatchStatus {
+        model: status.model,
+        running: status.running,
+        waiting: status.waiting,
+        paused: status.paused,
+        pages_used: status.pages_used,
+        pages_reusable: status.pages_reusable,
+        pages_max: status.pages_max,
+        steps: status.steps,
+        tokens_prefilled: status.tokens_prefilled,
+        tokens_reused: status.tokens_reused,
+        tokens_decoded: status.tokens_decoded,
+        preemptions: status.preemptions,
+    }
 }
 
 /// Where the daemon puts the hint of a failed call.

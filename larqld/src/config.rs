@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use larql_compute::model::KvType;
 use serde::Deserialize;
 
+use crate::batch;
 use crate::session::Role;
 
 /// The port of a gRPC listener that names none.
@@ -44,6 +46,21 @@ pub struct Arguments {
     /// Seconds that running statements get on SIGTERM [default: 10]
     #[arg(long, env = "LARQLD_DRAIN_SECONDS", value_name = "S")]
     pub drain_seconds: Option<u64>,
+    /// How keys and values of sequences are kept: f16 or q8 [default: f16]
+    #[arg(long, env = "LARQLD_KV_TYPE", value_name = "TYPE")]
+    pub kv_type: Option<String>,
+    /// Memory for keys and values of each model in use, in MiB [default: 1024]
+    #[arg(long, env = "LARQLD_KV_CACHE_MB", value_name = "MIB")]
+    pub kv_cache_mb: Option<usize>,
+    /// Sequences of one model that advance together [default: 32]
+    #[arg(long, env = "LARQLD_BATCH_SEQUENCES_MAX", value_name = "N")]
+    pub batch_sequences_max: Option<usize>,
+    /// Generations and inferences that may wait for one model [default: 1024]
+    #[arg(long, env = "LARQLD_GENERATE_QUEUE_MAX", value_name = "N")]
+    pub generate_queue_max: Option<usize>,
+    /// Tokens of prompts that one step reads; a quarter of it while others decode [default: 256]
+    #[arg(long, env = "LARQLD_PREFILL_CHUNK_TOKENS", value_name = "N")]
+    pub prefill_chunk_tokens: Option<usize>,
     /// What to log, as tracing filter directives [default: info]
     #[arg(long, env = "LARQLD_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -76,6 +93,11 @@ struct File {
     roots: Vec<PathBuf>,
     sessions_max: Option<usize>,
     drain_seconds: Option<u64>,
+    kv_type: Option<String>,
+    kv_cache_mb: Option<usize>,
+    batch_sequences_max: Option<usize>,
+    generate_queue_max: Option<usize>,
+    prefill_chunk_tokens: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -118,6 +140,8 @@ pub struct Config {
     pub sessions_max: usize,
     /// How long running statements may go on after SIGTERM.
     pub drain: Duration,
+    /// How much runs together, waits and is kept.
+    pub batch: batch::Limits,
     /// Tracing filter directives.
     pub log: String,
     /// How log lines look.
@@ -164,6 +188,40 @@ impl Config {
         if drain > 86_400 {
             bail!("drain_seconds = {drain}: at most a day");
         }
+        let within = |key: &str, flag: Option<usize>, file: Option<usize>, default, most| match flag
+            .or(file)
+            .unwrap_or(default)
+        {
+            value if (1..=most).contains(&value) => Ok(value),
+            value => bail!("{key} = {value}: from 1 to {most}"),
+        };
+        let kv_cache_mb =
+            within("kv_cache_mb", arguments.kv_cache_mb, file.kv_cache_mb, 1024, 1 << 24)?;
+        let batch = batch::Limits {
+            kv_type: kv_type(arguments.kv_type.as_deref().or(file.kv_type.as_deref()))?,
+            kv_cache_bytes: kv_cache_mb << 20,
+            sequences_max: within(
+                "batch_sequences_max",
+                arguments.batch_sequences_max,
+                file.batch_sequences_max,
+                32,
+                4096,
+            )?,
+            queue_max: within(
+                "generate_queue_max",
+                arguments.generate_queue_max,
+                file.generate_queue_max,
+                1024,
+                65_536,
+            )?,
+            prefill_tokens_max: within(
+                "prefill_chunk_tokens",
+                arguments.prefill_chunk_tokens,
+                file.prefill_chunk_tokens,
+                256,
+                65_536,
+            )?,
+        };
         let absolute =
             |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
         Ok(Self {
@@ -174,6 +232,7 @@ impl Config {
             threads,
             sessions_max,
             drain: Duration::from_secs(drain),
+            batch,
             log: arguments.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
             tokens: file.tokens.into_iter().map(token).collect::<anyhow::Result<_>>()?,
@@ -231,6 +290,15 @@ fn loopback(text: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
+fn kv_type(name: Option<&str>) -> anyhow::Result<KvType> {
+    let Some(name) = name else { return Ok(KvType::default()) };
+    let known = KvType::ALL.iter().find(|(known, _)| *known == name);
+    known.map(|(_, kv_type)| *kv_type).with_context(|| {
+        let names: Vec<&str> = KvType::ALL.iter().map(|(known, _)| *known).collect();
+        format!("kv_type = {name:?}: expected {}", names.join(" or "))
+    })
+}
+
 fn token(token: FileToken) -> anyhow::Result<Token> {
     let role = Role::from_name(&token.role).with_context(|| {
         format!("tokens: {:?} is not a role (reader, infer, editor, admin)", token.role)
@@ -285,6 +353,28 @@ mod tests {
         let config = Config::merge(&arguments, file).unwrap();
         assert_eq!((config.threads, config.sessions_max, config.drain.as_secs()), (2, 5, 10));
         assert_eq!(config.listen, ["127.0.0.1:9".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_limits_of_a_batch_come_from_flags_file_and_defaults_and_are_checked() {
+        let file = || toml::from_str("kv_type = 'q8'\nkv_cache_mb = 64").unwrap();
+        let given = Arguments { kv_cache_mb: Some(8), ..arguments() };
+        let batch = Config::merge(&given, file()).unwrap().batch;
+        assert_eq!((batch.kv_type, batch.kv_cache_bytes), (KvType::Q8, 8 << 20));
+        assert_eq!(
+            (batch.sequences_max, batch.queue_max, batch.prefill_tokens_max),
+            (32, 1024, 256)
+        );
+        for wrong in
+            ["kv_cache_mb", "batch_sequences_max", "generate_queue_max", "prefill_chunk_tokens"]
+        {
+            let file = toml::from_str(&format!("{wrong} = 0")).unwrap();
+            let error = Config::merge(&arguments(), file).unwrap_err();
+            assert!(error.to_string().starts_with(wrong), "{error}");
+        }
+        let other = Arguments { kv_type: Some("f8".to_owned()), ..arguments() };
+        let error = Config::merge(&other, File::default()).unwrap_err();
+        assert!(error.to_string().contains("f16 or q8"), "{error}");
     }
 
     #[test]

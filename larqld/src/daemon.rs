@@ -138,6 +138,7 @@ async fn drain_and_stop(
 ) -> anyhow::Result<()> {
     tracing::info!(seconds = patience.as_secs(), "draining");
     drain.send_replace(true);
+    engine.batching().drain();
     let answered = async {
         engine.until_idle().await;
         tokio::time::sleep(LAST_FRAMES).await;

@@ -19,12 +19,13 @@ use larql_storage::file::{FileKind, Files};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::batch::Batching;
 use crate::config::Config;
 use crate::failure::{Failure, code};
 use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
 use crate::paths;
-use crate::session::{self, Role};
+use crate::session::{self, Principal, Role};
 
 /// A mount as it is remembered: open, or not to be had at the moment.
 #[derive(Debug, Clone)]
@@ -58,7 +59,8 @@ pub struct Engine {
     mounts: ArcSwap<BTreeMap<String, MountEntry>>,
     /// Models opened by path, for as long as somebody uses them.
     opened: Mutex<HashMap<PathBuf, Weak<Model>>>,
-    pool: Pool,
+    pool: Arc<Pool>,
+    batching: Batching,
     costs: CostConstants,
     data_dir: PathBuf,
     roots: ArcSwap<Vec<PathBuf>>,
@@ -89,13 +91,14 @@ impl Engine {
     /// When the catalog cannot be opened.
     pub fn open(config: &Config, files: Arc<dyn Files>) -> Result<Arc<Self>, Failure> {
         let catalog = Catalog::open(&config.data_dir.join("catalog"))?;
-        let pool = Pool::new(config.threads);
+        let pool = Arc::new(Pool::new(config.threads));
         let costs = machine::costs(&catalog, &pool);
         let engine = Arc::new(Self {
             files,
             catalog: Mutex::new(catalog),
             mounts: ArcSwap::default(),
             opened: Mutex::default(),
+            batching: Batching::new(config.batch, pool.clone()),
             pool,
             costs,
             data_dir: config.data_dir.clone(),
@@ -162,7 +165,7 @@ impl Engine {
     pub fn open_session(
         self: &Arc<Self>,
         id: u64,
-        caller: &str,
+        principal: &Principal,
         role: Role,
         owner: bool,
     ) -> SessionContext {
@@ -171,7 +174,7 @@ impl Engine {
             shared: Arc::new(SessionShared {
                 engine: self.clone(),
                 id,
-                caller: caller.to_owned(),
+                principal: principal.clone(),
                 role,
                 owner,
                 state: Mutex::default(),
@@ -200,6 +203,11 @@ impl Engine {
     /// The compute pool.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// What runs models for all who ask.
+    pub fn batching(&self) -> &Batching {
+        &self.batching
     }
 
     /// The data directory.
@@ -254,10 +262,7 @@ impl Engine {
     /// As [`Model::open`].
     pub fn model(&self, path: &Path, cancel: &Cancel) -> Result<Arc<Model>, Failure> {
         let path = self.real_path(path)?;
-        if let Some(model) = self.opened.lock().get(&path).and_then(Weak::upgrade)
-            && model.check().is_ok()
-            && !model.is_replaced(&self.files)
-        {
+        if let Some(model) = self.opened(&self.opened.lock(), &path) {
             return Ok(model);
         }
         let model = Model::open(&self.files, &path, cancel)?;
@@ -270,9 +275,19 @@ impl Engine {
         let source = source.map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
         let model = Arc::new(model.extracted_from(source));
         let mut opened = self.opened.lock();
+        // Somebody else may have opened it meanwhile: who shares a model shares its passes.
+        if let Some(model) = self.opened(&opened, &path) {
+            return Ok(model);
+        }
         opened.retain(|_, model| model.strong_count() > 0);
         opened.insert(path, Arc::downgrade(&model));
         Ok(model)
+    }
+
+    /// The model that is open at that path, if it is still what lies there.
+    fn opened(&self, opened: &HashMap<PathBuf, Weak<Model>>, path: &Path) -> Option<Arc<Model>> {
+        let model = opened.get(path).and_then(Weak::upgrade)?;
+        (model.check().is_ok() && !model.is_replaced(&self.files)).then_some(model)
     }
 
     /// The one spelling of a path by which an open model is found: all links followed, except that a
@@ -359,7 +374,13 @@ impl Engine {
             );
         }
         catalog.remove_mount(name)?;
+        let entry = self.mounts().get(name).cloned();
         self.publish(name, None);
+        if let Some(MountEntry::Open(mounted)) = entry
+            && !self.mounts().values().any(|other| other.path() == mounted.model.path())
+        {
+            self.batching.retire(&mounted.model);
+        }
         Ok(())
     }
 
@@ -441,7 +462,7 @@ pub struct Place<'a> {
 struct SessionShared {
     engine: Arc<Engine>,
     id: u64,
-    caller: String,
+    principal: Principal,
     role: Role,
     owner: bool,
     state: Mutex<SessionState>,
@@ -480,9 +501,9 @@ impl SessionContext {
         self.shared.id
     }
 
-    /// Who the caller is, for logs.
-    pub fn caller(&self) -> &str {
-        &self.shared.caller
+    /// Who the caller is.
+    pub fn principal(&self) -> &Principal {
+        &self.shared.principal
     }
 
     /// What the session may do.

@@ -62,6 +62,22 @@ pub fn check_tokens(model: &Model, tokens: &[u32], more: usize) -> Result<(), Fa
     Ok(())
 }
 
+/// Checks that a prompt's logits are numbers.
+///
+/// # Errors
+/// `DAMAGED` when they are not: then the weights are not what they were.
+pub fn check_logits(model: &Model, logits: &[f32]) -> Result<(), Failure> {
+    match logits.iter().filter(|logit| logit.is_nan()).count() {
+        0 => Ok(()),
+        count => {
+            let path = model.path().display();
+            let message = format!("{path}: {count} logits are no numbers, its weights are damaged");
+            Err(Failure::new(code::DAMAGED, message)
+                .hint("compare the weights with where they came from"))
+        }
+    }
+}
+
 /// The gate scores of one network: each feature's gate vector times `vector`.
 ///
 /// # Errors
@@ -126,16 +142,7 @@ impl<'a> Run<'a> {
         cancel: &Cancel,
     ) -> Result<(), Failure> {
         self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?;
-        match self.logits().iter().filter(|logit| logit.is_nan()).count() {
-            0 => Ok(()),
-            count => {
-                let path = self.model.path().display();
-                let message =
-                    format!("{path}: {count} logits are no numbers, its weights are damaged");
-                Err(Failure::new(code::DAMAGED, message)
-                    .hint("compare the weights with where they came from"))
-            }
-        }
+        check_logits(self.model, self.logits())
     }
 
     /// Reads one token and leaves its logits.

@@ -2,9 +2,10 @@
 //!
 //! The life of a statement: `server` takes a frame, `session` decides that its script may run, `exec`
 //! parses, plans and runs it over an open model (`mounts`), and the answer goes back the same way.
-//! `engine` holds what sessions share; `pipeline` holds the long jobs; `failure` is how errors look
+//! `engine` holds what sessions share; `batch` runs models for all of them together; `pipeline` holds the long jobs; `failure` is how errors look
 //! to users.
 
+pub mod batch;
 pub mod bench;
 pub mod bundled;
 pub mod config;

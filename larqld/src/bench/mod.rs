@@ -316,7 +316,7 @@ fn describe(
 ) -> Result<Measured, Failure> {
     let words = some_words(&mounted.model)?;
     // A session of its own, with the model in use: the statement takes the way of every other.
-    let context = engine.open_session(0, "bench", session::Role::Reader, false);
+    let context = engine.open_session(0, &session::Principal::Daemon, session::Role::Reader, false);
     context.state().current = Some(mounted.clone());
     let statement = |word: &Arc<str>| -> Result<(f64, u64), Failure> {
         let text = format!("DESCRIBE \"{word}\"");

@@ -4,20 +4,22 @@
 //! prefix. Tokens are chosen greedily, and a model that ends its text early makes fewer of them: only
 //! those that were made are counted.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larql_compute::cpu::Cancel;
 use larql_compute::sample::SamplerOptions;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::{Measured, Request, Spread, Tell};
+use crate::batch;
 use crate::engine::Engine;
 use crate::failure::{Failure, code};
 use crate::generation::{self, Prompt};
 use crate::inference;
 use crate::mounts::{Model, Mounted};
+use crate::session::Principal;
 
 /// Clients, unless told how many.
 const CLIENTS: u32 = 8;
@@ -26,6 +28,8 @@ const CLIENTS_MAX: u32 = 1024;
 const PROMPT_TOKENS: u32 = 16;
 /// Tokens made for each client, unless told how many.
 const TOKENS: u32 = 64;
+/// Events that may wait for a client of the bench: it never reads slowly.
+const EVENTS_AHEAD: usize = 64;
 
 /// What one client saw.
 struct Served {
@@ -82,14 +86,20 @@ fn generate_together(
             sampler: SamplerOptions::default(),
             stop: Vec::new(),
         };
+        let (events, mut receiver) = mpsc::channel(EVENTS_AHEAD);
+        let (batching, model) = (engine.batching(), &mounted.model);
+        batching.generate(model, &Principal::Daemon, &request, cancel, events, Box::new(()))?;
         let mut arrivals = Vec::new();
-        let done =
-            generation::generate(&mounted.model, engine.pool(), &request, cancel, &mut |_| {
-                arrivals.push(began.elapsed());
-                ControlFlow::Continue(())
-            })?;
-        arrivals.truncate(done.generated_tokens);
-        Ok(Served { prompt_tokens: done.prompt_tokens, arrivals })
+        while let Some(event) = receiver.blocking_recv() {
+            match event? {
+                batch::Event::Token(_) => arrivals.push(began.elapsed()),
+                batch::Event::Done { finished, .. } => {
+                    arrivals.truncate(finished.generated_tokens);
+                    return Ok(Served { prompt_tokens: finished.prompt_tokens, arrivals });
+                }
+            }
+        }
+        Err(Failure::new(code::INTERNAL, "a generation ended without an end"))
     };
     std::thread::scope(|scope| {
         let clients: Vec<_> =

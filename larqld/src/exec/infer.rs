@@ -25,14 +25,25 @@ impl Operator for Infer {
         let Some(infer) = self.infer.take() else { return Ok(None) };
         let model = work.model()?;
         let tokens = inference::prompt_tokens(&model, &infer.prompt)?;
-        let ffn = inference::ffn(infer.ffn);
-        let mut run =
-            Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
-        run.prefill(&tokens, None, work.cancel)?;
-        work.touch(run.bytes_touched());
+        let logits = match infer.ffn {
+            FfnPath::Dense => {
+                let (batching, principal) = (work.engine().batching(), work.context.principal());
+                let inferred = batching.infer(&model, principal, tokens, work.cancel)?;
+                work.touch(inferred.bytes_touched);
+                inferred.logits
+            }
+            // A walk reads the weights in an order of its own: it shares no pass.
+            FfnPath::Walk { .. } => {
+                let (ffn, pool) = (inference::ffn(infer.ffn), work.engine().pool());
+                let mut run = Run::new(&model, pool, &*ffn, Precision::Serving, tokens.len())?;
+                run.prefill(&tokens, None, work.cancel)?;
+                work.touch(run.bytes_touched());
+                run.logits().to_vec()
+            }
+        };
         let tokenizer = model.tokenizer()?;
         let most = usize::try_from(infer.top).unwrap_or(usize::MAX);
-        let rows = softmax_top_k(run.logits(), most).into_iter().zip(1..).map(
+        let rows = softmax_top_k(&logits, most).into_iter().zip(1..).map(
             |((id, logit, probability), rank)| {
                 let mut row = vec![
                     Value::Integer(rank),

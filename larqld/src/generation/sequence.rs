@@ -121,6 +121,15 @@ impl Sequence {
         self.prompt + self.most
     }
 
+    /// Makes no more than fits into so many positions: with less room than the context has, the
+    /// generation ends as it does when the context is full. A number of tokens that was asked for
+    /// stays as it is, to be refused where it does not fit.
+    pub fn limit_positions(&mut self, positions: usize) {
+        if self.at_most == Reason::Context && positions > self.prompt {
+            self.most = self.most.min(positions - self.prompt);
+        }
+    }
+
     /// What to run next: the prompt, later the token made last and the proposals after it.
     pub fn feed(&self) -> &[u32] {
         if self.feed.is_empty() { self.prompt() } else { &self.feed }

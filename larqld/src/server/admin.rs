@@ -54,6 +54,7 @@ impl Admin for Administration {
             data_dir: engine.data_dir().display().to_string(),
             threads: u32::try_from(engine.pool().threads()).unwrap_or(u32::MAX),
             pid: std::process::id(),
+            batches: engine.batching().states().into_iter().map(convert::batch_status).collect(),
         }))
     }
 

@@ -12,7 +12,7 @@ use crate::failure::{Failure, code};
 use crate::generation::{self, Prompt, TokenEvent};
 use crate::session::{ClientFrame, Hello, Refusal, Script, Welcome};
 use crate::text::ChatMessage;
-use crate::{bench, reference};
+use crate::{batch, bench, reference};
 
 /// A frame from the wire; its deadline counts from `now`.
 pub(super) fn client_frame(frame: wire::ClientFrame, now: Instant) -> ClientFrame {
@@ -241,22 +241,30 @@ pub(super) fn generate_request(
     Ok((message.model, working_directory(&message.working_directory), request))
 }
 
+/// What a generation tells its client.
+pub(super) fn generate_event(event: batch::Event) -> wire::GenerateEvent {
+    match event {
+        batch::Event::Token(token) => self::token(token),
+        batch::Event::Done { finished, base_hash } => done(&finished, base_hash),
+    }
+}
+
 /// A token that was made, or text that was left at the end.
-pub(super) fn token(event: TokenEvent) -> wire::GenerateEvent {
+fn token(event: TokenEvent) -> wire::GenerateEvent {
     let token = wire::Token { id: event.id.unwrap_or(u32::MAX), text: event.text };
     let event = wire::generate_event::Event::Token(token);
     wire::GenerateEvent { event: Some(event) }
 }
 
 /// The end of a generation.
-pub(super) fn generated(done: &generation::Finished, base_hash: &str) -> wire::GenerateEvent {
+fn done(done: &generation::Finished, base_hash: String) -> wire::GenerateEvent {
     let done = wire::Done {
         reason: done.reason.as_str().to_owned(),
         prompt_tokens: u32::try_from(done.prompt_tokens).unwrap_or(u32::MAX),
         generated_tokens: u32::try_from(done.generated_tokens).unwrap_or(u32::MAX),
         prefill_ms: done.prefill.as_secs_f64() * 1e3,
         decode_ms: done.decode.as_secs_f64() * 1e3,
-        base_hash: base_hash.to_owned(),
+        base_hash,
     };
     wire::GenerateEvent { event: Some(wire::generate_event::Event::Done(done)) }
 }
@@ -284,6 +292,25 @@ pub(super) fn reference_answer(answer: reference::Answer) -> wire::LogitsRespons
         logits: answer.logits,
         layers: (0..).zip(answer.layers).map(layer).collect(),
         greedy: answer.greedy,
+    }
+}
+
+/// What a model's runner is doing.
+pub(super) fn batch_status(state: batch::State) -> wire::BatchStatus {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    wire::BatchStatus {
+        model: state.model,
+        running: count(state.running),
+        waiting: count(state.waiting),
+        paused: count(state.paused),
+        pages_used: count(state.pages_used),
+        pages_reusable: count(state.pages_reusable),
+        pages_max: count(state.pages_max),
+        steps: state.steps,
+        tokens_prefilled: state.tokens_prefilled,
+        tokens_reused: state.tokens_reused,
+        tokens_decoded: state.tokens_decoded,
+        preemptions: state.preemptions,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Generate service: streams tokens as they are made.
 
-use std::ops::ControlFlow;
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use larql_compute::cpu::Cancel;
 use larql_proto::v1 as wire;
 use larql_proto::v1::generate_server::Generate;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::admission::Admission;
 use super::listen::Caller;
 use super::{cancel_when_gone, convert, guarded};
+use crate::batch;
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
-use crate::generation;
 use crate::session::Role;
 
 /// Events that may wait for a client that reads slowly.
@@ -54,23 +54,30 @@ impl Generate for Generation {
         let engine = self.engine.clone();
         let guard = cancel_when_gone(&events, &cancel);
         let task = engine.begin_task();
+        let held = Box::new((guard, task, place));
         tokio::task::spawn_blocking(move || {
-            let _held = (guard, task, place);
-            let result = guarded(|| run(&engine, message, &caller, &cancel, &events));
-            let _ = events.blocking_send(result.map_err(|failure| convert::status(&failure)));
+            let begun = guarded(|| begin(&engine, message, &caller, &cancel, &events, held));
+            if let Err(failure) = begun {
+                let _ = events.blocking_send(Err(failure));
+            }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let events = ReceiverStream::new(receiver).map(|event| match event {
+            Ok(event) => Ok(convert::generate_event(event)),
+            Err(failure) => Err(convert::status(&failure)),
+        });
+        Ok(Response::new(Box::pin(events)))
     }
 }
 
-/// Generates; the tokens go into `events`, the end is returned.
-fn run(
+/// Begins a generation, whose end, good or bad, comes with its events.
+fn begin(
     engine: &Engine,
     message: wire::GenerateRequest,
     caller: &Caller,
     cancel: &Cancel,
-    events: &mpsc::Sender<Result<wire::GenerateEvent, Status>>,
-) -> Result<wire::GenerateEvent, Failure> {
+    events: &batch::Events,
+    held: Box<dyn Any + Send>,
+) -> Result<(), Failure> {
     let (model, directory, request) = convert::generate_request(message)?;
     let from = engine::Place {
         directory: directory.as_deref(),
@@ -78,14 +85,7 @@ fn run(
         owner: caller.owner,
         cancel,
     };
-    let mounted = engine.find_model(&model, &from)?;
-    let pool = engine.pool();
-    let done =
-        generation::generate(&mounted.model, pool, &request, cancel, &mut |event| match events
-            .blocking_send(Ok(convert::token(event)))
-        {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        })?;
-    Ok(convert::generated(&done, mounted.model.base_hash()))
+    let model = &engine.find_model(&model, &from)?.model;
+    let batching = engine.batching();
+    batching.generate(model, &caller.principal, &request, cancel, events.clone(), held)
 }

@@ -59,7 +59,7 @@ impl SessionService for Sessions {
         let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
         let drive = Drive {
             session: Session::new(id, caller.role, Instant::now()),
-            context: self.engine.open_session(id, &caller.name, caller.role, caller.owner),
+            context: self.engine.open_session(id, &caller.principal, caller.role, caller.owner),
             frames,
             running: None,
             _place: place,
@@ -92,7 +92,7 @@ impl Drive {
         mut drain: watch::Receiver<bool>,
         caller: Caller,
     ) {
-        tracing::debug!(session = self.session.id(), caller = caller.name, "session opened");
+        tracing::debug!(session = self.session.id(), caller = %caller.principal, "session opened");
         let (mut reading, mut draining, mut gone) = (true, false, false);
         loop {
             if !self.perform_actions().await {

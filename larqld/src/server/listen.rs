@@ -17,7 +17,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use crate::config::{Config, Token};
-use crate::session::Role;
+use crate::session::{Principal, Role};
 
 /// Bytes of a unix socket address, the closing zero included (`sockaddr_un::sun_path`).
 const SOCKET_PATH_MAX: usize = 108;
@@ -106,8 +106,8 @@ fn bind_unix(socket: &Path) -> Result<UnixListener, ListenError> {
 pub struct Caller {
     /// What it may do.
     pub role: Role,
-    /// A name for logs.
-    pub name: String,
+    /// Who it is.
+    pub principal: Principal,
     /// Whether it is the daemon's own user on this machine, who may name any path it can open.
     pub owner: bool,
 }
@@ -141,7 +141,7 @@ impl Callers {
             return match peer.peer_cred {
                 Some(found) if found.uid() == self.uid || found.uid() == 0 => Ok(Caller {
                     role: Role::Admin,
-                    name: format!("uid {}", found.uid()),
+                    principal: Principal::Uid(found.uid()),
                     owner: true,
                 }),
                 Some(found) => Err(Status::unauthenticated(format!(
@@ -153,7 +153,7 @@ impl Callers {
             };
         }
         let Some(header) = request.metadata().get("authorization") else {
-            return Ok(Caller { role: Role::Infer, name: "loopback".to_owned(), owner: false });
+            return Ok(Caller { role: Role::Infer, principal: Principal::Loopback, owner: false });
         };
         let shown =
             header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
@@ -168,7 +168,11 @@ impl Callers {
             }
         }
         known
-            .map(|token| Caller { role: token.role, name: token.name.clone(), owner: false })
+            .map(|token| Caller {
+                role: token.role,
+                principal: Principal::Token(token.name.as_str().into()),
+                owner: false,
+            })
             .ok_or_else(|| Status::unauthenticated("28000: the token is not known"))
     }
 }

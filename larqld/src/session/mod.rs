@@ -11,6 +11,7 @@
 mod frame;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use frame::{ClientFrame, Hello, Refusal, Script, Welcome};
@@ -51,6 +52,30 @@ impl Role {
         [Self::Reader, Self::Infer, Self::Editor, Self::Admin]
             .into_iter()
             .find(|role| role.as_str() == name)
+    }
+}
+
+/// Who a caller is, for as long as it is nobody else: what one principal computed is shared with no other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// A user of this machine, over the unix socket.
+    Uid(u32),
+    /// Who shows the token of that name.
+    Token(Arc<str>),
+    /// Any caller on the loopback interface that shows no token.
+    Loopback,
+    /// The daemon itself, for benches.
+    Daemon,
+}
+
+impl std::fmt::Display for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Token(name) => f.write_str(name),
+            Self::Loopback => f.write_str("loopback"),
+            Self::Daemon => f.write_str("larqld"),
+        }
     }
 }
 

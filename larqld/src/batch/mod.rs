@@ -1,0 +1,228 @@
+//! Continuous batching: generations and inferences of one model advance together, one pass over the
+//! weights for all of them.
+//!
+//! Each model in use has a runner: a thread with a decoder, pages of keys and values, and an index of
+//! the prefixes that they stand for. A request waits in the model's queue (`queue`, bounded, fair
+//! between principals), starts when there is a place and there are pages (`admission`), and takes part
+//! in every step (`schedule`) until it is done, is cancelled, or its client is gone. Requests come and
+//! go between steps; nobody waits for somebody else's end.
+//!
+//! Promises: a request's tokens are those that it would get alone, whoever shares its steps and however
+//! often it gave way, because a row of the serving pass depends on its own sequence only; a cancel or
+//! a deadline counts at the next step, and within a pass that nobody else shares; a client that does
+//! not read pauses its own sequence and no other; prefixes are shared within one principal and never
+//! across; a request that could never fit is refused before any work; a panic fails the requests that
+//! took part in the step and no other; memory for keys and values is bounded for each model.
+//!
+//! Elsewhere: what a generation does with logits (`generation`), the pass (`compute::model::Decoder`),
+//! pages (`compute::model::KvPages`), streams to clients (`server::generate`).
+
+mod admission;
+mod job;
+mod prefix;
+mod queue;
+mod runner;
+mod schedule;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{KvPages, KvType, PAGE_POSITIONS};
+use parking_lot::Mutex;
+
+pub use job::{Event, Events, Inferred};
+
+use crate::failure::{Failure, code};
+use crate::generation::{self, Sequence};
+use crate::mounts::Model;
+use crate::session::Principal;
+use job::{Job, Task};
+use queue::Pushed;
+use runner::{Runner, Shared};
+
+/// The limits of a batch; configuration has them under the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How keys and values are kept.
+    pub kv_type: KvType,
+    /// Memory for keys and values of one model.
+    pub kv_cache_bytes: usize,
+    /// Sequences of one model that advance together.
+    pub sequences_max: usize,
+    /// Requests that may wait for one model.
+    pub queue_max: usize,
+    /// Tokens of prompts that one step reads.
+    pub prefill_tokens_max: usize,
+}
+
+/// What a model's runner is doing and has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The model's path.
+    pub model: String,
+    /// Sequences that have a place.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests whose clients have not read what there is.
+    pub paused: usize,
+    /// Pages of keys and values in memory that hold something.
+    pub pages_used: usize,
+    /// Of those, pages that only the index of prefixes holds: they go when others are needed.
+    pub pages_reusable: usize,
+    /// Pages that there may be.
+    pub pages_max: usize,
+    /// Passes over the weights.
+    pub steps: u64,
+    /// Prompt tokens computed, those of sequences that gave way and went on included.
+    pub tokens_prefilled: u64,
+    /// Prompt tokens whose pages were there already.
+    pub tokens_reused: u64,
+    /// Tokens decoded: rows of sequences that had begun to answer.
+    pub tokens_decoded: u64,
+    /// Sequences that gave way to others.
+    pub preemptions: u64,
+}
+
+/// The runners of all models.
+#[derive(Debug)]
+pub struct Batching {
+    limits: Limits,
+    pool: Arc<Pool>,
+    runners: Arc<Mutex<Runners>>,
+    draining: AtomicBool,
+}
+
+/// Runners by the address of their model, which they keep alive.
+type Runners = HashMap<usize, Arc<Shared>>;
+
+impl Batching {
+    /// No runner yet.
+    pub fn new(limits: Limits, pool: Arc<Pool>) -> Self {
+        let runners = Arc::default();
+        Self { limits, pool, runners, draining: AtomicBool::new(false) }
+    }
+
+    /// Begins a generation; its events, the failure that ends it included, go to `events`. `held` is
+    /// dropped when the request is over.
+    ///
+    /// # Errors
+    /// What is wrong with the request itself, as [`Sequence::new`]; `LIMIT` when it could never fit,
+    /// `OVERLOADED` when too many wait, `SHUTTING_DOWN`.
+    pub fn generate(
+        &self,
+        model: &Arc<Model>,
+        principal: &Principal,
+        request: &generation::Request,
+        cancel: &Cancel,
+        events: Events,
+        held: Box<dyn Any + Send>,
+    ) -> Result<(), Failure> {
+        model.require_inference()?;
+        let mut sequence = Box::new(Sequence::new(model, request)?);
+        sequence.limit_positions(self.positions_max(model));
+        let task = Task::Generate { sequence, events };
+        self.submit(model, Job::new(principal.clone(), cancel.clone(), task, held))
+    }
+
+    /// Reads a prompt and waits for the logits of its last token.
+    ///
+    /// # Errors
+    /// As [`Batching::generate`]; `CANCELLED`; `DAMAGED` when the logits are no numbers.
+    pub fn infer(
+        &self,
+        model: &Arc<Model>,
+        principal: &Principal,
+        tokens: Vec<u32>,
+        cancel: &Cancel,
+    ) -> Result<Inferred, Failure> {
+        model.require_inference()?;
+        let (answer, answered) = mpsc::sync_channel(1);
+        let task = Task::Infer { tokens, answer };
+        self.submit(model, Job::new(principal.clone(), cancel.clone(), task, Box::new(())))?;
+        let lost = |_| Failure::new(code::INTERNAL, "the model's runner met a defect of larqld");
+        answered.recv().map_err(lost)?
+    }
+
+    /// What every runner is doing.
+    pub fn states(&self) -> Vec<State> {
+        let mut states: Vec<State> =
+            self.runners.lock().values().map(|shared| shared.state()).collect();
+        states.sort_by(|a, b| a.model.cmp(&b.model));
+        states
+    }
+
+    /// The daemon is about to stop: what runs may end, generations that wait are refused.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for shared in self.runners.lock().values() {
+            shared.drain();
+        }
+    }
+
+    /// Nobody will ask for this model any more: its runner ends when what runs has ended.
+    pub fn retire(&self, model: &Arc<Model>) {
+        if let Some(shared) = self.runners.lock().get(&address(model)) {
+            shared.retire();
+        }
+    }
+
+    /// Positions for which there could ever be pages.
+    fn positions_max(&self, model: &Model) -> usize {
+        self.pages(model).pages_max().saturating_mul(PAGE_POSITIONS)
+    }
+
+    fn pages(&self, model: &Model) -> KvPages {
+        KvPages::new(model.architecture(), self.limits.kv_type, self.limits.kv_cache_bytes)
+    }
+
+    fn submit(&self, model: &Arc<Model>, job: Job) -> Result<(), Failure> {
+        let needed = schedule::pages(job.positions_max(), PAGE_POSITIONS);
+        let mut runners = self.runners.lock();
+        if self.draining.load(Ordering::Acquire) && job.is_new_generation() {
+            return Err(shutting_down());
+        }
+        let shared = match runners.get(&address(model)) {
+            Some(shared) => shared.clone(),
+            None => {
+                let shared = Arc::new(Shared::new(self.limits.queue_max, self.pages(model)));
+                Runner::start(model.clone(), &self.pool, self.limits, &shared, &self.runners)?;
+                runners.insert(address(model), shared.clone());
+                shared
+            }
+        };
+        if needed > shared.pages_max() {
+            let message = format!(
+                "{} positions take {needed} pages of keys and values, and there may be {}",
+                job.positions_max(),
+                shared.pages_max()
+            );
+            let mebibytes = self.limits.kv_cache_bytes >> 20;
+            return Err(Failure::new(code::LIMIT, message)
+                .hint(format!("ask for less, or raise kv_cache_mb, which is {mebibytes}")));
+        }
+        match shared.push(job) {
+            Pushed::Queued | Pushed::Displaced(_) => Ok(()),
+            Pushed::Refused(_) => Err(overloaded(self.limits.queue_max)),
+        }
+    }
+}
+
+/// A model's identity while it lives: its runner keeps it alive.
+fn address(model: &Arc<Model>) -> usize {
+    Arc::as_ptr(model) as usize
+}
+
+fn overloaded(queue_max: usize) -> Failure {
+    Failure::new(code::OVERLOADED, format!("{queue_max} requests wait for this model already"))
+        .hint("try again later, or raise generate_queue_max")
+}
+
+fn shutting_down() -> Failure {
+    Failure::new(code::SHUTTING_DOWN, "the daemon is shutting down")
+        .hint("ask again when it is back")
+}
