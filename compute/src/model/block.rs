@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::projection::{Projection, project, project_together};
+use super::projection::{Projection, project_together};
 use super::rotation::Rotation;
 use super::{DecodeError, Precision};
 use crate::cpu::{Cancel, Pool};
@@ -61,10 +61,7 @@ impl Block<'_> {
         x: &[f32],
         out: &mut [f32],
     ) -> Result<u64, DecodeError> {
-        let scratch = &mut *self.scratch.borrow_mut();
-        let Projection { matrix, bias } = projection;
-        let how = (self.precision, scratch, self.cancel);
-        project(self.pool, how, matrix, bias.as_deref(), x, out)
+        self.project_together([(projection, out)], x)
     }
 
     /// Applies projections to the same rows, together where the precision permits.
@@ -80,8 +77,6 @@ impl Block<'_> {
     ) -> Result<u64, DecodeError> {
         let scratch = &mut *self.scratch.borrow_mut();
         let how = (self.precision, scratch, self.cancel);
-        let projections =
-            projections.map(|(Projection { matrix, bias }, out)| (*matrix, bias.as_deref(), out));
-        project_together(self.pool, how, projections, x)
+        project_together(self.pool, how, projections.map(|(tensor, out)| tensor.with(out)), x)
     }
 }

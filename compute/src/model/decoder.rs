@@ -16,6 +16,7 @@ use std::cell::RefCell;
 
 use super::block::{Block, Part};
 use super::embedding::Embedding;
+use super::ffn::{FfnBuffers, LayerWeights};
 use super::layer::{AttentionBuffers, Layer};
 use super::lookup::Lookup;
 use super::norm::Norm;
@@ -162,10 +163,12 @@ pub struct Decoder<'a> {
     unembedding: Projection<'a>,
     final_norm: Option<Norm<'a>>,
     layers: Vec<Layer<'a>>,
+    networks: Vec<LayerWeights<'a>>,
     rotations: Vec<Rotation>,
     buffers: Buffers,
     outputs: Outputs,
     scratch: RefCell<ServingScratch>,
+    ffn_buffers: RefCell<FfnBuffers>,
     bytes_touched: u64,
     _scratch: ThreadScratch,
 }
@@ -191,7 +194,6 @@ struct ThreadScratch;
 impl Drop for ThreadScratch {
     fn drop(&mut self) {
         release_scratch();
-        super::ffn::release_scratch();
     }
 }
 
@@ -233,8 +235,9 @@ impl<'a> Decoder<'a> {
         let bias = lookup.optional_vector(WeightKey::model(Role::UnembeddingBias))?;
         let mut rotations = Vec::new();
         let mut layers = Vec::with_capacity(architecture.layers());
+        let mut networks = Vec::with_capacity(architecture.layers());
         for index in 0..architecture.layers() {
-            lookup.check_ffn(options.ffn, index)?;
+            networks.push(LayerWeights::new(&lookup, options.ffn, index)?);
             layers.push(Layer::new(&lookup, index, &mut rotations)?);
         }
         let final_norm =
@@ -248,10 +251,12 @@ impl<'a> Decoder<'a> {
             unembedding: Projection { matrix: unembedding, bias },
             final_norm,
             layers,
+            networks,
             rotations,
             buffers: Buffers::default(),
             outputs: Outputs::default(),
             scratch: RefCell::default(),
+            ffn_buffers: RefCell::default(),
             bytes_touched: 0,
             _scratch: ThreadScratch,
         })
@@ -500,7 +505,9 @@ impl<'a> Decoder<'a> {
             position_first: parts[0].first,
             stream,
             cancel,
+            layer: &self.networks[index],
             scratch: &self.scratch,
+            buffers: &self.ffn_buffers,
         };
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
         let positions = stream.len() / self.architecture.hidden_size;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::norm::Norm;
 use super::projection::Projection;
-use super::{Architecture, DecodeError, Ffn, Matrix, Orientation, Role, WeightKey, Weights};
+use super::{Architecture, DecodeError, Matrix, Orientation, Role, WeightKey, Weights};
 
 /// Asks the weights for what the description says there is.
 pub(super) struct Lookup<'a> {
@@ -101,27 +101,6 @@ impl<'a> Lookup<'a> {
             None => None,
         };
         Ok(Some(Norm::new(&self.architecture.norm, weight, bias)))
-    }
-
-    /// Checks that a layer's networks are there, as far as the way to run them reads them.
-    pub(super) fn check_ffn(&self, ffn: &dyn Ffn, layer: usize) -> Result<(), DecodeError> {
-        let networks = self.architecture.networks(layer);
-        let keys = networks.iter().flat_map(|network| {
-            Role::NETWORK.map(|role| WeightKey {
-                role,
-                layer: Some(layer as u32),
-                expert: network.expert,
-            })
-        });
-        let around = Role::AROUND_EXPERTS.map(|role| WeightKey::layer(role, layer));
-        for key in keys.chain(around).filter(|key| ffn.reads(key.role)) {
-            match self.architecture.shape(key) {
-                Some(shape) if shape.len() == 2 => drop(self.matrix(key)?),
-                Some(_) => drop(self.vector(key)?),
-                None => {}
-            }
-        }
-        Ok(())
     }
 
     fn check(&self, key: WeightKey, found: Vec<usize>) -> Result<(), DecodeError> {

@@ -18,32 +18,31 @@ pub(super) struct Projection<'a> {
     pub(super) bias: Option<Cow<'a, [f32]>>,
 }
 
+/// A projection as kernels take it, with the place of its output.
+pub(super) type Projected<'p, 'o> = (Matrix<'p>, Option<&'p [f32]>, &'o mut [f32]);
+
+impl Projection<'_> {
+    /// The projection with the place of its output.
+    pub(super) fn with<'p, 'o>(&'p self, out: &'o mut [f32]) -> Projected<'p, 'o> {
+        (self.matrix, self.bias.as_deref(), out)
+    }
+}
+
 /// How to compute: the precision, memory that is kept from call to call, and what may stop it.
 pub(super) type How<'h> = (Precision, &'h mut ServingScratch, &'h Cancel);
 
-/// Writes `out[p] = W x[p] + bias` and returns the bytes of weights that were read.
+/// Writes `out[p] = W x[p] + bias` for several projections of the same rows, in as few jobs of the
+/// pool as may be, and returns the bytes of weights that were read.
 ///
 /// `Exact` computes each number over the dequantised weights; `Serving` as
 /// [`quantised`](crate::kernels::quantised) defines it.
 ///
 /// # Shapes
-/// `x`: `[n, inputs]`; `out`: `[n, outputs]`; `bias`: `[outputs]`.
-pub(super) fn project(
-    pool: &Pool,
-    how: How<'_>,
-    matrix: &Matrix,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    out: &mut [f32],
-) -> Result<u64, DecodeError> {
-    project_together(pool, how, [(*matrix, bias, out)], x)
-}
-
-/// As [`project`] for several projections of the same rows, in as few jobs of the pool as may be.
+/// `x`: `[n, inputs]`; every output: `[n, outputs]`; biases: `[outputs]`.
 pub(super) fn project_together<const N: usize>(
     pool: &Pool,
     (precision, scratch, cancel): How<'_>,
-    mut projections: [(Matrix<'_>, Option<&[f32]>, &mut [f32]); N],
+    mut projections: [Projected<'_, '_>; N],
     x: &[f32],
 ) -> Result<u64, DecodeError> {
     let whole = |(matrix, ..): &(Matrix, _, _)| matrix.orientation == Orientation::OutIn;

@@ -1,5 +1,12 @@
 //! The functions on the gate of a feed-forward network, or on the first projection of a plain one.
 
+use super::attention::exp_below_0;
+use crate::quant::with_widest_lanes;
+
+/// The square root of 2 / π, and the factor on the cube, in the `tanh` form of GELU.
+const GELU_SLOPE: f32 = 0.797_884_6;
+const GELU_CUBE: f32 = 0.044_715;
+
 /// A function on the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,8 +55,7 @@ impl Activation {
         match self {
             Activation::Silu => x / (1.0 + (-x).exp()),
             Activation::GeluTanh => {
-                const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-                let inner = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+                let inner = GELU_SLOPE * (x + GELU_CUBE * x * x * x);
                 // (1 + tanh(u)) / 2 is the logistic function of 2u, which costs one exponential.
                 x / (1.0 + (-2.0 * inner).exp())
             }
@@ -99,6 +105,41 @@ pub fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = activation.apply(*gate) * up;
     }
+}
+
+/// As [`gated`], with an exponential that fills the processor's lanes; the same bits whatever their
+/// width, within some 3e-7 of the value of [`gated`].
+pub fn gated_by_lanes(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up of different length");
+    /// `x / (1 + exp(-y))`.
+    #[inline(always)]
+    fn logistic(x: f32, y: f32) -> f32 {
+        let e = exp_below_0(-y.abs());
+        x * (if y < 0.0 { e } else { 1.0 } / (1.0 + e))
+    }
+    with_widest_lanes(
+        #[inline(always)]
+        || match activation {
+            Activation::Silu => {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    *gate = logistic(*gate, *gate) * up;
+                }
+            }
+            Activation::GeluTanh => {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    let x = *gate;
+                    let inner = GELU_SLOPE * (x + GELU_CUBE * x * x * x);
+                    *gate = logistic(x, 2.0 * inner) * up;
+                }
+            }
+            Activation::QuickGelu => {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    *gate = logistic(*gate, 1.702 * *gate) * up;
+                }
+            }
+            Activation::Gelu | Activation::Relu => gated(activation, gate, up),
+        },
+    );
 }
 
 /// Writes `g * sigmoid(alpha * g) * (u + 1)` over `gate`, where `g` is the gate, at most `limit`,
@@ -154,6 +195,30 @@ mod tests {
         });
         let largest = differences.fold(0.0, f32::max);
         assert!((1e-4..1e-3).contains(&largest), "largest difference {largest}");
+    }
+
+    #[test]
+    fn functions_by_lanes_are_the_functions_but_for_rounding() {
+        let gate: Vec<f32> = (-3000..3000).map(|i| i as f32 / 30.0).collect();
+        let up: Vec<f32> = (0..6000).map(|i| (i % 13) as f32 - 6.0).collect();
+        for function in [
+            Activation::Silu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::QuickGelu,
+            Activation::Relu,
+        ] {
+            let (mut expected, mut found) = (gate.clone(), gate.clone());
+            gated(function, &mut expected, &up);
+            gated_by_lanes(function, &mut found, &up);
+            for (found, expected) in found.iter().zip(&expected) {
+                let error = (found - expected).abs();
+                assert!(error <= 2e-6 * expected.abs() + 1e-30, "{function:?}: {found} {expected}");
+            }
+            let mut damaged = [f32::NAN, 1.0];
+            gated_by_lanes(function, &mut damaged, &[1.0, f32::NAN]);
+            assert!(damaged.iter().all(|number| number.is_nan()), "{function:?}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ use std::sync::LazyLock;
 
 use crate::cpu::{Isa, fastest};
 
+pub(crate) use scalar::exp as exp_below_0;
 pub(crate) use tile::{Partial, Queries, TileScratch};
 pub(crate) use unpack::{Packed, PageHead, pack_f16, pack_q8};
 

@@ -22,7 +22,7 @@ pub(super) const EXP: [f32; 6] =
 
 /// `exp` of a number that is at most 0, to about 1e-7 of its value; NaN of NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let clamped = if x < EXP_MIN { EXP_MIN } else { x };
     let shifted = clamped.mul_add(LOG2_E, ROUND);
     let whole = shifted - ROUND;

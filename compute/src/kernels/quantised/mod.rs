@@ -25,6 +25,7 @@ mod avx2;
 mod avx512;
 mod blocks;
 mod gemm;
+mod groups;
 mod products;
 mod scalar;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 use std::sync::LazyLock;
 
 pub use activations::{ActivationRow, Activations, SUM_CODES};
+pub use groups::{Group, GroupScratch, group_products};
 pub use products::{Product, ServingScratch, products};
 
 use scalar::join;

@@ -10,19 +10,21 @@ mod dense;
 mod experts;
 mod router;
 mod walk;
+mod weights;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use super::projection::project;
+use super::projection::{Projection, project_together};
 use super::{Architecture, DecodeError, Hook, Matrix, Precision, Role, WeightKey, Weights};
 use crate::cpu::{Cancel, Pool};
-use crate::kernels::quantised::ServingScratch;
+use crate::kernels::quantised::{GroupScratch, ServingScratch};
 
 pub use dense::DenseFfn;
 pub use walk::WalkFfn;
 
-pub(super) use dense::release_scratch;
+use self::experts::Lists;
+pub(super) use self::weights::LayerWeights;
 
 /// What a feed-forward network may use.
 pub struct FfnContext<'a> {
@@ -41,8 +43,22 @@ pub struct FfnContext<'a> {
     pub stream: &'a [f32],
     /// To be asked between tiles.
     pub cancel: &'a Cancel,
-    /// Memory of products that is kept from call to call.
+    /// The layer's tensors, looked up.
+    pub(super) layer: &'a LayerWeights<'a>,
+    /// Memory that is kept from call to call.
     pub(super) scratch: &'a RefCell<ServingScratch>,
+    pub(super) buffers: &'a RefCell<FfnBuffers>,
+}
+
+/// Numbers of a block, kept between layers and calls.
+#[derive(Debug, Default)]
+pub(super) struct FfnBuffers {
+    lists: Lists,
+    activations: Vec<f32>,
+    ups: Vec<f32>,
+    /// Rows of the input that go through one network, or some.
+    gathered: Vec<f32>,
+    groups: GroupScratch,
 }
 
 /// A way to compute the feed-forward networks of a layer.
@@ -93,22 +109,25 @@ impl<'a> FfnContext<'a> {
         self.weights.vector(key).map(Some).ok_or(DecodeError::MissingTensor { key })
     }
 
-    /// Projects rows and adds the bias that belongs to the role, if the model has one there.
-    fn project(&self, key: WeightKey, x: &[f32], out: &mut [f32]) -> Result<u64, DecodeError> {
-        let bias = match key.role {
-            Role::Gate => self.vector(key.with(Role::GateBias))?,
-            Role::Up => self.vector(key.with(Role::UpBias))?,
-            Role::Down => self.vector(key.with(Role::DownBias))?,
-            Role::Router => self.vector(key.with(Role::RouterBias))?,
-            _ => None,
-        };
-        // Choices and shares must not depend on how many positions are computed together.
-        let precision = match key.role {
-            Role::Router | Role::SharedExpertGate => Precision::Exact,
-            _ => self.precision,
-        };
-        let matrix = self.matrix(key)?;
-        let how = (precision, &mut *self.scratch.borrow_mut(), self.cancel);
-        project(self.pool, how, &matrix, bias.as_deref(), x, out)
+    /// Projects rows, adds the biases, and returns the bytes read.
+    fn project_together<const N: usize>(
+        &self,
+        projections: [(&Projection<'_>, &mut [f32]); N],
+        x: &[f32],
+    ) -> Result<u64, DecodeError> {
+        let how = (self.precision, &mut *self.scratch.borrow_mut(), self.cancel);
+        project_together(self.pool, how, projections.map(|(tensor, out)| tensor.with(out)), x)
+    }
+
+    /// As [`project_together`](FfnContext::project_together) in any precision as in `Exact`:
+    /// choices and shares are not to be rounded.
+    fn project_exactly(
+        &self,
+        projection: &Projection<'_>,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<u64, DecodeError> {
+        let how = (Precision::Exact, &mut *self.scratch.borrow_mut(), self.cancel);
+        project_together(self.pool, how, [projection.with(out)], x)
     }
 }

@@ -10,14 +10,10 @@
 //!
 //! [`RouterDescription`]: crate::model::RouterDescription
 
-use std::borrow::Cow;
-
 use super::FfnContext;
 use crate::kernels::rms_norm::rms_norm;
-use crate::kernels::{softmax, top_k};
-use crate::model::{
-    DecodeError, ExpertsDescription, GroupRule, Role, RouterInput, RouterScoring, WeightKey,
-};
+use crate::kernels::softmax;
+use crate::model::{DecodeError, ExpertsDescription, GroupRule, Role, RouterScoring, WeightKey};
 
 /// What keeps the sum of sigmoid weights above 0 where they are normalised.
 const SUM_MIN: f32 = 1e-20;
@@ -31,10 +27,22 @@ pub(super) struct Choice {
     pub weight: f32,
 }
 
-/// Returns the experts of every position, and the bytes of weights read.
+/// Lists that are kept from call to call.
+#[derive(Debug, Default)]
+pub(super) struct RouterBuffers {
+    input: Vec<f32>,
+    scores: Vec<f32>,
+    /// What experts are chosen by, and what groups of them are.
+    merits: Vec<f32>,
+    judged: Vec<f32>,
+    chosen: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+/// Appends the experts of every position to `choices`, and returns the bytes of weights read.
 ///
 /// # Shapes
-/// `input` (normed) and the context's stream: `[positions, hidden]`; result: `[positions, used]`,
+/// `input` (normed) and the context's stream: `[positions, hidden]`; choices: `[positions, used]`,
 /// each position's in ascending order.
 /// # Errors
 /// `MissingTensor`, `Cancelled`.
@@ -43,37 +51,35 @@ pub(super) fn route(
     experts: &ExpertsDescription,
     input: &[f32],
     context: &FfnContext<'_>,
-) -> Result<(Vec<Choice>, u64), DecodeError> {
-    let vector = |role| context.vector(WeightKey::layer(role, layer));
+    buffers: &mut RouterBuffers,
+    choices: &mut Vec<Choice>,
+) -> Result<u64, DecodeError> {
+    let tensors = context.layer;
     let hidden = context.architecture.hidden_size;
-    let input = match (experts.router.input, vector(Role::RouterScale)?) {
-        (RouterInput::GemmaScaled, Some(scale)) => Cow::Owned(scaled_stream(&scale, context)),
-        _ => Cow::Borrowed(input),
+    let mut rows = std::mem::take(&mut buffers.input);
+    let input = match &tensors.router_scale {
+        // As Gemma 4's router reads the stream: normed with a weight of its own.
+        Some(weight) => {
+            rows.resize(input.len(), 0.0);
+            let stream = context.stream.chunks_exact(hidden);
+            for (row, stream) in rows.chunks_exact_mut(hidden).zip(stream) {
+                rms_norm(stream, weight, context.architecture.norm.epsilon, row);
+            }
+            &rows
+        }
+        None => input,
     };
-    let positions = input.len() / hidden;
-    let mut scores = vec![0.0; positions * experts.count];
-    let bytes = context.project(WeightKey::layer(Role::Router, layer), &input, &mut scores)?;
-    let correction_bias = vector(Role::RouterCorrectionBias)?;
-    let expert_scale = vector(Role::ExpertScale)?;
-    let mut choices = Vec::with_capacity(positions * experts.used);
+    let mut scores = std::mem::take(&mut buffers.scores);
+    scores.resize(input.len() / hidden * experts.count, 0.0);
+    let key = WeightKey::layer(Role::Router, layer);
+    let router = tensors.router.as_ref().ok_or(DecodeError::MissingTensor { key })?;
+    let bytes = context.project_exactly(router, input, &mut scores)?;
+    let (bias, scale) = (tensors.correction_bias.as_deref(), tensors.expert_scale.as_deref());
     for scores in scores.chunks_exact_mut(experts.count) {
-        choose(experts, scores, correction_bias.as_deref(), expert_scale.as_deref(), &mut choices);
+        choose(experts, scores, (bias, scale), buffers, choices);
     }
-    Ok((choices, bytes))
-}
-
-/// The stream as Gemma 4's router reads it: normed without a weight, times the stored scale and
-/// `hidden^-0.5`.
-fn scaled_stream(scale: &[f32], context: &FfnContext<'_>) -> Vec<f32> {
-    let factor = (scale.len() as f64).powf(-0.5) as f32;
-    let weight: Vec<f32> = scale.iter().map(|scale| scale * factor).collect();
-    let epsilon = context.architecture.norm.epsilon;
-    let mut rows = vec![0.0; context.stream.len()];
-    let stream = context.stream.chunks_exact(scale.len());
-    for (row, stream) in rows.chunks_exact_mut(scale.len()).zip(stream) {
-        rms_norm(stream, &weight, epsilon, row);
-    }
-    rows
+    (buffers.input, buffers.scores) = (rows, scores);
+    Ok(bytes)
 }
 
 /// Appends the experts that one position's scores choose.
@@ -89,8 +95,8 @@ fn scaled_stream(scale: &[f32], context: &FfnContext<'_>) -> Vec<f32> {
 fn choose(
     experts: &ExpertsDescription,
     scores: &mut [f32],
-    correction_bias: Option<&[f32]>,
-    expert_scale: Option<&[f32]>,
+    (correction_bias, expert_scale): (Option<&[f32]>, Option<&[f32]>),
+    RouterBuffers { merits, judged, chosen, weights, .. }: &mut RouterBuffers,
     choices: &mut Vec<Choice>,
 ) {
     let router = &experts.router;
@@ -105,7 +111,8 @@ fn choose(
             scores.iter_mut().for_each(|score| *score = 1.0 / (1.0 + (-*score).exp()));
         }
     }
-    let mut merits = scores.to_vec();
+    merits.clear();
+    merits.extend_from_slice(scores);
     if let Some(bias) = correction_bias {
         merits.iter_mut().zip(bias).for_each(|(merit, bias)| *merit += bias);
     }
@@ -115,39 +122,74 @@ fn choose(
         return;
     }
     if let Some(groups) = router.groups {
-        let best = if groups.rule == GroupRule::Max { 1 } else { 2 };
         let size = experts.count / groups.count;
-        let judge = |group: &[f32]| top_k(group, best).iter().map(|(_, merit)| merit).sum();
-        let judged: Vec<f32> = merits.chunks_exact(size).map(judge).collect();
-        let kept = top_k(&judged, groups.used);
+        judged.clear();
+        for group in merits.chunks_exact(size) {
+            judged.push(match groups.rule {
+                GroupRule::Max => group.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+                GroupRule::SumOfTwo => sum_of_two(group),
+            });
+        }
+        best(judged, groups.used, chosen);
         for (index, group) in merits.chunks_exact_mut(size).enumerate() {
-            if kept.iter().all(|(kept, _)| *kept != index) {
+            if !chosen.contains(&index) {
                 group.fill(f32::NEG_INFINITY);
             }
         }
     }
-    let mut chosen: Vec<usize> =
-        top_k(&merits, experts.used).iter().map(|(expert, _)| *expert).collect();
-    chosen.sort_unstable();
-    let mut weights: Vec<f32> = chosen.iter().map(|&expert| scores[expert]).collect();
+    best(merits, experts.used, chosen);
+    weights.clear();
+    weights.extend(chosen.iter().map(|&expert| scores[expert]));
     if router.scoring == RouterScoring::Softmax && router.softmax_after {
-        softmax(&mut weights);
+        softmax(weights);
     }
     if router.normalise {
         let floor = if router.scoring == RouterScoring::Sigmoid { SUM_MIN } else { 0.0 };
         let sum = weights.iter().sum::<f32>() + floor;
         weights.iter_mut().for_each(|weight| *weight /= sum);
     }
-    choices.extend(chosen.into_iter().zip(weights).map(|(expert, weight)| {
+    choices.extend(chosen.iter().zip(&*weights).map(|(&expert, weight)| {
         let factor = expert_scale.map_or(1.0, |scale| scale[expert]);
         Choice { expert, weight: weight * router.scale * factor }
     }));
 }
 
+/// The sum of the two largest merits, or the only one.
+fn sum_of_two(merits: &[f32]) -> f32 {
+    let mut two = [f32::NEG_INFINITY; 2];
+    for &merit in merits {
+        if merit > two[0] {
+            two = [merit, two[0]];
+        } else if merit > two[1] {
+            two[1] = merit;
+        }
+    }
+    if merits.len() == 1 { two[0] } else { two[0] + two[1] }
+}
+
+/// The indices of the `count` largest merits, ascending; of equal ones the lower counts as larger.
+/// The merits are used up.
+fn best(merits: &mut [f32], count: usize, chosen: &mut Vec<usize>) {
+    chosen.clear();
+    for _ in 0..count {
+        let mut best: Option<usize> = None;
+        for (index, merit) in merits.iter().enumerate().filter(|(_, merit)| !merit.is_nan()) {
+            if best.is_none_or(|best| *merit > merits[best]) {
+                best = Some(index);
+            }
+        }
+        if let Some(best) = best {
+            chosen.push(best);
+            merits[best] = f32::NAN;
+        }
+    }
+    chosen.sort_unstable();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExpertGroups, RouterDescription};
+    use crate::model::{ExpertGroups, RouterDescription, RouterInput};
 
     /// Numbers that look random, the same each time.
     fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -292,8 +334,11 @@ mod tests {
                 choose(
                     &experts,
                     &mut scores,
-                    router.correction_bias.then_some(&bias),
-                    router.expert_scale.then_some(&scale),
+                    (
+                        router.correction_bias.then_some(&*bias),
+                        router.expert_scale.then_some(&*scale),
+                    ),
+                    &mut RouterBuffers::default(),
                     &mut choices,
                 );
                 let expected = oracle(&experts, &products, &bias, &scale);
@@ -310,7 +355,13 @@ mod tests {
     #[test]
     fn of_equal_scores_the_lower_expert_is_chosen() {
         let mut choices = Vec::new();
-        choose(&described(6, 2, PLAIN), &mut [0.5; 6], None, None, &mut choices);
+        choose(
+            &described(6, 2, PLAIN),
+            &mut [0.5; 6],
+            (None, None),
+            &mut RouterBuffers::default(),
+            &mut choices,
+        );
         assert_eq!(choices.iter().map(|choice| choice.expert).collect::<Vec<_>>(), [0, 1]);
     }
 
@@ -321,14 +372,26 @@ mod tests {
         for router in [PLAIN, sigmoid, after] {
             let mut choices = Vec::new();
             let mut scores = [1.0, f32::NAN, 3.0];
-            choose(&described(3, 2, router), &mut scores, None, None, &mut choices);
+            choose(
+                &described(3, 2, router),
+                &mut scores,
+                (None, None),
+                &mut RouterBuffers::default(),
+                &mut choices,
+            );
             assert_eq!(choices.len(), 2);
             assert!(choices.iter().all(|choice| choice.weight.is_nan()), "{router:?}");
         }
         // Infinite scores choose without a panic.
         for infinite in [f32::INFINITY, f32::NEG_INFINITY] {
             let mut choices = Vec::new();
-            choose(&described(3, 2, after), &mut [infinite; 3], None, None, &mut choices);
+            choose(
+                &described(3, 2, after),
+                &mut [infinite; 3],
+                (None, None),
+                &mut RouterBuffers::default(),
+                &mut choices,
+            );
             assert_eq!(choices.len(), 2);
         }
     }

@@ -1,9 +1,9 @@
 //! A sparse walk: only the features whose gates answer most strongly.
 
 use super::experts::{Assignment, Share};
-use super::{Ffn, FfnContext};
+use super::{Ffn, FfnBuffers, FfnContext};
 use crate::kernels::{matvec_rows, top_k_by_magnitude};
-use crate::model::{DecodeError, Hook, Orientation, Role};
+use crate::model::{DecodeError, Hook, Orientation, Role, WeightKey};
 
 /// Only the features whose gates answer most strongly.
 ///
@@ -28,44 +28,58 @@ impl Ffn for WalkFfn {
         context: &FfnContext<'_>,
         observe: Option<&mut dyn Hook>,
     ) -> Result<u64, DecodeError> {
-        let assignment = Assignment::new(layer, input, context)?;
+        let mut buffers = context.buffers.take();
+        let FfnBuffers { lists, gathered, .. } = &mut buffers;
+        let (assignment, sums) = Assignment::new(layer, input, context, lists)?;
         let mut bytes = assignment.bytes;
         let mut scores = vec![0.0; assignment.activations()];
-        for share in &assignment.shares {
-            let key = assignment.key(Role::Gate, share);
+        for share in assignment.shares {
+            let tensors = assignment.tensors(share);
+            let gate = tensors.gate.as_ref().ok_or(missing(Role::Gate, layer, share))?;
             let scores = &mut scores[share.activations()];
-            bytes += context.project(key, &assignment.input(share), scores)?;
+            bytes +=
+                context.project_together([(gate, scores)], assignment.input(share, gathered))?;
         }
         let mut activations = vec![0.0; scores.len()];
         for position in 0..positions {
             for (share, features) in self.chosen(&assignment, position, &scores) {
-                let row = share.row(position).expect("a chosen feature is of a network that runs");
+                let row = assignment.row(share, position);
+                let row = row.expect("a chosen feature is of a network that runs");
                 let mut gate: Vec<f32> =
                     features.iter().map(|feature| scores[row.start + feature]).collect();
-                let (up, read) = up_rows(&assignment, share, position, &features, context)?;
+                let (up, read) = up_rows(layer, &assignment, share, position, &features, context)?;
                 bytes += read;
-                assignment.activate(share, &mut gate, &up, context);
+                assignment.activate(share, &mut gate, &up);
                 for (feature, activation) in features.iter().zip(gate) {
                     activations[row.start + feature] = activation;
                 }
             }
         }
         if let Some(hook) = observe {
-            assignment.show(&mut activations, hook, context);
+            assignment.show(&mut activations, hook);
         }
-        bytes += assignment.add_up(&activations, out, context, |share, activations, out| {
-            let key = assignment.key(Role::Down, share);
-            let whole = context.project(key, activations, out)?;
-            // A feature-major projection reads a row for each activation that is not 0.
-            let down = context.matrix(key)?;
-            Ok(match down.orientation {
-                Orientation::OutIn => whole,
-                Orientation::InOut => {
-                    let read = activations.iter().filter(|activation| **activation != 0.0).count();
-                    (read * down.view.row_bytes()) as u64
-                }
-            })
+        bytes += assignment.add_up(&activations, out, sums, |shares, activations, out| {
+            let (mut bytes, hidden) = (0, context.architecture.hidden_size);
+            let (mut activations, mut out) = (activations, out);
+            for share in shares {
+                let (own, later) = activations.split_at(share.activations().len());
+                let (place, rest) = out.split_at_mut(share.count() * hidden);
+                (activations, out) = (later, rest);
+                let tensors = assignment.tensors(share);
+                let down = tensors.down.as_ref().ok_or(missing(Role::Down, layer, share))?;
+                let whole = context.project_together([(down, place)], own)?;
+                // A feature-major projection reads a row for each activation that is not 0.
+                bytes += match down.matrix.orientation {
+                    Orientation::OutIn => whole,
+                    Orientation::InOut => {
+                        let read = own.iter().filter(|activation| **activation != 0.0).count();
+                        (read * down.matrix.view.row_bytes()) as u64
+                    }
+                };
+            }
+            Ok(bytes)
         })?;
+        context.buffers.replace(buffers);
         Ok(bytes)
     }
 }
@@ -80,7 +94,7 @@ impl WalkFfn {
         scores: &[f32],
     ) -> Vec<(&'s Share, Vec<usize>)> {
         let running = assignment.shares.iter();
-        let running = running.filter_map(|share| Some((share, share.row(position)?)));
+        let running = running.filter_map(|share| Some((share, assignment.row(share, position)?)));
         let running: Vec<_> = running.collect();
         let together: Vec<f32> =
             running.iter().flat_map(|(_, row)| &scores[row.clone()]).copied().collect();
@@ -104,9 +118,15 @@ impl WalkFfn {
     }
 }
 
+fn missing(role: Role, layer: usize, share: &Share) -> DecodeError {
+    let key = WeightKey { role, layer: Some(layer as u32), expert: share.network.expert };
+    DecodeError::MissingTensor { key }
+}
+
 /// The up projection of some features at one position, and the bytes read; empty where the network
 /// has none.
 fn up_rows(
+    layer: usize,
     assignment: &Assignment<'_>,
     share: &Share,
     position: usize,
@@ -116,21 +136,22 @@ fn up_rows(
     if !assignment.has_up(share) {
         return Ok((Vec::new(), 0));
     }
-    let key = assignment.key(Role::Up, share);
     let input = assignment.input_row(share, position);
-    let up = context.matrix(key)?;
+    let tensors = assignment.tensors(share);
+    let projection = tensors.up.as_ref().ok_or(missing(Role::Up, layer, share))?;
+    let up = &projection.matrix;
     match up.orientation {
         Orientation::OutIn => {
             let mut rows = vec![0.0; features.len()];
             matvec_rows(context.pool, &up.view, features, input, &mut rows);
-            if let Some(bias) = context.vector(key.with(Role::UpBias))? {
+            if let Some(bias) = &projection.bias {
                 rows.iter_mut().zip(features).for_each(|(up, &feature)| *up += bias[feature]);
             }
             Ok((rows, (features.len() * up.view.row_bytes()) as u64))
         }
         Orientation::InOut => {
             let mut all = vec![0.0; share.network.features];
-            let bytes = context.project(key, input, &mut all)?;
+            let bytes = context.project_together([(projection, &mut all)], input)?;
             Ok((features.iter().map(|&feature| all[feature]).collect(), bytes))
         }
     }
