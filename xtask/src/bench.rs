@@ -15,12 +15,16 @@ use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
 mod extraction;
+mod llama;
+mod load;
 
 /// A benchmark of its own, with a page of its own.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Subject {
     /// Extraction of the 1B-shaped model, stage by stage: docs/benchmarks/extraction.md
     Extraction,
+    /// llama.cpp on the same files, by turns: docs/benchmarks/llama.md
+    Llama,
 }
 
 /// What to measure.
@@ -34,6 +38,12 @@ pub struct Arguments {
     /// Leave out the 1B-shaped model (2.5 GB, several minutes)
     #[arg(long)]
     small: bool,
+    /// Of `llama`: the models, all unless named
+    #[arg(long, value_enum, value_delimiter = ',')]
+    models: Vec<llama::Model>,
+    /// Of `llama`: pairs of measurements of each line
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(llama::PAIRS_MIN..))]
+    pairs: u64,
     /// Runs of each measurement
     #[arg(long, default_value_t = 7)]
     runs: u32,
@@ -44,8 +54,15 @@ pub struct Arguments {
 
 /// Measures and prints a table.
 pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
-    if let Some(Subject::Extraction) = arguments.subject {
-        return extraction::run(root, arguments.layers, arguments.record);
+    match arguments.subject {
+        Some(Subject::Extraction) => {
+            return extraction::run(root, arguments.layers, arguments.record);
+        }
+        Some(Subject::Llama) => {
+            let pairs = usize::try_from(arguments.pairs)?;
+            return llama::run(root, &arguments.models, pairs, arguments.record);
+        }
+        None => {}
     }
     let binaries = crate::build(true)?;
     let work = crate::target_directory().join("bench");
@@ -90,7 +107,7 @@ impl Table {
 
     fn render(&self, root: &Path) -> anyhow::Result<String> {
         let mut text = String::from("# The spine, measured\n\n");
-        writeln!(text, "{}; load average at the end {};", machine(root)?, load_average())?;
+        writeln!(text, "{}; load average at the end {};", machine(root)?, load::average())?;
         writeln!(
             text,
             "command: `cargo xtask bench --record`. Medians; the spread is the 10th to the 90th percentile of the runs.\n"
@@ -101,12 +118,6 @@ impl Table {
         }
         Ok(text)
     }
-}
-
-/// The average of the last minute: near 0 before a measurement that counts.
-fn load_average() -> String {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn parser(table: &mut Table) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@
 mod bench;
 mod daemon;
 mod fuzz;
+mod llama_cpp;
 mod reference;
 mod shapes;
 mod tidy;

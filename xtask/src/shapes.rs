@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::json;
 
+pub mod gguf;
+
 /// A model's size.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::{Extracted, extract, load_average};
+use super::{Extracted, extract, load};
 use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
@@ -32,7 +32,7 @@ pub(super) fn run(root: &Path, layers: u32, record: bool) -> anyhow::Result<()> 
     command.args(["run", "--quiet", "--release", "--locked", "-p", "larql-compute"]);
     let rate = output(command.args(["--example", "int8_rate"]))?;
     let rate: Value = serde_json::from_str(&rate).with_context(|| rate.clone())?;
-    let before = load_average();
+    let before = load::average();
     let daemon = Daemon::start(&binaries, &work.join("data"))?;
     let destination = daemon.data.join("whole.vindex");
     let statement = format!(
@@ -66,7 +66,7 @@ fn page(
         text,
         "{}; load average {load_before} before, {} after;",
         machine(root)?,
-        load_average()
+        load::average()
     )?;
     writeln!(
         text,
