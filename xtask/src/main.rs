@@ -10,6 +10,7 @@ mod fuzz;
 mod llama_cpp;
 mod reference;
 mod shapes;
+mod statistics;
 mod tidy;
 
 use std::path::{Path, PathBuf};

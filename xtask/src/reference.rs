@@ -5,6 +5,7 @@
 //! - `reference::gguf::*`: what COMPILE writes as GGUF gives in llama.cpp the logits that we compute from
 //!   the same file exactly.
 //! - `reference::quantisation::*`: errors of our quantisers beside those of `llama-quantize`.
+//! - `reference::serving::*`: how far the serving kernels are from exact arithmetic, beside llama.cpp.
 //!
 //! The page `docs/reference.md` is printed from the results. Elsewhere: the programs themselves
 //! (`environment`), the scripts (`tests/reference`), checks that need no other program (`tests`).
@@ -12,17 +13,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, output};
+use atlas::Atlas;
 use environment::Environment;
 
+mod atlas;
 mod environment;
 mod gguf;
+mod logits;
 mod page;
 mod quantisation;
 mod safetensors;
+mod serving;
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,8 @@ enum Check {
     Gguf(String),
     /// A type of the formats' that rounds.
     Quantisation(&'static str),
+    /// A file as both engines serve it.
+    Serving(&'static str),
 }
 
 impl Check {
@@ -41,6 +48,7 @@ impl Check {
             Self::Safetensors(folder) => ("safetensors", folder.as_str()),
             Self::Gguf(folder) => ("gguf", folder.as_str()),
             Self::Quantisation(kind) => ("quantisation", *kind),
+            Self::Serving(file) => ("serving", *file),
         };
         format!("reference::{group}::{name}")
     }
@@ -52,6 +60,7 @@ fn checks(root: &Path, filter: &[String]) -> anyhow::Result<Vec<Check>> {
     let mut checks: Vec<_> = folders.iter().cloned().map(Check::Safetensors).collect();
     checks.extend(folders.into_iter().map(Check::Gguf));
     checks.extend(quantisation::TYPES.iter().copied().map(Check::Quantisation));
+    checks.extend(serving::names().map(Check::Serving));
     checks.retain(|check| {
         filter.is_empty() || filter.iter().any(|part| check.name().contains(part.as_str()))
     });
@@ -96,7 +105,7 @@ pub fn run(root: &Path, filter: &[String], record: bool) -> anyhow::Result<()> {
     let mut transformers = bench.environment.server("transformers_check.py")?;
     let mut results = page::Results::default();
     let mut failures = Vec::new();
-    let mut exact = None;
+    let mut atlas = None;
     for check in &checks {
         let outcome = match check {
             Check::Safetensors(folder) => safetensors::check(&bench, &mut transformers, folder)
@@ -107,13 +116,18 @@ pub fn run(root: &Path, filter: &[String], record: bool) -> anyhow::Result<()> {
                 }),
             Check::Gguf(folder) => gguf::check(&bench, folder).map(|row| results.gguf.push(row)),
             Check::Quantisation(kind) => {
-                let exact = match &mut exact {
-                    Some(exact) => exact,
-                    none => none.insert(quantisation::Exact::new(&bench)?),
-                };
-                quantisation::check(&bench, exact, kind).and_then(|row| {
+                let atlas = bundled(&bench, &mut atlas)?;
+                quantisation::check(&bench, atlas, kind).and_then(|row| {
                     let verdict = row.verdict();
                     results.quantisation.push(row);
+                    verdict
+                })
+            }
+            Check::Serving(name) => {
+                let atlas = bundled(&bench, &mut atlas)?;
+                serving::check(&bench, atlas, name).and_then(|row| {
+                    let verdict = row.verdict();
+                    results.serving.push(row);
                     verdict
                 })
             }
@@ -137,6 +151,14 @@ pub fn run(root: &Path, filter: &[String], record: bool) -> anyhow::Result<()> {
         bail!("{} of {} reference checks failed", failures.len(), checks.len());
     }
     Ok(())
+}
+
+/// The bundled model, prepared by the first check that needs it.
+fn bundled<'a>(bench: &Bench, atlas: &'a mut Option<Atlas>) -> anyhow::Result<&'a mut Atlas> {
+    match atlas {
+        Some(atlas) => Ok(atlas),
+        none => Ok(none.insert(Atlas::new(bench)?)),
+    }
 }
 
 /// What checks work with.
@@ -172,11 +194,36 @@ impl Bench {
         ))
     }
 
-    /// Our logits of a prompt's last position, in exact arithmetic.
-    fn logits(&self, model: &Path, prompt: &[u32]) -> anyhow::Result<Vec<f32>> {
+    /// Our logits of a prompt's last position: in exact arithmetic, or as we serve.
+    fn logits(&self, model: &Path, prompt: &[u32], served: bool) -> anyhow::Result<Vec<f32>> {
         let (model, ids) = (model.display().to_string(), environment::ids(prompt));
-        let answer = self.daemon.json(&["dev", "logits", &model, "--ids", &ids, "--json"])?;
+        let mut arguments = vec!["dev", "logits", &model, "--ids", &ids, "--json"];
+        arguments.extend(served.then_some("--fast"));
+        let answer = self.daemon.json(&arguments)?;
         floats(&answer["logits"]).with_context(|| format!("logits of {model}"))
+    }
+
+    /// The same of many prompts, several at a time: most of a call is starting the client.
+    fn logits_of(
+        &self,
+        model: &Path,
+        prompts: &[Vec<u32>],
+        served: bool,
+    ) -> anyhow::Result<Vec<Vec<f32>>> {
+        const AT_ONCE: usize = 4;
+        let part = prompts.len().div_ceil(AT_ONCE).max(1);
+        std::thread::scope(|scope| {
+            let run = |prompts: &[Vec<u32>]| -> anyhow::Result<Vec<Vec<f32>>> {
+                prompts.iter().map(|prompt| self.logits(model, prompt, served)).collect()
+            };
+            let parts: Vec<_> =
+                prompts.chunks(part).map(|part| scope.spawn(move || run(part))).collect();
+            let mut rows = Vec::with_capacity(prompts.len());
+            for part in parts {
+                rows.extend(part.join().map_err(|_| anyhow!("a client's thread panicked"))??);
+            }
+            Ok(rows)
+        })
     }
 }
 

@@ -58,14 +58,19 @@ impl Environment {
         Server::start(&mut self.script(name))
     }
 
-    /// llama.cpp's logits of each prompt's last position; the message of its failure.
+    /// llama.cpp's logits of each prompt's last position; the message of its failure. With a cache in f32
+    /// and plain attention, or `served`, with what it takes by default.
     pub(super) fn llama_cpp(
         &self,
         model: &Path,
         prompts: &[Vec<u32>],
+        served: bool,
     ) -> anyhow::Result<Vec<Vec<f32>>> {
         let lines: Vec<String> = prompts.iter().map(|prompt| ids(prompt)).collect();
-        let text = filter(Command::new(&self.last_logits).arg(model), &lines.join("\n"))?;
+        let text = filter(
+            Command::new(&self.last_logits).args(served.then_some("--served")).arg(model),
+            &lines.join("\n"),
+        )?;
         let numbers = |line: &str| line.split(' ').map(str::parse).collect::<Result<_, _>>();
         text.lines().map(|line| numbers(line).with_context(|| line.to_owned())).collect()
     }

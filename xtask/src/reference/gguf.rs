@@ -111,16 +111,13 @@ pub(super) fn check(bench: &Bench, folder: &str) -> anyhow::Result<Row> {
 }
 
 fn figure(bench: &Bench, kind: &Kind, file: &Path, prompts: &[Vec<u32>]) -> anyhow::Result<Figure> {
-    let ours = prompts
-        .iter()
-        .map(|prompt| bench.logits(file, prompt))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let ours = bench.logits_of(file, prompts, false)?;
     let most = |theirs: &[Vec<f32>]| {
         ours.iter().zip(theirs).map(|(a, b)| difference(a, b)).fold(0.0, f32::max)
     };
     let same =
         |theirs: &[Vec<f32>]| ours.iter().zip(theirs).filter(|(a, b)| top(a) == top(b)).count();
-    let theirs = bench.environment.llama_cpp(file, prompts)?;
+    let theirs = bench.environment.llama_cpp(file, prompts, false)?;
     let (served, same_top) = (most(&theirs), same(&theirs));
     ensure!(served <= kind.bound, "{}: logits differ by {served:.1e}", kind.name);
     if !kind.quantised {
@@ -129,7 +126,7 @@ fn figure(bench: &Bench, kind: &Kind, file: &Path, prompts: &[Vec<u32>]) -> anyh
     }
     let wide = file.with_extension("wide.gguf");
     bench.environment.quantize(&["--allow-requantize"], file, &wide, "F32")?;
-    let theirs = bench.environment.llama_cpp(&wide, prompts)?;
+    let theirs = bench.environment.llama_cpp(&wide, prompts, false)?;
     let widened = most(&theirs);
     ensure!(widened <= WIDE, "{}, widened: logits differ by {widened:.1e}", kind.name);
     ensure!(same(&theirs) == prompts.len(), "{}, widened: another top token", kind.name);

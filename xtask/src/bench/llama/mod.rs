@@ -4,7 +4,7 @@
 //! programs, with the same threads, one right after the other. What counts is the ratio within a pair,
 //! and of the ratios' interval its lower end. Who else took the processors meanwhile stands beside it.
 //!
-//! Elsewhere: turns and intervals (`pairs`), llama.cpp's programs (`opponent`), the targets and the page
+//! Elsewhere: turns (`pairs`), intervals (`statistics`), llama.cpp's programs (`opponent`), the targets and the page
 //! (`page`), the models (`shapes::gguf`).
 
 use std::path::{Path, PathBuf};
@@ -19,12 +19,13 @@ use super::load::{self, Seen, Watch};
 use crate::daemon::{Daemon, output};
 use crate::llama_cpp::{self, LlamaCpp};
 use crate::shapes::gguf;
+use crate::statistics;
 use opponent::Opponent;
 use pairs::Pair;
 
 mod opponent;
 mod page;
-pub(super) mod pairs;
+mod pairs;
 
 /// Pairs below this have no interval.
 pub(super) const PAIRS_MIN: u64 = 7;
@@ -276,7 +277,7 @@ impl Bench {
                 watch = Watch::new(daemon);
             },
         )?;
-        let of = |index: fn(&(f64, f64)) -> f64| pairs::median(bandwidth.iter().map(index));
+        let of = |index: fn(&(f64, f64)) -> f64| statistics::median(bandwidth.iter().map(index));
         let bandwidth = (!bandwidth.is_empty()).then(|| (of(|both| both.0), of(|both| both.1)));
         let mut lines = vec![Line { model, kind, pairs: measured, bandwidth, seen }];
         if kind == Kind::Serve {

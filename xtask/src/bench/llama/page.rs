@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::pairs::{self, Interval};
 use super::{Alone, CLIENT_PROMPT, CLIENT_TOKENS, CLIENTS, Kind, Line, MEMORY_CONTEXT, Model};
 use crate::daemon::machine;
+use crate::statistics::{self, Interval};
 
 /// What people write themselves stands below this line and is kept.
 const NOTES: &str = "## Notes";
@@ -52,7 +52,7 @@ pub(super) fn page(
          with {:.0} % (order statistics). Ours goes through the daemon: `larql bench`. llama.cpp's are `llama-bench` and, for\n\
          {CLIENTS} generations at once, `llama-server` with {CLIENTS} slots, asked over HTTP ({CLIENT_PROMPT} tokens of prompt, {CLIENT_TOKENS} made, for each;\n\
          ours has no HTTP between). *Others* is the most that anybody else took of the processors during one pair.\n",
-        pairs::confidence(head.pairs)
+        statistics::confidence(head.pairs)
     )?;
     writeln!(
         page,
@@ -70,7 +70,7 @@ pub(super) fn page(
             line.model.name(),
             line.kind,
             line.ours(),
-            pairs::median(line.pairs.iter().map(|pair| pair.theirs)),
+            statistics::median(line.pairs.iter().map(|pair| pair.theirs)),
             ratio.median,
             ratio.low,
             ratio.high,
@@ -93,7 +93,7 @@ pub(super) fn page(
 
 impl Line {
     fn ours(&self) -> f64 {
-        pairs::median(self.pairs.iter().map(|pair| pair.ours))
+        statistics::median(self.pairs.iter().map(|pair| pair.ours))
     }
 
     fn ratio(&self) -> Interval {
