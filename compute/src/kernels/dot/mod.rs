@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn a_row_of_q4_k_gives_the_bits_of_its_dequantised_row_in_every_variant() {
-        for columns in [1, 17, 255, 256, 257, 511, 700, 2560, 2880] {
-            let blocks = columns.div_ceil(256_usize);
+        for columns in [1_usize, 17, 255, 256, 257, 511, 700, 2560, 2880] {
+            let blocks = columns.div_ceil(256);
             let mut bytes: Vec<u8> =
                 (0..blocks * Q4K_BLOCK).map(|i| (i * i * 31 + i * 7 + columns) as u8).collect();
             for (index, block) in bytes.as_chunks_mut::<Q4K_BLOCK>().0.iter_mut().enumerate() {
