@@ -89,10 +89,10 @@ fn rates(pool: &Pool, dtype: Dtype, rows: usize, columns: usize, positions: &[us
 /// The rate of the bare integer product over panels in a core's own cache.
 fn int8_rate(pool: &Pool) -> f64 {
     const ROW_PANELS: usize = 8;
-    const LANE_PANELS: usize = 64;
+    const LANE_PANELS: usize = 8;
     let rows = vec![[[1_i8; QUAD]; ROWS]; ROW_PANELS * DEPTH];
     let lanes = vec![[[2_u8; QUAD]; LANES]; LANE_PANELS * DEPTH];
-    let tasks = 8 * pool.threads();
+    let tasks = 2 * pool.threads();
     let seconds = best(|| {
         pool.run(tasks, &|_| {
             let mut tile = [[0; LANES]; ROWS];

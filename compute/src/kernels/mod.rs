@@ -13,6 +13,7 @@ pub mod activation;
 pub mod attention;
 pub mod convert;
 pub mod dot;
+mod float_gemm;
 pub mod gate_scan;
 pub mod int8_product;
 pub mod layer_norm;

@@ -10,7 +10,7 @@ use super::{DecodeError, Precision};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::quantised::{Product, ServingScratch, products};
 use crate::kernels::rows::Rows;
-use crate::kernels::{self, dot, gate_scan, matvec_transposed};
+use crate::kernels::{self, dot, gate_scan, matmul_transposed};
 
 /// A projection with its bias, where it has one.
 pub(super) struct Projection<'a> {
@@ -62,14 +62,7 @@ pub(super) fn project_together<const N: usize>(
                     gate_scan::scan_into(pool, &matrix.view, x, out, cancel)?;
                 }
                 (Precision::Exact, Orientation::OutIn) => dots(pool, matrix, x, out, cancel)?,
-                (_, Orientation::InOut) => {
-                    let rows = x.chunks_exact(matrix.inputs());
-                    for (x, out) in rows.zip(out.chunks_exact_mut(matrix.outputs())) {
-                        cancel.check()?;
-                        out.fill(0.0);
-                        matvec_transposed(pool, &matrix.view, x, out);
-                    }
-                }
+                (_, Orientation::InOut) => matmul_transposed(pool, &matrix.view, x, out, cancel)?,
             }
         }
     }

@@ -1,19 +1,22 @@
-//! Products of many positions with one matrix: prefill, and the browse scans.
+//! Products of many positions with one matrix.
 //!
-//! A task unpacks a tile of the matrix to `f32` once and multiplies it with all positions, by the
+//! In [`matmul`], a task unpacks a tile of the matrix to `f32` once and multiplies it with all positions, by the
 //! `gemm` crate on the task's own thread. The tiles depend on the shapes alone, so the result does
 //! not depend on the number of threads; sums are in `f32`, in the order that `gemm` likes, so
-//! it may differ from [`matvec`](super::matvec()) within twice the bound of a dot product.
+//! it may differ from [`matvec`](super::matvec()) within twice the bound of a dot product. Products
+//! that must not depend on how many positions there are go through `float_gemm`.
 
 use std::cell::RefCell;
 
+use super::float_gemm;
+use super::matvec_transposed::{matvec_transposed, part_rows};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::quant::MatrixView;
 
 /// Outputs in a tile: a few panels of `gemm`.
 const TILE_OUTPUTS: usize = 256;
-/// Inputs in a tile of the transposed product.
-const TILE_INPUTS: usize = 512;
+/// From so many positions on, unpacking rows once for all of them pays.
+const TRANSPOSED_POSITIONS_MIN: usize = 2;
 
 thread_local! {
     static UNPACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -66,10 +69,12 @@ pub fn matmul(
 
 /// Writes `out[p] = Σ a[p, r] · row r`: a product with a matrix whose rows are inputs.
 ///
+/// Each row of the result has the bits of [`matvec_transposed`](super::matvec_transposed()).
+///
 /// # Shapes
 /// `matrix`: `[m, k]`; `a`: `[n, m]`; `out`: `[n, k]`; panics if they differ.
 /// # Units
-/// Scratch memory: a tile of 512 by 64 numbers a thread.
+/// Scratch memory a thread: a 64th of the rows, and every position, by 256 numbers.
 /// # Errors
 /// `Cancelled`, asked before every tile; `out` is then in part old.
 pub fn matmul_transposed(
@@ -81,36 +86,19 @@ pub fn matmul_transposed(
 ) -> Result<(), Cancelled> {
     let (inputs, outputs) = (matrix.rows(), matrix.columns());
     let positions = positions(a, inputs, out, outputs);
-    let out = Disjoint::new(out);
-    pool.run(outputs.div_ceil(TILE_OUTPUTS), &|tile| {
-        let first = tile * TILE_OUTPUTS;
-        let count = TILE_OUTPUTS.min(outputs - first);
-        let mut begun = false;
-        for row_first in (0..inputs).step_by(TILE_INPUTS) {
-            if cancel.check().is_err() {
-                return;
-            }
-            let rows = TILE_INPUTS.min(inputs - row_first);
-            with_scratch(rows * count, |weights| {
-                for (offset, part) in weights.chunks_exact_mut(count).enumerate() {
-                    matrix.part_f32(row_first + offset, first..first + count, part);
-                }
-                // SAFETY: columns `row_first .. row_first + rows` of `a`, [positions, inputs];
-                // `weights` is [rows, count]; the destination as in `matmul`.
-                unsafe {
-                    gemm(
-                        (positions, count, rows),
-                        (out.start().add(first), outputs, 1),
-                        begun,
-                        (a.as_ptr().add(row_first), inputs, 1),
-                        (weights.as_ptr(), count, 1),
-                    );
-                }
-            });
-            begun = true;
+    match float_gemm::dispatch() {
+        Some(gemm) if positions >= TRANSPOSED_POSITIONS_MIN => {
+            gemm.transposed(pool, matrix, a, out, part_rows(inputs), cancel)
         }
-    });
-    cancel.check()
+        _ => {
+            for (a, out) in a.chunks_exact(inputs).zip(out.chunks_exact_mut(outputs)) {
+                cancel.check()?;
+                out.fill(0.0);
+                matvec_transposed(pool, matrix, a, out);
+            }
+            cancel.check()
+        }
+    }
 }
 
 /// How many rows `x` and `out` have; panics if they do not have as many.

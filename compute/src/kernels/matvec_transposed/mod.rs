@@ -11,10 +11,16 @@ const PARTS_MAX: usize = 64;
 /// Fewest rows that are worth a part of their own.
 const ROWS_MIN: usize = 16;
 
+/// Rows of a part of a matrix of so many rows.
+pub(super) fn part_rows(rows: usize) -> usize {
+    rows.div_ceil(PARTS_MAX).max(ROWS_MIN)
+}
+
 /// Adds `Σ a[r] · row r` to `out`.
 ///
-/// Rows whose factor is exactly 0 are not read. The rows are cut into parts by their number
-/// alone, and the parts' sums are added in order, so the result does not depend on the pool.
+/// Rows whose factor is exactly 0 are not read. The rows are cut into parts by the number of all
+/// of them, and the parts' sums are added in order, so the result does not depend on the pool, and
+/// many factors ([`matmul_transposed`](super::matmul_transposed)) give the same bits.
 ///
 /// # Shapes
 /// `matrix`: `[m, k]`; `a`: `[m]`; `out`: `[k]`; panics if they differ.
@@ -22,18 +28,21 @@ pub fn matvec_transposed(pool: &Pool, matrix: &MatrixView, a: &[f32], out: &mut 
     assert_eq!(matrix.rows(), a.len(), "rows and factors differ");
     assert_eq!(matrix.columns(), out.len(), "columns and result differ");
     let lender = Rows::of(matrix);
-    let rows: Vec<(usize, f32)> =
-        a.iter().copied().enumerate().filter(|(_, factor)| *factor != 0.0).collect();
-    let part_rows = rows.len().div_ceil(PARTS_MAX).max(ROWS_MIN);
-    let parts = rows.len().div_ceil(part_rows);
-    let mut sums = vec![0.0; parts * out.len()];
+    let part_rows = part_rows(a.len());
+    let mut sums = vec![0.0; a.len().div_ceil(part_rows) * out.len()];
     if sums.is_empty() {
         return;
     }
     pool.run_chunks(&mut sums, out.len(), &|first, sum| {
-        let part = first / sum.len();
-        let rows = &rows[part * part_rows..rows.len().min((part + 1) * part_rows)];
-        lender.lend_weighted(rows, |rows| accumulate(lender.dtype(), rows, sum));
+        let first = first / sum.len() * part_rows;
+        let factors = &a[first..a.len().min(first + part_rows)];
+        let rows: Vec<(usize, f32)> = factors
+            .iter()
+            .enumerate()
+            .filter(|(_, factor)| **factor != 0.0)
+            .map(|(row, factor)| (first + row, *factor))
+            .collect();
+        lender.lend_weighted(&rows, |rows| accumulate(lender.dtype(), rows, sum));
     });
     for sum in sums.chunks(out.len()) {
         out.iter_mut().zip(sum).for_each(|(out, sum)| *out += sum);

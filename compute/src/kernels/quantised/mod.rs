@@ -24,7 +24,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocks;
-mod gemm;
+pub(in crate::kernels) mod gemm;
 mod groups;
 mod products;
 mod scalar;

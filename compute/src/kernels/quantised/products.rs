@@ -3,6 +3,7 @@
 use super::gemm::{self, Panels};
 use super::{Activations, BlockSize, Row, block_size, dispatch};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
+use crate::kernels::float_gemm::{self, FloatPanels};
 use crate::kernels::rows::Rows;
 use crate::kernels::{dot, rows_per_task};
 use crate::quant::MatrixView;
@@ -21,6 +22,7 @@ pub struct Product<'a, 'o> {
 pub struct ServingScratch {
     k32: Cut,
     k256: Cut,
+    floats: FloatPanels,
 }
 
 /// Activations cut one way, and the panels made of them for many rows.
@@ -46,6 +48,8 @@ const JOB_PRODUCTS: usize = 16;
 const ROWS_TOGETHER: usize = 16;
 /// From so many rows of activations on, unpacking a tile of weights for all of them pays.
 const GEMM_ROWS_MIN: usize = 4;
+/// The same for floats, whose products of few rows need no unpacking.
+const FLOAT_GEMM_ROWS_MIN: usize = 8;
 
 /// Writes `out[p, r] = row r · x[p]` for every product, by the arithmetic of this module.
 ///
@@ -89,8 +93,14 @@ pub fn products(
             }
         }
     }
+    let float_gemm = float_gemm::dispatch().filter(|_| n >= FLOAT_GEMM_ROWS_MIN);
+    if let Some(gemm) = float_gemm
+        && products.iter().any(|product| block_size(&product.view).is_none())
+    {
+        gemm.arrange(pool, columns, x, &mut scratch.floats);
+    }
     for products in products.chunks_mut(JOB_PRODUCTS) {
-        run_job(pool, products, x, gemm, scratch, cancel);
+        run_job(pool, products, x, (gemm, float_gemm), scratch, cancel);
     }
     cancel.check()
 }
@@ -108,15 +118,18 @@ fn run_job(
     pool: &Pool,
     products: &mut [Product<'_, '_>],
     x: &[f32],
-    gemm: Option<gemm::Variant>,
+    (gemm, float_gemm): (Option<gemm::Variant>, Option<float_gemm::Variant>),
     scratch: &ServingScratch,
     cancel: &Cancel,
 ) {
     let mut parts: [Option<Part>; JOB_PRODUCTS] = [const { None }; JOB_PRODUCTS];
     let mut tasks = 0;
     for (part, product) in parts.iter_mut().zip(products) {
-        let gemm = gemm.filter(|_| block_size(&product.view).is_some());
-        let task_rows = gemm.map_or(rows_per_task(product.view.row_bytes()), |_| gemm::ROWS);
+        let tiles = match block_size(&product.view) {
+            Some(_) => gemm.is_some(),
+            None => float_gemm.is_some(),
+        };
+        let task_rows = if tiles { gemm::ROWS } else { rows_per_task(product.view.row_bytes()) };
         tasks += product.view.rows().div_ceil(task_rows);
         let out = Disjoint::new(&mut *product.out);
         *part = Some(Part { view: &product.view, out, task_rows, end: tasks });
@@ -131,12 +144,18 @@ fn run_job(
                 let first = (task - begin) * part.task_rows;
                 let count = part.task_rows.min(part.view.rows() - first);
                 let outputs = first..first + count;
-                return match (gemm, block_size(part.view)) {
-                    (Some(gemm), Some(block)) => {
+                return match (block_size(part.view), gemm, float_gemm) {
+                    (Some(block), Some(gemm), _) => {
                         let offset = gemm::takes_offset(part.view.dtype());
                         let panels = &scratch.cut(block).panels[usize::from(offset)];
                         // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
                         unsafe { gemm.product(part.view, outputs, panels, &part.out, cancel) }
+                    }
+                    (None, _, Some(gemm)) => {
+                        // SAFETY: as above.
+                        unsafe {
+                            gemm.product(part.view, outputs, &scratch.floats, &part.out, cancel);
+                        }
                     }
                     _ => multiply(part, outputs, x, scratch),
                 };

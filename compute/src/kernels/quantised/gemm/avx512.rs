@@ -79,6 +79,13 @@ fn half(line: &Line, half: usize) -> __m512i {
     unsafe { _mm512_load_si512(line.0[half * LANES..][..LANES].as_ptr().cast()) }
 }
 
+/// Both registers of a line of floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(line: &Line) -> [__m512; 2] {
+    [_mm512_castsi512_ps(half(line, 0)), _mm512_castsi512_ps(half(line, 1))]
+}
+
 /// `P` positions times the tile; the lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
@@ -121,7 +128,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
                     }
                 }
             }
-            let d = [0, 1].map(|h| _mm512_castsi512_ps(half(&tile.d[block], h)));
+            let d = floats(&tile.d[block]);
             for p in 0..P {
                 let d_x = _mm512_set1_ps(panel.scales[block * P + p]);
                 let line = &mut sums[p * chains + chain];
@@ -200,10 +207,11 @@ fn add_minima<const P: usize, const PARTS: usize>(
             }
         }
         for p in 0..P {
-            totals[p] = integers[p].map(|integers| _mm512_cvtepi32_ps(integers));
+            let [low, high] = integers[p];
+            totals[p] = [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)];
         }
     }
-    let m = [0, 1].map(|h| _mm512_castsi512_ps(half(&tile.m[block], h)));
+    let m = floats(&tile.m[block]);
     for p in 0..P {
         let d_x = _mm512_set1_ps(panel.scales[block * P + p]);
         let line = &mut sums[p * chains + chain];

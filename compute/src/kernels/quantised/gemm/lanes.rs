@@ -10,7 +10,7 @@ use super::tile::Line;
 /// # Safety
 /// Methods may be called only where the variant that implements them may run. They are inlined
 /// into functions that enable its instructions.
-pub(super) trait Lanes: Copy {
+pub(in crate::kernels) trait Lanes: Copy {
     /// How many rows.
     const COUNT: usize;
 

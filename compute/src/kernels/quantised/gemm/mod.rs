@@ -8,11 +8,13 @@
 //!
 //! Elsewhere: the definition and the product of few rows (`quantised`).
 
-mod lanes;
-mod panel;
-mod tile;
+pub(in crate::kernels) mod lanes;
+pub(in crate::kernels) mod panel;
+pub(in crate::kernels) mod tile;
 mod unpack;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
@@ -57,6 +59,8 @@ pub(crate) struct Variant {
 pub(crate) fn variants() -> Vec<(Isa, Option<Variant>)> {
     #[allow(unused_mut, reason = "extended on processors with variants")]
     let mut found = vec![(Isa::Scalar, None)];
+    #[cfg(target_arch = "x86_64")]
+    found.extend(avx2::detect().map(|variant| (Isa::Avx2, Some(variant))));
     #[cfg(target_arch = "x86_64")]
     found.extend(avx512::detect().map(|variant| (Isa::Avx512, Some(variant))));
     found

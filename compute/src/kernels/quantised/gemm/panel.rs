@@ -66,6 +66,11 @@ impl PanelPart<'_> {
     }
 }
 
+/// The positions of a panel, if they are spread evenly over so many panels.
+pub(in crate::kernels) fn spread(positions: usize, panels: usize, panel: usize) -> Range<usize> {
+    panel * positions / panels..(panel + 1) * positions / panels
+}
+
 impl Panels {
     /// Takes all rows of activations, at most `most` positions a panel; codes are stored 128 above
     /// their value where `offset` says so.
@@ -155,8 +160,7 @@ impl Panels {
 
     /// The positions of a panel.
     pub fn range(&self, panel: usize) -> Range<usize> {
-        let first = |panel: usize| panel * self.positions / self.panels;
-        first(panel)..first(panel + 1)
+        spread(self.positions, self.panels, panel)
     }
 
     /// Some blocks of a panel.

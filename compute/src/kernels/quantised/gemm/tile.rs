@@ -1,15 +1,15 @@
 //! A tile of weights, unpacked: so many rows side by side, quad by quad.
 
 /// Rows of a tile: two registers of AVX-512.
-pub(super) const ROWS: usize = 32;
+pub(in crate::kernels) const ROWS: usize = 32;
 
 /// A word of each row of a tile: four codes, an integer, or the bits of a binary32.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub [u32; ROWS]);
+pub(in crate::kernels) struct Line(pub [u32; ROWS]);
 
 impl Line {
-    pub(super) const ZERO: Line = Line([0; ROWS]);
+    pub const ZERO: Line = Line([0; ROWS]);
 }
 
 /// What a format's blocks hold, and how its micro-kernel takes them.
