@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use larql_client::LogitsRequest;
 use larql_compute::quant::{Dtype, to_f32};
 use larql_storage::checkpoint::Checkpoint;
 use larql_storage::file::{DiskFiles, Files};
+use larql_tests::checkpoint::write_changed;
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
 use serde_json::Value;
@@ -109,6 +111,36 @@ async fn a_vindex_at_source_precision_gives_the_same_tensors() {
         assert_same_tensors(&out, &source);
         assert_eq!(json(&out.join("config.json")), json(&source.join("config.json")), "{name}");
     }
+}
+
+/// `config.json` ties embedding and unembedding, and the weights do not.
+#[tokio::test]
+async fn an_unembedding_of_its_own_survives_a_vindex_whatever_the_configuration_says() {
+    let daemon = Daemon::start();
+    let (plain, source) = (golden("mistral"), daemon.data_dir().join("contradicted"));
+    write_changed(&plain, &source, |_, config| config["tie_word_embeddings"] = true.into());
+    let vindex = daemon.data_dir().join("contradicted.vindex");
+    daemon.extract(&source, &vindex, "WITH ALL DTYPE SOURCE").await;
+    assert_eq!(json(&vindex.join("index.json"))["tied_embeddings"], false);
+    let mut answers = Vec::new();
+    for model in [&plain, &source, &vindex] {
+        let request = LogitsRequest {
+            model: model.display().to_string(),
+            token_ids: vec![1, 5, 9],
+            ..LogitsRequest::default()
+        };
+        answers.push(daemon.client().await.logits(request).await.expect("logits").logits);
+    }
+    assert_eq!(answers[0], answers[1]);
+    // A vindex keeps down projections the other way around, and sums in another order.
+    let pairs = answers[0].iter().zip(&answers[2]);
+    assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-4);
+    let out = daemon.data_dir().join("contradicted-out");
+    compile(&daemon, "USE \"contradicted\"", &out, "FORMAT SAFETENSORS VERIFY").await;
+    assert_same_tensors(&out, &source);
+    let gguf = daemon.data_dir().join("contradicted.gguf");
+    compile(&daemon, "USE \"contradicted\"", &gguf, "FORMAT GGUF VERIFY").await;
+    assert!(tensors(&gguf).contains_key("output.weight"));
 }
 
 #[tokio::test]

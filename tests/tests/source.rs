@@ -218,3 +218,94 @@ fn parts_of_a_joined_transposed_projection_are_its_columns() {
         }
     }
 }
+
+/// Where a checkpoint keeps embedding and unembedding.
+fn ends(tensors: &HashMap<String, Raw>) -> (String, Option<String>) {
+    let find = |ends: &[&str]| {
+        let mut names = tensors.keys().filter(|name| ends.iter().any(|end| name.ends_with(end)));
+        names.next().cloned()
+    };
+    let embedding = find(&["embed_tokens.weight", "wte.weight"]).expect("an embedding");
+    (embedding, find(&["lm_head.weight"]))
+}
+
+/// Says that the embedding is the unembedding too, wherever the family reads it.
+fn tie(config: &mut serde_json::Value) {
+    config["tie_word_embeddings"] = true.into();
+}
+
+/// The checkpoints of one safetensors file whose matrices are plain numbers.
+fn plain_checkpoints() -> Vec<String> {
+    let folders = CASES.iter().filter(|case| {
+        let path = case.path();
+        let config = std::fs::read_to_string(path.join("config.json")).unwrap_or_default();
+        path.join("model.safetensors").exists() && !config.contains("\"quantization")
+    });
+    let name =
+        |path: std::path::PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+    let mut names: Vec<String> = folders.map(|case| name(case.path())).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() > 15, "{names:?}");
+    names
+}
+
+#[test]
+fn two_different_matrices_are_two_weights_whatever_config_json_says() {
+    for folder in plain_checkpoints() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let golden = repository().join("tests/goldens").join(&folder);
+        write_changed(&golden, directory.path(), |tensors, config| {
+            let (embedding, unembedding) = ends(tensors);
+            if unembedding.is_none() {
+                let mut turned = tensors[&embedding].clone();
+                turned.bytes.reverse();
+                tensors.insert("lm_head.weight".to_owned(), turned);
+            }
+            tie(config);
+        });
+        let source = SourceModel::open(&files(), directory.path())
+            .unwrap_or_else(|failure| panic!("{folder}: {failure}"));
+        assert!(!source.architecture().tied_embeddings, "{folder}");
+        let found = source.weight(WeightKey::model(Role::Unembedding)).expect("an unembedding");
+        assert_eq!(source.name(found), "lm_head.weight", "{folder}");
+        assert!(source.notes().iter().any(|note| note.contains("different matrices")), "{folder}");
+    }
+}
+
+#[test]
+fn one_matrix_under_two_names_is_one_weight_where_config_json_says_so() {
+    for folder in plain_checkpoints() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let golden = repository().join("tests/goldens").join(&folder);
+        write_changed(&golden, directory.path(), |tensors, config| {
+            let (embedding, _) = ends(tensors);
+            tensors.insert("lm_head.weight".to_owned(), tensors[&embedding].clone());
+            tie(config);
+        });
+        let source = SourceModel::open(&files(), directory.path())
+            .unwrap_or_else(|failure| panic!("{folder}: {failure}"));
+        assert!(source.architecture().tied_embeddings, "{folder}");
+        assert!(source.notes().is_empty(), "{folder}: {:?}", source.notes());
+    }
+}
+
+#[test]
+fn a_tied_model_may_hold_its_matrix_under_the_name_of_the_unembedding_alone() {
+    for folder in plain_checkpoints() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let golden = repository().join("tests/goldens").join(&folder);
+        write_changed(&golden, directory.path(), |tensors, config| {
+            let (embedding, _) = ends(tensors);
+            let matrix = tensors.remove(&embedding).expect("an embedding");
+            tensors.insert("lm_head.weight".to_owned(), matrix);
+            tie(config);
+        });
+        let source = SourceModel::open(&files(), directory.path())
+            .unwrap_or_else(|failure| panic!("{folder}: {failure}"));
+        assert!(source.architecture().tied_embeddings, "{folder}");
+        let found = source.weight(WeightKey::model(Role::Embedding)).expect("an embedding");
+        assert_eq!(source.name(found), "lm_head.weight", "{folder}");
+        assert!(source.weight(WeightKey::model(Role::Unembedding)).is_none(), "{folder}");
+    }
+}

@@ -81,7 +81,8 @@ pub struct Architecture {
     pub context_max: usize,
     /// Factor on an embedding row as it enters the stream.
     pub embed_scale: f32,
-    /// Whether the embedding is the unembedding too.
+    /// Whether the embedding is the unembedding too, as far as the configuration says: what a
+    /// checkpoint holds goes before it.
     pub tied_embeddings: bool,
     /// Learned rows for positions, where the model has them; there are so many.
     pub position_embeddings: Option<usize>,
@@ -127,18 +128,25 @@ impl Architecture {
             outer.refuse_unread()?;
             return Ok(architecture);
         };
-        if let Some(outer) = outer.text("model_type")?.filter(|outer| !WRAPPERS.contains(outer)) {
-            return Err(unknown(outer));
+        let model_type = outer.text("model_type")?;
+        let wrapper = WRAPPERS.iter().find(|wrapper| Some(wrapper.model_type) == model_type);
+        if let (Some(model_type), None) = (model_type, wrapper) {
+            return Err(unknown(model_type));
         }
         // The outer level of a nested configuration repeats a few keys of the text part, and
         // wins where the text part is silent.
-        const SHARED: [&str; 4] =
-            ["bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"];
+        const SHARED: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
         let mut merged = inner.clone();
         for key in SHARED.into_iter().filter(|key| outer.mentions(key)) {
             if merged.get(key).is_none_or(Value::is_null) {
                 merged.insert(key.into(), top[key].clone());
             }
+        }
+        if let Some(wrapper) = wrapper {
+            let tied = wrapper.ties(&outer, &Config::new(inner, "text_config."))?;
+            merged.insert(TIED.into(), tied.into());
+        } else if outer.mentions(TIED) && !inner.contains_key(TIED) {
+            merged.insert(TIED.into(), top[TIED].clone());
         }
         let own_defaults = NESTED_DEFAULTS.iter().filter(|(model_type, _, _)| {
             merged.get("model_type").and_then(Value::as_str) == Some(model_type)
@@ -149,7 +157,7 @@ impl Architecture {
         // This one is about images, which are not run here.
         outer.mentions("multimodal_projector_bias");
         let inner = Config::new(&merged, "text_config.");
-        let architecture = Architecture::describe(&inner, outer.text("model_type")?)?;
+        let architecture = Architecture::describe(&inner, model_type)?;
         inner.refuse_unread()?;
         outer.refuse_unread()?;
         Ok(architecture)
@@ -249,8 +257,36 @@ impl Architecture {
     }
 }
 
-/// Larger models whose `text_config` is a model of its own, which runs on text as it stands.
-const WRAPPERS: [&str; 5] = ["gemma3", "gemma4", "llava", "llava_next", "mistral3"];
+/// A larger model whose `text_config` is a model of its own, which runs on text as it stands.
+struct Wrapper {
+    model_type: &'static str,
+    /// Whether the embedding is the unembedding too where the outer level does not say.
+    tied: bool,
+    /// Whether the text part may tie them though the outer level does not.
+    text_may_tie: bool,
+}
+
+/// The unembedding belongs to the larger model, so that its flag counts and not the text part's.
+///
+/// Source: the configuration classes of transformers 5, and what `tie_weights` reads of them.
+const WRAPPERS: [Wrapper; 5] = [
+    Wrapper { model_type: "gemma3", tied: true, text_may_tie: false },
+    Wrapper { model_type: "gemma4", tied: true, text_may_tie: false },
+    Wrapper { model_type: "llava", tied: false, text_may_tie: true },
+    Wrapper { model_type: "llava_next", tied: false, text_may_tie: false },
+    Wrapper { model_type: "mistral3", tied: true, text_may_tie: false },
+];
+
+/// The key that says whether the embedding is the unembedding too.
+const TIED: &str = "tie_word_embeddings";
+
+impl Wrapper {
+    fn ties(&self, outer: &Config, text: &Config) -> Result<bool, ArchitectureError> {
+        let tied = outer.flag(TIED)?.unwrap_or(self.tied);
+        let of_text = text.flag(TIED)?.unwrap_or(false);
+        Ok(tied || (self.text_may_tie && of_text))
+    }
+}
 
 /// Sizes of the first model of a family, which its configurations leave out as the text part of
 /// a larger model: transformers writes there what differs from the class's defaults.

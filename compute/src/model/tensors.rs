@@ -310,8 +310,8 @@ impl Architecture {
     /// Every weight of the model with its place in a checkpoint, in the order in which they are
     /// used: layer by layer, a layer's experts after the rest of it.
     ///
-    /// A tied model's checkpoint may repeat the embedding as an unembedding; that one is listed
-    /// as not required, and is not read.
+    /// A tied model's checkpoint may repeat the embedding as an unembedding, which is listed as not
+    /// required; or it may hold the matrix under that name alone.
     pub fn tensors(&self, naming: Naming) -> Vec<TensorSpec> {
         let of_model = |role: &Role| self.tensor(naming, WeightKey::model(*role));
         let (before, after) = Role::ALL.split_at(Role::AttentionNorm as usize);
@@ -336,10 +336,15 @@ impl Architecture {
             true => vec![self.vocabulary_size, self.hidden_size],
             false => self.shape(key)?,
         };
-        let candidates = match naming {
+        let mut candidates = match naming {
             Naming::Hub => self.hub_candidates(key, shape[0]),
             Naming::Gguf => self.gguf_candidates(key, shape[0]),
         };
+        if self.tied_embeddings && naming == Naming::Hub && key == WeightKey::model(Role::Embedding)
+        {
+            let other = WeightKey::model(Role::Unembedding);
+            candidates.extend(self.hub_candidates(other, shape[0]));
+        }
         Some(TensorSpec { key, shape, candidates, required: !copy })
     }
 
@@ -353,11 +358,16 @@ impl Architecture {
         let mut candidates = Vec::new();
         for name in entries(names.lists, key) {
             let (part, filled) = (self.part(name, key, outputs), filled(name.template, key));
-            candidates.extend(prefixes.iter().map(|prefix| Candidate {
+            let heads = self.split_heads(name, key);
+            let below = |prefix: &&str| Candidate {
                 name: format!("{prefix}{filled}"),
                 part,
-                heads: None,
-            }));
+                heads: heads.clone().map(|heads| SplitHeads {
+                    values_name: format!("{prefix}{}", heads.values_name),
+                    ..heads
+                }),
+            };
+            candidates.extend(prefixes.iter().map(below));
         }
         candidates
     }

@@ -225,3 +225,33 @@ fn every_tensor_has_a_name_a_shape_and_the_variants_of_its_prefix() {
             .all(|spec| spec.key.role != Role::Unembedding || !spec.required)
     );
 }
+
+/// What transformers 5.23 makes of the flags: those of the larger model, and of its text part.
+#[test]
+fn the_larger_models_flag_decides_whether_its_embedding_is_tied() {
+    let flags = [None, Some(true), Some(false)];
+    let wrapped = |model_type: &str, outer: Option<bool>, text: Option<bool>| {
+        let mut inner = if model_type.starts_with("gemma") { gemma3() } else { llama() };
+        if let Some(tied) = text {
+            inner["tie_word_embeddings"] = json!(tied);
+        }
+        let mut config = json!({"model_type": model_type, "text_config": inner});
+        if let Some(tied) = outer {
+            config["tie_word_embeddings"] = json!(tied);
+        }
+        read(&config).tied_embeddings
+    };
+    for outer in flags {
+        for text in flags {
+            for wrapper in ["mistral3", "gemma3", "gemma4"] {
+                let found = wrapped(wrapper, outer, text);
+                assert_eq!(found, outer.unwrap_or(true), "{wrapper} {outer:?} {text:?}");
+            }
+            let found = wrapped("llava_next", outer, text);
+            assert_eq!(found, outer.unwrap_or(false), "llava_next {outer:?} {text:?}");
+            let found = wrapped("llava", outer, text);
+            let either = outer.unwrap_or(false) || text.unwrap_or(false);
+            assert_eq!(found, either, "llava {outer:?} {text:?}");
+        }
+    }
+}

@@ -60,7 +60,9 @@ impl VindexModel {
                     .hint("copy it from the model, or extract the vindex again"));
             }
         };
-        let architecture = architecture(path, &config)?;
+        let mut architecture = architecture(path, &config)?;
+        // What the checkpoint held goes before what its configuration says.
+        architecture.tied_embeddings &= manifest.tied_embeddings;
         check_manifest(path, &vindex, &architecture)?;
         let mut placed = HashMap::new();
         for tensor in vindex.tensors() {

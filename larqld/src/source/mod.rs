@@ -4,7 +4,8 @@
 //! configuration describes. Whoever reads a checkpoint (a mount that uses it directly, EXTRACT,
 //! COMPILE) reads it through here, so there is one place that knows what a family's tensors are called
 //! and how publishers store them: `resolve` compares, `stored` gives bytes meaning, `quantisation`
-//! says which scales belong to which weights, `unpack` takes apart what cannot be used in place, and
+//! says which scales belong to which weights, `tied` whether the embedding is the unembedding too,
+//! `unpack` takes apart what cannot be used in place, and
 //! [`gguf`] turns a GGUF file's metadata into the texts that a hub checkpoint has beside its weights.
 //!
 //! Weights are views of the mapped files wherever rows lie as rows. Opening reads no weights.
@@ -14,6 +15,7 @@ pub mod gguf;
 mod quantisation;
 mod resolve;
 mod stored;
+mod tied;
 mod unpack;
 
 use std::borrow::Cow;
@@ -42,6 +44,8 @@ pub struct SourceModel {
     checkpoint: Checkpoint,
     architecture: Architecture,
     texts: Texts,
+    /// What a user should know about how the checkpoint was read.
+    notes: Vec<String>,
     /// In order of use.
     weights: Vec<Weight>,
     by_key: HashMap<WeightKey, usize>,
@@ -97,21 +101,31 @@ impl SourceModel {
                 (Naming::Gguf, Texts::Gguf(description.map_err(|failure| at(path, failure))?))
             }
         };
-        let architecture = architecture(path, texts.config().as_bytes())?;
+        let mut architecture = architecture(path, texts.config().as_bytes())?;
         if naming == Naming::Gguf {
             gguf::check_all_used(&checkpoint, &architecture)
                 .map_err(|failure| at(path, failure))?;
         }
         let quantisation = Quantisation::from_config(path, texts.config())?;
         let resolver = Resolver { path, checkpoint: &checkpoint, quantisation: &quantisation };
-        let mut weights = Vec::new();
+        let mut notes = match &texts {
+            Texts::Hub { .. } => Vec::new(),
+            Texts::Gguf(description) => description.notes.clone(),
+        };
+        if architecture.tied_embeddings && !tied::holds(&resolver, &architecture, naming)? {
+            architecture.tied_embeddings = false;
+            notes.push(tied::NOTE.to_owned());
+        }
+        let mut weights: Vec<Weight> = Vec::new();
         for spec in architecture.tensors(naming) {
-            weights.extend(resolver.resolve(&spec)?.map(Weight::new));
+            let resolved = resolver.resolve(&spec)?;
+            let new = |found: &Resolved| spec.required || !tied::is_there(&weights, found);
+            weights.extend(resolved.filter(new).map(Weight::new));
         }
         let by_key = weights.iter().enumerate().map(|(at, weight)| (weight.resolved.key, at));
         let by_key = by_key.collect();
         let path = path.to_owned();
-        Ok(Self { path, checkpoint, architecture, texts, weights, by_key })
+        Ok(Self { path, checkpoint, architecture, texts, notes, weights, by_key })
     }
 
     /// What was named when it was opened: a directory or a file.
@@ -137,10 +151,7 @@ impl SourceModel {
 
     /// What a user should know about how the checkpoint was read.
     pub fn notes(&self) -> &[String] {
-        match &self.texts {
-            Texts::Hub { .. } => &[],
-            Texts::Gguf(description) => &description.notes,
-        }
+        &self.notes
     }
 
     /// Every weight that the checkpoint holds, in order of use.
