@@ -181,6 +181,7 @@ pub fn compose(
             chat_template: texts.chat_template,
             bos: architecture.bos_token,
             eos: architecture.eos_tokens.first().copied(),
+            merges_characters: metadata::architecture_name(architecture)? == "gemma4",
         };
         Vocabulary::from_files(&files, architecture.vocabulary_size)?.write(&mut builder);
     }

@@ -146,6 +146,7 @@ fn a_vocabulary_survives_the_way_to_gguf_and_back() {
             chat_template: None,
             bos: None,
             eos: None,
+            merges_characters: directory.to_string_lossy().contains("gemma4"),
         };
         let name = directory.display();
         let vocabulary =
@@ -171,6 +172,81 @@ fn a_vocabulary_survives_the_way_to_gguf_and_back() {
                 );
             }
         }
+    }
+}
+
+/// What COMPILE writes of a Gemma 4 against what llama.cpp's converter wrote of the same model.
+#[test]
+fn the_vocabulary_of_gemma_4_is_written_as_merges_of_characters() {
+    let directory = goldens().join("gemma4_e2b");
+    let [tokenizer, config] = ["tokenizer.json", "tokenizer_config.json"]
+        .map(|name| std::fs::read(directory.join(name)).unwrap());
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let template = config["chat_template"].as_str().unwrap();
+    let config = config.to_string();
+    let texts = GgufTexts {
+        tokenizer: Some(&tokenizer),
+        tokenizer_config: Some(config.as_bytes()),
+        chat_template: Some(template),
+    };
+    let model = json(&directory.join("config.json")).to_string();
+    let architecture = Architecture::from_config(&model).unwrap();
+    let composed = compose(&architecture, "gemma4", 1, &texts, None).unwrap();
+    let (reference, _) = open(&directory.join("gemma4_e2b-bf16.gguf"));
+    // Keys that say the same by their absence.
+    let silent = ["tokenizer.ggml.add_sep_token", "tokenizer.ggml.add_eos_token"];
+    let keys = |metadata: &GgufMetadata| {
+        let keys = metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
+        let mut keys: Vec<(String, String)> =
+            keys.map(|(key, value)| (key.to_owned(), format!("{value:?}"))).collect();
+        keys.retain(|(key, _)| !silent.contains(&&**key));
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&composed.metadata), keys(reference.gguf().unwrap()));
+}
+
+#[test]
+fn tokens_of_gemma_4_that_merges_make_are_merged_and_those_around_calls_are_shown() {
+    let mut text: Value = json(&goldens().join("gemma4_e2b/tokenizer.json"));
+    let (vocabulary, merges) = ("/model/vocab", "/model/merges");
+    let size = text.pointer(vocabulary).unwrap().as_object().unwrap().len();
+    for (id, token) in (size..).zip(["▁▁", "<|tool_response>", "<b>"]) {
+        text.pointer_mut(vocabulary).unwrap()[token] = serde_json::json!(id);
+        let special = token.contains('|');
+        text["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({"id": id,
+            "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": special}));
+    }
+    let merge = serde_json::json!(["▁", "▁"]);
+    text.pointer_mut(merges).unwrap().as_array_mut().unwrap().push(merge);
+    // The published tokenizer may leave BOS to the chat template; llama.cpp never does.
+    text["post_processor"] = Value::Null;
+    let tokenizer = serde_json::to_vec(&text).unwrap();
+    let files = TokenizerFiles {
+        tokenizer: &tokenizer,
+        config: None,
+        chat_template: None,
+        bos: Some(2),
+        eos: Some(1),
+        merges_characters: true,
+    };
+    let written = Vocabulary::from_files(&files, size + 3).unwrap();
+    let [spaces, response, bold] = [size, size + 1, size + 2];
+    assert_eq!(written.kinds[spaces], TokenKind::Normal);
+    assert_eq!(written.kinds[response], TokenKind::UserDefined);
+    assert_eq!(written.kinds[bold], TokenKind::UserDefined);
+    let mut builder = GgufMetadataBuilder::new();
+    written.write(&mut builder);
+    let mut silent = GgufMetadataBuilder::new();
+    silent.extend(&builder.finish().unwrap(), |key| key != "tokenizer.ggml.add_bos_token");
+    silent.value("tokenizer.ggml.add_bos_token", Stored::Bool(false));
+    let back = Vocabulary::read(&silent.finish().unwrap()).unwrap().unwrap();
+    assert!(back.add_bos && back.ends.contains(&(response as u32)));
+    let made = Tokenizer::from_bytes(&back.tokenizer_json().unwrap(), size + 3).unwrap();
+    let published = Tokenizer::from_bytes(&tokenizer, size + 3).unwrap();
+    for text in ["the  of", "a<b>b", "x<|tool_response>y"] {
+        assert_eq!(made.encode(text, false).unwrap(), published.encode(text, false).unwrap());
     }
 }
 

@@ -15,6 +15,17 @@ use crate::failure::Failure;
 
 /// What SentencePiece writes for a space.
 const SPACE: &str = "▁";
+/// Tokens of Gemma 4 around thoughts and calls. llama.cpp's converter makes them user-defined, so that
+/// they are shown, and read by whoever looks for calls.
+const CHANNELS: &[&str] = &[
+    "<|channel>",
+    "<channel|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    "<|\"|>",
+];
 /// The longest token that scores may put together, in bytes. Real ones have up to a few dozen; the
 /// work grows with the square.
 const SCORED_BYTES_MAX: usize = 512;
@@ -236,7 +247,7 @@ impl Vocabulary {
         let mut vocabulary = Self {
             tokens: vec![String::new(); size],
             kinds: vec![TokenKind::Unused; size],
-            pieces: pieces(&text)?,
+            pieces: pieces(&text, files.merges_characters)?,
             bos: None,
             eos: None,
             ends: Vec::new(),
@@ -260,7 +271,9 @@ impl Vocabulary {
         let padding = special("pad_token");
         let (bos, eos) = (bos.or(files.bos), eos.or(files.eos));
         let around = template(&text["post_processor"], &ids)?;
-        let add_bos = bos.is_some() && around.0 == bos;
+        // llama.cpp begins every text of such a model with BOS, whatever the file says.
+        let always = matches!(vocabulary.pieces, Pieces::Characters { .. });
+        let add_bos = bos.is_some() && (always || around.0 == bos);
         let add_eos = eos.is_some() && around.1 == eos;
         if (around.0.is_some() && !add_bos) || (around.1.is_some() && !add_eos) {
             let message = "tokenizer.json puts other tokens around a text than BOS and EOS";
@@ -297,10 +310,16 @@ impl Vocabulary {
             let byte = characters && token.len() == 6 && token.starts_with("<0x");
             place(token, id, if byte { TokenKind::Byte } else { TokenKind::Normal })?;
         }
+        let merged = matches!(self.pieces, Pieces::Characters { .. });
         for token in text["added_tokens"].as_array().into_iter().flatten() {
             let special = token["special"] == true;
             let content = token["content"].as_str().unwrap_or_default();
-            let kind = if special { TokenKind::Control } else { TokenKind::UserDefined };
+            let kind = match special && !(merged && CHANNELS.contains(&content)) {
+                true => TokenKind::Control,
+                // What merges make is found there, as spaces are marked by then.
+                false if merged && content.contains(SPACE) => TokenKind::Normal,
+                false => TokenKind::UserDefined,
+            };
             // llama.cpp looks for user-defined tokens in the text before spaces are marked.
             let content = match kind {
                 TokenKind::UserDefined if characters => content.replace(SPACE, " "),
@@ -329,6 +348,8 @@ pub(super) struct TokenizerFiles<'a> {
     pub(super) bos: Option<u32>,
     /// The EOS id of `config.json`.
     pub(super) eos: Option<u32>,
+    /// Whether llama.cpp reads merges of characters of this model (Gemma 4), and not scores.
+    pub(super) merges_characters: bool,
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Value, Failure> {
@@ -358,7 +379,7 @@ fn spaces_shown(prefix: bool) -> Value {
 }
 
 /// How a `tokenizer.json` puts pieces together. Scores are left for later: they need every token.
-fn pieces(text: &Value) -> Result<Pieces, Failure> {
+fn pieces(text: &Value, merges_characters: bool) -> Result<Pieces, Failure> {
     let (model, normalizer, pre) = (&text["model"], &text["normalizer"], &text["pre_tokenizer"]);
     let ignore_merges = model["ignore_merges"] == true;
     if model["byte_fallback"] != true {
@@ -382,6 +403,10 @@ fn pieces(text: &Value) -> Result<Pieces, Failure> {
         [true, false].into_iter().find(|&prefix| *normalizer == spaces_marked(prefix) && !cuts)
     };
     match space_prefix {
+        // Such a vocabulary has no word for a space before the text.
+        Some(false) if merges_characters => {
+            Ok(Pieces::Characters { merges: merges(&model["merges"])? })
+        }
         Some(space_prefix) => Ok(Pieces::Scored { scores: Vec::new(), space_prefix }),
         None => {
             Err(refuse("GGUF has no word for the normalizer and pre-tokenizer of tokenizer.json"))

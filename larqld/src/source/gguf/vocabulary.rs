@@ -97,8 +97,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "tokenizer.chat_templates",
 ];
 
-/// Control tokens that end an answer in the families' chat formats, as llama.cpp knows them by text.
+/// Tokens that end an answer in the families' chat formats, as llama.cpp knows them by text.
 const ENDS_OF_TURN: &[&str] = &[
+    "<eos>",
+    "<|tool_response>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|im_end|>",
@@ -173,7 +175,8 @@ impl Vocabulary {
             ends.extend(id(key, None)?);
         }
         let by_text = |(_, (token, kind)): &(usize, (&String, &TokenKind))| {
-            **kind == TokenKind::Control && ENDS_OF_TURN.contains(&token.as_str())
+            matches!(kind, TokenKind::Control | TokenKind::UserDefined)
+                && ENDS_OF_TURN.contains(&token.as_str())
         };
         let of_turns = tokens.iter().zip(&kinds).enumerate().filter(by_text);
         ends.extend(of_turns.map(|(id, _)| id as u32));
@@ -186,7 +189,9 @@ impl Vocabulary {
             ends,
             unknown: id("unknown", defaults.unknown)?,
             padding: id("padding", None)?,
-            add_bos: flag("add_bos_token", defaults.add_bos)?,
+            // llama.cpp adds it to texts of Gemma 4 even where the file says not to.
+            add_bos: flag("add_bos_token", defaults.add_bos)?
+                || matches!(pieces, Pieces::Characters { .. }),
             add_eos: flag("add_eos_token", false)?,
             chat_template: metadata.text("tokenizer.chat_template").map_err(wrong)?.map(Into::into),
             tokens,
@@ -198,12 +203,15 @@ impl Vocabulary {
     /// Writes the vocabulary as llama.cpp's converter does.
     pub(super) fn write(&self, metadata: &mut GgufMetadataBuilder) {
         let (model, pre) = match &self.pieces {
-            Pieces::Bytes { pre, .. } => ("gpt2", *pre),
-            Pieces::Scored { .. } => ("llama", "default"),
-            Pieces::Characters { .. } => ("gemma4", "gemma4"),
+            Pieces::Bytes { pre, .. } => ("gpt2", Some(*pre)),
+            Pieces::Scored { .. } => ("llama", Some("default")),
+            // The model says it all.
+            Pieces::Characters { .. } => ("gemma4", None),
         };
         metadata.text("tokenizer.ggml.model", model);
-        metadata.text("tokenizer.ggml.pre", pre);
+        if let Some(pre) = pre {
+            metadata.text("tokenizer.ggml.pre", pre);
+        }
         metadata.array("tokenizer.ggml.tokens", self.tokens.iter().map(|token| string(token)));
         match &self.pieces {
             Pieces::Bytes { merges, .. } => write_merges(metadata, merges),
