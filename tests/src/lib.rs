@@ -11,6 +11,7 @@ pub mod dequantised;
 pub mod families_page;
 pub mod goldens;
 pub mod home;
+pub mod mlx;
 pub mod random_checkpoint;
 pub mod terminal;
 

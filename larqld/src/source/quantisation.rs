@@ -38,6 +38,17 @@ pub(super) struct Packing {
     pub(super) group: usize,
     /// Bits of an element.
     pub(super) bits: usize,
+    /// What the bits mean.
+    pub(super) kind: PackingKind,
+}
+
+/// What the bits of a packed element mean, which MLX calls its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PackingKind {
+    /// A number to be scaled and shifted as its group is.
+    Affine,
+    /// A small float, whose group of 32 has an exponent.
+    Mx,
 }
 
 impl Groups {
@@ -119,19 +130,23 @@ impl Reader<'_> {
     }
 
     fn packing(&self, module: &Map<String, Value>) -> Result<Packing, Failure> {
-        if module.get("mode").is_some_and(|mode| mode != "affine") {
-            return Err(self.refuse("mode", "\"affine\""));
-        }
+        let kind = match module.get("mode").map(Value::as_str) {
+            None | Some(Some("affine")) => PackingKind::Affine,
+            Some(Some("mxfp4")) => PackingKind::Mx,
+            Some(_) => return Err(self.refuse("mode", "\"affine\" or \"mxfp4\"")),
+        };
         let number = |key: &'static str, expected| {
             module.get(key).and_then(size).ok_or_else(|| self.refuse(key, expected))
         };
         let packing = Packing {
             group: number("group_size", "the elements of a group")?,
             bits: number("bits", "4 or 8")?,
+            kind,
         };
-        match packing.bits {
-            4 | 8 => Ok(packing),
-            _ => Err(self.refuse("bits", "4 or 8")),
+        match (kind, packing.bits, packing.group) {
+            (PackingKind::Affine, 4 | 8, _) | (PackingKind::Mx, 4, 32) => Ok(packing),
+            (PackingKind::Affine, ..) => Err(self.refuse("bits", "4 or 8")),
+            (PackingKind::Mx, ..) => Err(self.refuse("group_size", "32, and bits 4, as MXFP4 has")),
         }
     }
 
@@ -161,8 +176,9 @@ mod tests {
         let config = r#"{"quantization": {"group_size": 64, "bits": 4,
             "model.embed_tokens": {"group_size": 32, "bits": 8}, "lm_head": false}}"#;
         let groups = read(config).unwrap().groups.unwrap();
-        assert_eq!(groups.of("model.layers.0.mlp.up_proj"), Some(Packing { group: 64, bits: 4 }));
-        assert_eq!(groups.of("model.embed_tokens"), Some(Packing { group: 32, bits: 8 }));
+        let affine = |group, bits| Some(Packing { group, bits, kind: PackingKind::Affine });
+        assert_eq!(groups.of("model.layers.0.mlp.up_proj"), affine(64, 4));
+        assert_eq!(groups.of("model.embed_tokens"), affine(32, 8));
         assert_eq!(groups.of("lm_head"), None);
     }
 
@@ -187,6 +203,7 @@ mod tests {
             ),
             (r#"{"quantization": {"group_size": 64, "bits": 3}}"#, "bits"),
             (r#"{"quantization": {"group_size": 64, "bits": 4, "mode": "nvfp4"}}"#, "nvfp4"),
+            (r#"{"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}"#, "group_size"),
             (r#"{"quantization_config": {}}"#, "quant_method"),
         ] {
             let failure = read(config).unwrap_err();

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use larql_compute::model::{Candidate, Part, SplitHeads, TensorSpec, WeightKey};
-use larql_compute::quant::{Dtype, MatrixView, RowOrder};
+use larql_compute::quant::{Dtype, MatrixView, RowOrder, ViewError};
 use larql_storage::checkpoint::{Checkpoint, Tensor};
 
-use super::quantisation::Quantisation;
+use super::quantisation::{PackingKind, Quantisation};
 use super::stored::{ScalesLayout, Stored, StoredBytes};
 use super::unpack;
 use crate::failure::{Failure, code};
@@ -46,10 +46,33 @@ pub struct Resolved {
 #[derive(Debug)]
 struct Split {
     heads: SplitHeads,
-    keys: Stored,
-    values: Stored,
-    values_position: Position,
+    keys: Half,
+    values: Half,
     joined: OnceLock<Vec<u8>>,
+}
+
+/// The keys or the values of all heads, as they are stored.
+#[derive(Debug, Clone, Copy)]
+struct Half {
+    stored: Stored,
+    elements: Position,
+    scales: Option<Position>,
+    biases: Option<Position>,
+}
+
+impl Half {
+    fn positions(&self) -> impl Iterator<Item = Position> + use<> {
+        [Some(self.elements), self.scales, self.biases].into_iter().flatten()
+    }
+
+    fn view<'a>(&self, checkpoint: &'a Checkpoint) -> Result<MatrixView<'a>, ViewError> {
+        let bytes = |position: Position| checkpoint.tensor_at(position).bytes;
+        self.stored.view(StoredBytes {
+            elements: bytes(self.elements),
+            scales: self.scales.map_or(&[], bytes),
+            biases: self.biases.map(bytes),
+        })
+    }
 }
 
 /// Everything that a comparison needs to know.
@@ -162,8 +185,8 @@ impl<'a> Resolver<'a> {
         let values_position = self.checkpoint.position(name).ok_or_else(|| {
             self.wrong(&candidate.name, format!("holds keys whose values are missing: {name}"))
         })?;
-        let stored = |position: Position, expected: [usize; 3]| {
-            let found = self.meaning(position)?;
+        let half = |elements: Position, expected: [usize; 3]| {
+            let found = self.meaning(elements)?;
             let name = found.tensor.name;
             if found.shape != expected {
                 let shape = &found.shape;
@@ -171,19 +194,20 @@ impl<'a> Resolver<'a> {
                     format!("has the shape {shape:?}; the configuration makes it {expected:?}");
                 return Err(self.wrong(name, reason));
             }
-            if found.layout != ScalesLayout::None {
-                return Err(self.wrong(name, "has scales beside it".to_owned()));
+            // Tiles would cover rows of two heads.
+            if matches!(found.layout, ScalesLayout::Grid { .. }) {
+                return Err(self.wrong(name, "has a factor for each tile".to_owned()));
             }
             let [count, rows, columns] = expected;
-            let stored =
-                Stored { dtype: found.dtype, rows: count * rows, columns, scales: found.layout };
-            let bytes = StoredBytes { elements: found.tensor.bytes, ..StoredBytes::default() };
-            stored.view(bytes).map_err(|error| self.wrong(name, error.to_string()))?;
-            Ok(stored)
+            let (dtype, scales) = (found.dtype, found.layout);
+            let stored = Stored { dtype, rows: count * rows, columns, scales };
+            let half = Half { stored, elements, scales: found.scales, biases: found.biases };
+            half.view(self.checkpoint).map_err(|error| self.wrong(name, error.to_string()))?;
+            Ok(half)
         };
-        let keys = stored(elements, [heads.heads, inputs, heads.keys])?;
-        let values = stored(values_position, [heads.heads, heads.values, inputs])?;
-        let dtype = unpack::joined_dtype(keys.dtype, values.dtype);
+        let keys = half(elements, [heads.heads, inputs, heads.keys])?;
+        let values = half(values_position, [heads.heads, heads.values, inputs])?;
+        let dtype = unpack::joined_dtype(keys.stored.dtype, values.stored.dtype);
         let heads = heads.clone();
         Ok(Resolved {
             key: spec.key,
@@ -193,7 +217,7 @@ impl<'a> Resolver<'a> {
             elements,
             scales: None,
             biases: None,
-            split: Some(Split { heads, keys, values, values_position, joined: OnceLock::new() }),
+            split: Some(Split { heads, keys, values, joined: OnceLock::new() }),
         })
     }
 
@@ -239,7 +263,8 @@ impl<'a> Resolver<'a> {
         Ok(Found { shape, layout: ScalesLayout::Mx, scales: Some(scales), ..found })
     }
 
-    /// MLX: words of 32 bits that hold 4 or 8 elements, with a scale and a bias for each group.
+    /// MLX: words of 32 bits that hold 4 or 8 elements, with a scale and a bias for each group, or with
+    /// the exponents of MXFP4.
     fn groups(&self, found: Found<'a>) -> Result<Found<'a>, Failure> {
         let name = found.tensor.name;
         let (Some(module), [rest @ .., words]) = (name.strip_suffix(".weight"), &found.shape[..])
@@ -251,7 +276,6 @@ impl<'a> Resolver<'a> {
             let reason = "is packed, and config.json has no \"quantization\" that says how";
             return Err(self.wrong(name, reason.to_owned()));
         };
-        let dtype = if packing.bits == 4 { Dtype::U4 } else { Dtype::U8 };
         let columns = words.checked_mul(32 / packing.bits).ok_or_else(|| self.too_large(name))?;
         if !columns.is_multiple_of(packing.group) {
             let reason = format!("has {columns} columns, no multiple of {}", packing.group);
@@ -259,6 +283,16 @@ impl<'a> Resolver<'a> {
         }
         let scales = self.companion(name, &format!("{module}.scales"))?;
         let expected: Vec<usize> = rest.iter().copied().chain([columns / packing.group]).collect();
+        let dtype = match packing.kind {
+            PackingKind::Mx => {
+                self.expect(scales, &["U8"], &expected)?;
+                let shape = rest.iter().copied().chain([columns]).collect();
+                let (layout, scales) = (ScalesLayout::Mx, Some(scales));
+                return Ok(Found { dtype: Dtype::E2M1, shape, layout, scales, ..found });
+            }
+            PackingKind::Affine if packing.bits == 4 => Dtype::U4,
+            PackingKind::Affine => Dtype::U8,
+        };
         let scales_dtype = self.expect(scales, &["F16", "BF16", "F32"], &expected)?;
         let biases = self.companion(name, &format!("{module}.biases"))?;
         let tag = scales_dtype.tag();
@@ -398,14 +432,17 @@ impl Resolved {
 
     /// The places of its tensors in the checkpoint, the elements first.
     pub(super) fn positions(&self) -> impl Iterator<Item = Position> + use<> {
-        let values = self.split.as_ref().map(|split| split.values_position);
-        [Some(self.elements), values, self.scales, self.biases].into_iter().flatten()
+        let split = self.split.as_ref();
+        let halves = split.map(|split| split.keys.positions().chain(split.values.positions()));
+        let own = [Some(self.elements), self.scales, self.biases].into_iter().flatten();
+        let own = own.filter(|_| halves.is_none()).collect::<Vec<_>>();
+        own.into_iter().chain(halves.into_iter().flatten())
     }
 
     /// The bytes of the slice that holds the weight, with its scales.
     pub(super) fn bytes<'a>(&'a self, checkpoint: &'a Checkpoint) -> StoredBytes<'a> {
         if let Some(split) = &self.split {
-            let elements = split.joined(checkpoint, self.elements);
+            let elements = split.joined(checkpoint);
             return StoredBytes { elements, ..StoredBytes::default() };
         }
         let slice = |position: Position| {
@@ -429,14 +466,9 @@ impl Resolved {
 
 impl Split {
     /// The bytes of the weight; none if the files are no longer what they were.
-    fn joined(&self, checkpoint: &Checkpoint, keys: Position) -> &[u8] {
-        let view = |stored: &Stored, position: Position| {
-            let elements = checkpoint.tensor_at(position).bytes;
-            stored.view(StoredBytes { elements, ..StoredBytes::default() })
-        };
+    fn joined(&self, checkpoint: &Checkpoint) -> &[u8] {
         self.joined.get_or_init(|| {
-            let keys = view(&self.keys, keys);
-            let values = view(&self.values, self.values_position);
+            let (keys, values) = (self.keys.view(checkpoint), self.values.view(checkpoint));
             let joined = keys.and_then(|keys| unpack::joined_heads(&self.heads, &keys, &values?));
             joined.map(|unpacked| unpacked.bytes).unwrap_or_default()
         })

@@ -35,6 +35,9 @@ const LATENT_ATTENTION: &[Name] = &[
     Name::new(Role::KvDownBias, "layers.{layer}.self_attn.kv_a_proj_with_mqa.bias"),
     Name::new(Role::KvDownNorm, "layers.{layer}.self_attn.kv_a_layernorm.weight"),
     Name::new(Role::KvUp, "layers.{layer}.self_attn.kv_b_proj.weight"),
+    // As MLX writes it.
+    Name::new(Role::KvUp, "layers.{layer}.self_attn.embed_q.weight")
+        .beside_values("layers.{layer}.self_attn.unembed_out.weight"),
 ];
 
 const SHARED_EXPERTS: &[Name] = &[

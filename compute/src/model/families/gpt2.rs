@@ -41,10 +41,34 @@ const NAMES: &[Name] = &[
     Name::new(Role::Unembedding, "lm_head.weight"),
 ];
 
+/// As MLX writes them: projections turned to `[outputs, inputs]`, everything below `model.`.
+const MLX_NAMES: &[Name] = &[
+    Name::new(Role::Embedding, "model.wte.weight"),
+    Name::new(Role::PositionEmbedding, "model.wpe.weight"),
+    Name::new(Role::AttentionNorm, "model.h.{layer}.ln_1.weight"),
+    Name::new(Role::AttentionNormBias, "model.h.{layer}.ln_1.bias"),
+    Name::new(Role::Query, "model.h.{layer}.attn.c_attn.weight").fused(QUERY_KEY_VALUE),
+    Name::new(Role::QueryBias, "model.h.{layer}.attn.c_attn.bias").fused(QUERY_KEY_VALUE_BIAS),
+    Name::new(Role::Key, "model.h.{layer}.attn.c_attn.weight").fused(QUERY_KEY_VALUE),
+    Name::new(Role::KeyBias, "model.h.{layer}.attn.c_attn.bias").fused(QUERY_KEY_VALUE_BIAS),
+    Name::new(Role::Value, "model.h.{layer}.attn.c_attn.weight").fused(QUERY_KEY_VALUE),
+    Name::new(Role::ValueBias, "model.h.{layer}.attn.c_attn.bias").fused(QUERY_KEY_VALUE_BIAS),
+    Name::new(Role::Output, "model.h.{layer}.attn.c_proj.weight"),
+    Name::new(Role::OutputBias, "model.h.{layer}.attn.c_proj.bias"),
+    Name::new(Role::FfnNorm, "model.h.{layer}.ln_2.weight"),
+    Name::new(Role::FfnNormBias, "model.h.{layer}.ln_2.bias"),
+    Name::new(Role::Gate, "model.h.{layer}.mlp.c_fc.weight"),
+    Name::new(Role::GateBias, "model.h.{layer}.mlp.c_fc.bias"),
+    Name::new(Role::Down, "model.h.{layer}.mlp.c_proj.weight"),
+    Name::new(Role::DownBias, "model.h.{layer}.mlp.c_proj.bias"),
+    Name::new(Role::FinalNorm, "model.ln_f.weight"),
+    Name::new(Role::FinalNormBias, "model.ln_f.bias"),
+];
+
 pub(super) static FAMILY: Family = Family {
     name: "gpt2",
     model_types: &["gpt2"],
-    hub: HubNames { prefixes: &["transformer.", ""], ..HubNames::new(&[NAMES]) },
+    hub: HubNames { prefixes: &["transformer.", ""], ..HubNames::new(&[NAMES, MLX_NAMES]) },
     gguf: GgufNames::new(&[GGUF_STEM, GGUF_PLAIN_MLP]),
     describe,
 };

@@ -33,6 +33,13 @@ const ALTERNATING_EXPERTS: &[Name] = &[
     Name::new(Role::Down, "layers.{layer}.mlp.experts.down_proj").stacked().transposed(),
     Name::new(Role::Down, "layers.{layer}.mlp.experts.down_proj_blocks").stacked(),
     Name::new(Role::DownBias, "layers.{layer}.mlp.experts.down_proj_bias").stacked(),
+    // As MLX writes them.
+    Name::new(Role::Gate, "layers.{layer}.mlp.experts.gate_proj.weight").stacked(),
+    Name::new(Role::GateBias, "layers.{layer}.mlp.experts.gate_proj.bias").stacked(),
+    Name::new(Role::Up, "layers.{layer}.mlp.experts.up_proj.weight").stacked(),
+    Name::new(Role::UpBias, "layers.{layer}.mlp.experts.up_proj.bias").stacked(),
+    Name::new(Role::Down, "layers.{layer}.mlp.experts.down_proj.weight").stacked(),
+    Name::new(Role::DownBias, "layers.{layer}.mlp.experts.down_proj.bias").stacked(),
 ];
 const GATE_UP_PROJ: &str = "layers.{layer}.mlp.experts.gate_up_proj";
 const GATE_UP_BLOCKS: &str = "layers.{layer}.mlp.experts.gate_up_proj_blocks";

@@ -443,6 +443,9 @@ impl<'a> Job<'a> {
                 true => own.is_some(),
                 // Extraction widens parts of a tensor whose tiles cover rows of other weights too.
                 false => {
+                    if own.is_none() {
+                        return !spec.required || !self.origin.names.contains_key(&spec.key);
+                    }
                     let is_part = own.is_some_and(|own| own.part.total != spec.shape[0]);
                     let stored = self.origin.types.get(&spec.key);
                     !(in_tiles && is_part && stored == Some(&Dtype::F32))

@@ -6,13 +6,13 @@ use super::Job;
 use crate::failure::{Failure, code};
 
 /// How the names of tensors end that hold the packed elements of MXFP4.
-const PACKED_BLOCKS: &str = "_blocks";
+pub(super) const PACKED_BLOCKS: &str = "_blocks";
 
 impl Job<'_> {
-    /// The candidate that a weight came as.
+    /// The candidate that a weight came as; none where it came in two tensors, and was put together.
     pub(super) fn own_candidate<'s>(&self, spec: &'s TensorSpec) -> Option<&'s Candidate> {
         let name = self.origin.names.get(&spec.key)?;
-        spec.candidates.iter().find(|found| found.name == *name)
+        spec.candidates.iter().find(|found| found.name == *name && found.heads.is_none())
     }
 
     /// The name that a weight is written under: the one it came with, or the family's usual one.

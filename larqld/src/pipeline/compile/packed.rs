@@ -14,6 +14,7 @@ use larql_storage::checkpoint::TensorDescription;
 use larql_storage::vindex::{ScalesRecord, TensorSlice, Vindex};
 
 use super::assembly::Piece;
+use super::naming::PACKED_BLOCKS;
 use super::{CHUNK_BYTES, Content, Planned};
 
 /// Elements of a row of MXFP4 that share an exponent, and the bytes that hold them.
@@ -57,7 +58,10 @@ impl<'a> Packed<'a> {
         let dtype = Dtype::from_tag(&record.dtype)?;
         let (format, shape) = match dtype {
             Dtype::F8E4M3 | Dtype::F8E5M2 => (record.dtype.to_uppercase(), Shape::Columns(1)),
-            Dtype::E2M1 => ("U8".to_owned(), Shape::MxBlocks),
+            Dtype::E2M1 if record.name.ends_with(PACKED_BLOCKS) => {
+                ("U8".to_owned(), Shape::MxBlocks)
+            }
+            Dtype::E2M1 => ("U32".to_owned(), Shape::Columns(8)),
             Dtype::U4 => ("U32".to_owned(), Shape::Columns(8)),
             Dtype::U8 => ("U32".to_owned(), Shape::Columns(4)),
             _ => return None,
