@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 pub enum Isa {
     /// Plain Rust: the definition that the others must match.
     Scalar,
+    /// NEON, which every 64-bit ARM processor has.
+    Neon,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
@@ -15,7 +17,7 @@ pub enum Isa {
 
 /// `LARQL_ISA` names no level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("LARQL_ISA is {found:?}; set it to scalar, avx2 or avx512, or unset it")]
+#[error("LARQL_ISA is {found:?}; set it to scalar, neon, avx2 or avx512, or unset it")]
 pub struct IsaError {
     /// The value found.
     pub found: String,
@@ -26,6 +28,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
         }
@@ -54,7 +57,7 @@ impl Isa {
                 return Isa::Avx2;
             }
         }
-        Isa::Scalar
+        if cfg!(target_arch = "aarch64") { Isa::Neon } else { Isa::Scalar }
     }
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn has_avx512() -> bool {
 fn limit_from(value: Option<String>) -> Result<Option<Isa>, IsaError> {
     match value {
         None => Ok(None),
-        Some(value) => [Isa::Scalar, Isa::Avx2, Isa::Avx512]
+        Some(value) => [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512]
             .into_iter()
             .find(|isa| isa.name() == value)
             .map(Some)

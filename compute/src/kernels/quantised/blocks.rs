@@ -31,8 +31,20 @@ pub(super) trait Format256 {
     /// Whether there are minima.
     const MINS: bool;
 
+    /// `d` and `dmin` of a block of `BYTES` bytes.
+    fn read_factors(block: &[u8]) -> (f32, f32);
+
+    /// Scales and minima, one for each 16 elements.
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]);
+
+    /// Codes of all elements.
+    fn read_codes(block: &[u8]) -> [i8; 256];
+
     /// Reads one block of `BYTES` bytes.
-    fn read(block: &[u8]) -> Block256;
+    fn read(block: &[u8]) -> Block256 {
+        let ((d, dmin), (scales, mins)) = (Self::read_factors(block), Self::read_scales(block));
+        Block256 { d, dmin, codes: Self::read_codes(block), scales, mins }
+    }
 }
 
 /// A format of 32-blocks.
@@ -44,8 +56,17 @@ pub(super) trait Format32 {
     /// Whether an exponent a block lies elsewhere.
     const EXPONENTS: bool = false;
 
+    /// `d` and `m` of a block of `BYTES` bytes; `exponent` is what lies elsewhere, or 0.
+    fn read_factors(block: &[u8], exponent: u8) -> (f32, f32);
+
+    /// Codes of all elements.
+    fn read_codes(block: &[u8]) -> [i8; 32];
+
     /// Reads one block of `BYTES` bytes; `exponent` is what lies elsewhere, or 0.
-    fn read(block: &[u8], exponent: u8) -> Block32;
+    fn read(block: &[u8], exponent: u8) -> Block32 {
+        let (d, m) = Self::read_factors(block, exponent);
+        Block32 { d, m, codes: Self::read_codes(block) }
+    }
 }
 
 pub(super) struct Q2K;
@@ -87,14 +108,16 @@ impl Format256 for Q2K {
     const BYTES: usize = 84;
     const MINS: bool = true;
 
-    fn read(block: &[u8]) -> Block256 {
-        Block256 {
-            d: read_f16(block, 80),
-            dmin: read_f16(block, 82),
-            codes: pairs(&block[16..80]),
-            scales: std::array::from_fn(|j| (block[j] & 15) as i8),
-            mins: std::array::from_fn(|j| block[j] >> 4),
-        }
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 80), read_f16(block, 82))
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
+        (std::array::from_fn(|j| (block[j] & 15) as i8), std::array::from_fn(|j| block[j] >> 4))
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
+        pairs(&block[16..80])
     }
 }
 
@@ -102,22 +125,23 @@ impl Format256 for Q3K {
     const BYTES: usize = 110;
     const MINS: bool = false;
 
-    fn read(block: &[u8]) -> Block256 {
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 108), 0.0)
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
         let packed = &block[96..108];
+        let scale = |j: usize| {
+            let low = (packed[j % 8] >> (j / 8 * 4)) & 15;
+            let high = (packed[8 + j % 4] >> (j / 4 * 2)) & 3;
+            (low | high << 4) as i8 - 32
+        };
+        (std::array::from_fn(scale), [0; 16])
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
         let low = pairs(&block[32..96]);
-        Block256 {
-            d: read_f16(block, 108),
-            dmin: 0.0,
-            codes: std::array::from_fn(|e| {
-                low[e] + ((block[e % 32] >> (e / 32) & 1) << 2) as i8 - 4
-            }),
-            scales: std::array::from_fn(|j| {
-                let low = packed[j % 8] >> (j / 8 * 4) & 15;
-                let high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
-                (low | high << 4) as i8 - 32
-            }),
-            mins: [0; 16],
-        }
+        std::array::from_fn(|e| low[e] + (((block[e % 32] >> (e / 32)) & 1) << 2) as i8 - 4)
     }
 }
 
@@ -125,15 +149,16 @@ impl Format256 for Q4K {
     const BYTES: usize = 144;
     const MINS: bool = true;
 
-    fn read(block: &[u8]) -> Block256 {
-        let (scales, mins) = scales_and_mins(&block[4..16]);
-        Block256 {
-            d: read_f16(block, 0),
-            dmin: read_f16(block, 2),
-            codes: nibbles(&block[16..144]),
-            scales,
-            mins,
-        }
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 0), read_f16(block, 2))
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
+        scales_and_mins(&block[4..16])
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
+        nibbles(&block[16..144])
     }
 }
 
@@ -141,11 +166,17 @@ impl Format256 for Q5K {
     const BYTES: usize = 176;
     const MINS: bool = true;
 
-    fn read(block: &[u8]) -> Block256 {
-        let (scales, mins) = scales_and_mins(&block[4..16]);
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 0), read_f16(block, 2))
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
+        scales_and_mins(&block[4..16])
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
         let (low, fifths) = (nibbles(&block[48..176]), &block[16..48]);
-        let codes = std::array::from_fn(|e| low[e] | ((fifths[e % 32] >> (e / 32) & 1) << 4) as i8);
-        Block256 { d: read_f16(block, 0), dmin: read_f16(block, 2), codes, scales, mins }
+        std::array::from_fn(|e| low[e] | (((fifths[e % 32] >> (e / 32)) & 1) << 4) as i8)
     }
 }
 
@@ -153,19 +184,21 @@ impl Format256 for Q6K {
     const BYTES: usize = 210;
     const MINS: bool = false;
 
-    fn read(block: &[u8]) -> Block256 {
-        Block256 {
-            d: read_f16(block, 208),
-            dmin: 0.0,
-            codes: std::array::from_fn(|e| {
-                let (half, k, l) = (e / 128, e % 128 / 32, e % 32);
-                let nibble = block[64 * half + 32 * (k % 2) + l] >> (k / 2 * 4) & 15;
-                let upper = block[128 + 32 * half + l] >> (2 * k) & 3;
-                (nibble | upper << 4) as i8 - 32
-            }),
-            scales: std::array::from_fn(|j| block[192 + j].cast_signed()),
-            mins: [0; 16],
-        }
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 208), 0.0)
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
+        (std::array::from_fn(|j| block[192 + j].cast_signed()), [0; 16])
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
+        std::array::from_fn(|e| {
+            let (half, k, l) = (e / 128, e % 128 / 32, e % 32);
+            let nibble = (block[64 * half + 32 * (k % 2) + l] >> (k / 2 * 4)) & 15;
+            let upper = (block[128 + 32 * half + l] >> (2 * k)) & 3;
+            (nibble | upper << 4) as i8 - 32
+        })
     }
 }
 
@@ -173,21 +206,24 @@ impl Format256 for Iq4Xs {
     const BYTES: usize = 136;
     const MINS: bool = false;
 
-    fn read(block: &[u8]) -> Block256 {
+    fn read_factors(block: &[u8]) -> (f32, f32) {
+        (read_f16(block, 0), 0.0)
+    }
+
+    fn read_scales(block: &[u8]) -> ([i8; 16], [u8; 16]) {
         let high = u16::from_le_bytes([block[2], block[3]]);
-        Block256 {
-            d: read_f16(block, 0),
-            dmin: 0.0,
-            codes: std::array::from_fn(|e| {
-                let nibbles = block[8 + e / 32 * 16 + e % 16] >> (e % 32 / 16 * 4);
-                IQ4_LEVELS[usize::from(nibbles & 15)]
-            }),
-            scales: std::array::from_fn(|j| {
-                let low = block[4 + j / 4] >> (j / 2 % 2 * 4) & 15;
-                (low | ((high >> (j / 2 * 2)) as u8 & 3) << 4) as i8 - 32
-            }),
-            mins: [0; 16],
-        }
+        let scale = |j: usize| {
+            let low = (block[4 + j / 4] >> (j / 2 % 2 * 4)) & 15;
+            (low | ((high >> (j / 2 * 2)) as u8 & 3) << 4) as i8 - 32
+        };
+        (std::array::from_fn(scale), [0; 16])
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 256] {
+        std::array::from_fn(|e| {
+            let nibbles = block[8 + e / 32 * 16 + e % 16] >> (e % 32 / 16 * 4);
+            IQ4_LEVELS[usize::from(nibbles & 15)]
+        })
     }
 }
 
@@ -218,9 +254,12 @@ impl Format32 for Q4_0 {
     const BYTES: usize = 18;
     const MINS: bool = false;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| nibble(&block[2..], e) as i8 - 8);
-        Block32 { d: read_f16(block, 0), m: 0.0, codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| nibble(&block[2..], e) as i8 - 8)
     }
 }
 
@@ -228,9 +267,12 @@ impl Format32 for Q4_1 {
     const BYTES: usize = 20;
     const MINS: bool = true;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| nibble(&block[4..], e) as i8);
-        Block32 { d: read_f16(block, 0), m: read_f16(block, 2), codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), read_f16(block, 2))
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| nibble(&block[4..], e) as i8)
     }
 }
 
@@ -238,10 +280,12 @@ impl Format32 for Q5_0 {
     const BYTES: usize = 22;
     const MINS: bool = false;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes =
-            std::array::from_fn(|e| (nibble(&block[6..], e) | fifth(&block[2..], e)) as i8 - 16);
-        Block32 { d: read_f16(block, 0), m: 0.0, codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| (nibble(&block[6..], e) | fifth(&block[2..], e)) as i8 - 16)
     }
 }
 
@@ -249,9 +293,12 @@ impl Format32 for Q5_1 {
     const BYTES: usize = 24;
     const MINS: bool = true;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| (nibble(&block[8..], e) | fifth(&block[4..], e)) as i8);
-        Block32 { d: read_f16(block, 0), m: read_f16(block, 2), codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), read_f16(block, 2))
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| (nibble(&block[8..], e) | fifth(&block[4..], e)) as i8)
     }
 }
 
@@ -259,9 +306,12 @@ impl Format32 for Q8_0 {
     const BYTES: usize = 34;
     const MINS: bool = false;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| block[2 + e].cast_signed());
-        Block32 { d: read_f16(block, 0), m: 0.0, codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| block[2 + e].cast_signed())
     }
 }
 
@@ -269,9 +319,12 @@ impl Format32 for Iq4Nl {
     const BYTES: usize = 18;
     const MINS: bool = false;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| IQ4_LEVELS[usize::from(nibble(&block[2..], e))]);
-        Block32 { d: read_f16(block, 0), m: 0.0, codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (read_f16(block, 0), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| IQ4_LEVELS[usize::from(nibble(&block[2..], e))])
     }
 }
 
@@ -279,9 +332,12 @@ impl Format32 for MxFp4 {
     const BYTES: usize = 17;
     const MINS: bool = false;
 
-    fn read(block: &[u8], _exponent: u8) -> Block32 {
-        let codes = std::array::from_fn(|e| E2M1_DOUBLED[usize::from(nibble(&block[1..], e))]);
-        Block32 { d: half_of_exponent(block[0]), m: 0.0, codes }
+    fn read_factors(block: &[u8], _exponent: u8) -> (f32, f32) {
+        (half_of_exponent(block[0]), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| E2M1_DOUBLED[usize::from(nibble(&block[1..], e))])
     }
 }
 
@@ -290,10 +346,12 @@ impl Format32 for E2M1 {
     const MINS: bool = false;
     const EXPONENTS: bool = true;
 
-    fn read(block: &[u8], exponent: u8) -> Block32 {
-        let codes =
-            std::array::from_fn(|e| E2M1_DOUBLED[usize::from(block[e / 2] >> (e % 2 * 4) & 15)]);
-        Block32 { d: half_of_exponent(exponent), m: 0.0, codes }
+    fn read_factors(_block: &[u8], exponent: u8) -> (f32, f32) {
+        (half_of_exponent(exponent), 0.0)
+    }
+
+    fn read_codes(block: &[u8]) -> [i8; 32] {
+        std::array::from_fn(|e| E2M1_DOUBLED[usize::from((block[e / 2] >> (e % 2 * 4)) & 15)])
     }
 }
 

@@ -26,6 +26,8 @@ mod avx512;
 mod blocks;
 pub(in crate::kernels) mod gemm;
 mod groups;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod products;
 mod scalar;
 #[cfg(test)]
@@ -166,6 +168,8 @@ pub fn variants() -> Vec<(Isa, Variant)> {
     found.extend(avx2::detect().map(|variant| (Isa::Avx2, variant)));
     #[cfg(target_arch = "x86_64")]
     found.extend(avx512::detect().map(|variant| (Isa::Avx512, variant)));
+    #[cfg(target_arch = "aarch64")]
+    found.extend(neon::variants().into_iter().map(|variant| (Isa::Neon, variant)));
     found
 }
 
