@@ -849,6 +849,7 @@ fn a_bench_of_serving_tells_what_each_client_waits_for() {
     assert_eq!(json["clients"], 3);
     assert!((1.0..=12.0).contains(&json["prompt_tokens"].as_f64().expect("a count")), "{json}");
     assert!((1.0..=4.0).contains(&json["generated_tokens"].as_f64().expect("a count")), "{json}");
+    assert!(json["bytes_per_token"].as_u64() > Some(0), "{json}");
     let rate = json["tokens_per_s"].as_f64().expect("a rate");
     assert!(
         (rate * json["ms_per_token"]["median"].as_f64().expect("a time") / 1e3 - 1.0).abs() < 1e-6

@@ -78,6 +78,8 @@ pub struct State {
     pub pages_max: usize,
     /// Passes over the weights.
     pub steps: u64,
+    /// Weights that those read, in bytes.
+    pub bytes_touched: u64,
     /// Prompt tokens computed, those of sequences that gave way and went on included.
     pub tokens_prefilled: u64,
     /// Prompt tokens whose pages were there already.

@@ -382,6 +382,7 @@ impl Runner {
             return Stepped::Advanced;
         }
         let bytes = decoder.bytes_touched() - before;
+        self.state.bytes_touched += bytes;
         for (segment, feed) in feeds.iter().enumerate() {
             self.advance(feed, decoder.segment_logits(segment), bytes);
         }

@@ -5,6 +5,7 @@
 //! those that were made are counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use larql_compute::cpu::Cancel;
@@ -31,6 +32,9 @@ const TOKENS: u32 = 64;
 /// Events that may wait for a client of the bench: it never reads slowly.
 const EVENTS_AHEAD: usize = 64;
 
+/// Rounds of this daemon so far: each has other prompts, that of an earlier bench too.
+static ROUNDS: AtomicU32 = AtomicU32::new(0);
+
 /// What one client saw.
 struct Served {
     prompt_tokens: usize,
@@ -54,20 +58,32 @@ pub(super) fn serve(
         return Err(Failure::new(code::INVALID_PARAMETER, message).hint("ask for fewer"));
     }
     mounted.model.require_inference()?;
-    let round = |number: u32, clients: u32, tokens: u32| -> Result<Vec<Served>, Failure> {
+    let round = |clients: u32, tokens: u32| -> Result<Vec<Served>, Failure> {
+        let number = ROUNDS.fetch_add(1, Ordering::Relaxed);
         let ask = |client: u32| letters(&mounted.model, prompt_tokens as usize, (number, client));
         let prompts = (0..clients).map(ask).collect::<Result<Vec<_>, _>>()?;
         generate_together(engine, mounted, &prompts, tokens, cancel)
     };
     // What the first request alone would pay for.
-    round(0, 1, tokens.min(2))?;
+    round(1, tokens.min(2))?;
+    let before = bytes_touched(engine, mounted);
     let mut rounds = Vec::new();
-    for number in 1..=tell.runs {
-        let served = round(number, clients, tokens)?;
+    for _ in 0..tell.runs {
+        let served = round(clients, tokens)?;
         tell.run(&format!("{:.1} tokens/s together", rate(&served)));
         rounds.push(served);
     }
-    Ok(measured(clients, &rounds))
+    // A runner that ended meanwhile counts from the beginning.
+    let bytes = bytes_touched(engine, mounted).zip(before);
+    let bytes = bytes.and_then(|(now, before)| now.checked_sub(before));
+    Ok(measured(clients, &rounds, bytes))
+}
+
+/// Weights that the model's runner has read so far.
+fn bytes_touched(engine: &Arc<Engine>, mounted: &Arc<Mounted>) -> Option<u64> {
+    let path = mounted.model.path().display().to_string();
+    let states = engine.batching().states();
+    states.into_iter().find(|state| state.model == path).map(|state| state.bytes_touched)
 }
 
 /// Runs one generation for each prompt, all at the same time.
@@ -136,7 +152,7 @@ fn rate_decoding(served: &[Served]) -> Option<f64> {
     (made > 0).then(|| made as f64 / window)
 }
 
-fn measured(clients: u32, rounds: &[Vec<Served>]) -> Measured {
+fn measured(clients: u32, rounds: &[Vec<Served>], bytes: Option<u64>) -> Measured {
     let all = || rounds.iter().flatten();
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let per_token = rounds.iter().map(|served| 1e3 / rate(served)).collect();
@@ -147,7 +163,8 @@ fn measured(clients: u32, rounds: &[Vec<Served>]) -> Measured {
     let prompts: usize = all().map(|client| client.prompt_tokens).sum();
     let made: usize = all().map(|client| client.arrivals.len()).sum();
     let decoding: Vec<f64> = rounds.iter().filter_map(|served| rate_decoding(served)).collect();
-    let mut measured = Measured::new(per_token, "token", None);
+    let per_made = bytes.and_then(|bytes| bytes.checked_div(made as u64));
+    let mut measured = Measured::new(per_token, "token", per_made);
     let mut add = |name: &str, value| measured.more.insert(name.to_owned(), value);
     add("clients", clients.into());
     add("prompt_tokens", (prompts as f64 / all().count() as f64).into());

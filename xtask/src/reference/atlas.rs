@@ -11,7 +11,7 @@ use super::environment::filter;
 use super::logits::Probes;
 
 /// Prompts, taken evenly from the bundled model's probes.
-pub(super) const PROMPTS: usize = 400;
+pub(super) const PROMPTS: usize = 300;
 
 /// The bundled model, prepared for GGUF.
 pub(super) struct Atlas {
