@@ -36,7 +36,7 @@ const WORDS: usize = 64;
 /// The most tokens that are decoded before the clock starts.
 const WARM_UP_DECODE: usize = 4;
 /// The most tokens of a prompt that are read before the clock starts.
-const WARM_UP_PREFILL: usize = 512;
+const WARM_UP_PREFILL: usize = 128;
 
 /// What to measure.
 #[derive(Debug, Clone)]

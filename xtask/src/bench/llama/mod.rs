@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum as _;
 use serde_json::Value;
 
@@ -162,12 +162,21 @@ pub(super) fn run(root: &Path, models: &[Model], pairs: usize, record: bool) -> 
     let load_before = load::average();
     println!("load average before: {load_before}");
     let (mut lines, mut alone) = (Vec::new(), Alone::default());
+    let mut failures = Vec::new();
+    // One measurement that fails does not take the others with it.
+    let mut failed = |model: Model, error: anyhow::Error| {
+        println!("  FAILED: {error:#}");
+        failures.push(format!("{}: {error:#}", model.name()));
+    };
     for &model in models {
         bench.mount(model)?;
         for &kind in model.kinds() {
-            lines.extend(bench.line(model, kind, pairs)?);
+            match bench.line(model, kind, pairs) {
+                Ok(measured) => lines.extend(measured),
+                Err(error) => failed(model, error),
+            }
         }
-        bench.alone(model, &mut alone)?;
+        bench.alone(model, &mut alone).unwrap_or_else(|error| failed(model, error));
         bench.unmount(model)?;
     }
     let head = page::Head {
@@ -177,6 +186,7 @@ pub(super) fn run(root: &Path, models: &[Model], pairs: usize, record: bool) -> 
         load: (load_before, load::average()),
         opponent: llama.version()?,
         system_info,
+        failures,
     };
     let path = root.join("docs/benchmarks/llama.md");
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
@@ -185,6 +195,7 @@ pub(super) fn run(root: &Path, models: &[Model], pairs: usize, record: bool) -> 
     if record {
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
+    ensure!(head.failures.is_empty(), "{} measurements failed", head.failures.len());
     Ok(())
 }
 

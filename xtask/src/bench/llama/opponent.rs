@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::daemon::output;
 use crate::llama_cpp::LlamaCpp;
 
+/// A prompt longer than this is not run once before it is timed: what that spares is lost in its time.
+const WARM_UP_MAX: u32 = 512;
 /// How long a server may take to load a model, or a generation to say something.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -42,6 +44,9 @@ impl Opponent {
         let mut command = Command::new(&self.bench);
         command.arg("-m").arg(model).args(["-t", &self.threads.to_string(), "-r", "1"]);
         command.args(["-p", &prompt.to_string(), "-n", &decoded.to_string(), "-o", "json"]);
+        if prompt > WARM_UP_MAX {
+            command.arg("--no-warmup");
+        }
         let text = output(&mut command)?;
         let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
         answer[0]["avg_ts"].as_f64().with_context(|| format!("llama-bench printed {text}"))

@@ -20,6 +20,8 @@ pub(super) struct Head {
     /// llama.cpp's version and what it says of itself.
     pub(super) opponent: String,
     pub(super) system_info: String,
+    /// Measurements that failed, as sentences.
+    pub(super) failures: Vec<String>,
 }
 
 /// The page; of the one that is there, `kept`, what people wrote stays.
@@ -76,6 +78,12 @@ pub(super) fn page(
             ratio.high,
             100.0 * (line.seen.others + line.seen.stolen)
         )?;
+    }
+    if !head.failures.is_empty() {
+        writeln!(page, "\n## Failed\n")?;
+        for failure in &head.failures {
+            writeln!(page, "- {failure}")?;
+        }
     }
     let targets = targets(lines, alone);
     if !targets.is_empty() {
