@@ -20,7 +20,7 @@ const ROUNDS: usize = 7;
 
 fn main() {
     let mebibytes = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(512);
-    // 0x3c is in the middle of the exponents of all three dtypes: no denormal slows a sum.
+    // 0x3c is in the middle of the exponents of all plain dtypes: no denormal slows a sum.
     let bytes = vec![0x3c_u8; mebibytes << 20];
     let isa = Isa::selected().expect("LARQL_ISA names a level");
     println!("{mebibytes} MiB, rows of {COLUMNS}, kernels up to {}", isa.name());
@@ -31,9 +31,10 @@ fn main() {
             println!("{name:<26} {threads:>8} {:>10.1}", count as f64 / seconds / 1e9);
         };
         report("read", bytes.len(), best(|| streaming::read(&pool, &bytes)));
-        for dtype in Dtype::PLAIN {
-            let rows = bytes.len() / dtype.bytes_for(COLUMNS).expect("a small row");
-            let length = rows * COLUMNS * dtype.bytes_for(1).expect("one element");
+        for dtype in Dtype::PLAIN.into_iter().chain([Dtype::Q4K, Dtype::Q8_0]) {
+            let row_bytes = dtype.bytes_for(COLUMNS).expect("a small row");
+            let rows = bytes.len() / row_bytes;
+            let length = rows * row_bytes;
             let view = MatrixView::new(dtype, rows, COLUMNS, &bytes[..length]).expect("a matrix");
             let x = vec![0.5; COLUMNS];
             let mut out = vec![0.0; rows];

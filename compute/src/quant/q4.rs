@@ -4,6 +4,7 @@
 //! The low nibble of byte `j` is element `j`, the high one element `j + 16`.
 
 use super::dtype::{Format, decode_blocks, encode_blocks};
+use super::lanes::with_widest_lanes;
 use super::q8::{farthest, range, read_f16};
 
 /// Elements of a block.
@@ -14,13 +15,23 @@ pub(super) static Q4_0: Format = Format {
     elements: ELEMENTS,
     bytes: 18,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 18>(bytes, out, |block, out| {
-            let d = read_f16(block, 0);
-            for (j, &byte) in block[2..].iter().enumerate() {
-                out[j] = (i32::from(byte & 15) - 8) as f32 * d;
-                out[j + 16] = (i32::from(byte >> 4) - 8) as f32 * d;
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 18>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let d = read_f16(block, 0);
+                        for (j, &byte) in block[2..].iter().enumerate() {
+                            out[j] = (i32::from(byte & 15) - 8) as f32 * d;
+                            out[j + 16] = (i32::from(byte >> 4) - 8) as f32 * d;
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         encode_blocks::<ELEMENTS, 18>(values, out, |values, block| {
@@ -40,13 +51,23 @@ pub(super) static Q4_1: Format = Format {
     elements: ELEMENTS,
     bytes: 20,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 20>(bytes, out, |block, out| {
-            let (d, m) = (read_f16(block, 0), read_f16(block, 2));
-            for (j, &byte) in block[4..].iter().enumerate() {
-                out[j] = f32::from(byte & 15) * d + m;
-                out[j + 16] = f32::from(byte >> 4) * d + m;
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 20>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let (d, m) = (read_f16(block, 0), read_f16(block, 2));
+                        for (j, &byte) in block[4..].iter().enumerate() {
+                            out[j] = f32::from(byte & 15) * d + m;
+                            out[j + 16] = f32::from(byte >> 4) * d + m;
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         encode_blocks::<ELEMENTS, 20>(values, out, |values, block| {

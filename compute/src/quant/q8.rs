@@ -7,18 +7,29 @@
 //! scale before that is rounded to `f16`.
 
 use super::dtype::{Format, decode_blocks, encode_blocks};
+use super::lanes::with_widest_lanes;
 
 pub(super) static Q8_0: Format = Format {
     tag: "Q8_0",
     elements: 32,
     bytes: 34,
     decode: |bytes, out| {
-        decode_blocks::<32, 34>(bytes, out, |block, out| {
-            let d = read_f16(block, 0);
-            for (out, &code) in out.iter_mut().zip(&block[2..]) {
-                *out = f32::from(code as i8) * d;
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<32, 34>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let d = read_f16(block, 0);
+                        for (out, &code) in out.iter_mut().zip(&block[2..]) {
+                            *out = f32::from(code as i8) * d;
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         encode_blocks::<32, 34>(values, out, |values, block| {

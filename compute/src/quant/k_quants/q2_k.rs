@@ -18,18 +18,29 @@ pub(in crate::quant) static Q2_K: Format = Format {
     elements: ELEMENTS,
     bytes: 84,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 84>(bytes, out, |block, out| {
-            let (d, dmin) = (read_f16(block, 80), read_f16(block, 82));
-            for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                let scale = d * f32::from(block[index] & 15);
-                let min = dmin * f32::from(block[index] >> 4);
-                let (half, shift, first) = (index / 8, index / 2 % 4 * 2, index % 2 * 16);
-                let codes = &block[16 + 32 * half + first..][..16];
-                for (out, &byte) in out.iter_mut().zip(codes) {
-                    *out = scale * f32::from((byte >> shift) & 3) - min;
-                }
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 84>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let (d, dmin) = (read_f16(block, 80), read_f16(block, 82));
+                        for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                            let scale = d * f32::from(block[index] & 15);
+                            let min = dmin * f32::from(block[index] >> 4);
+                            let (half, shift, first) =
+                                (index / 8, index / 2 % 4 * 2, index % 2 * 16);
+                            let codes = &block[16 + 32 * half + first..][..16];
+                            for (out, &byte) in out.iter_mut().zip(codes) {
+                                *out = scale * f32::from((byte >> shift) & 3) - min;
+                            }
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         with_widest_lanes(

@@ -19,22 +19,34 @@ pub(in crate::quant) static Q3_K: Format = Format {
     elements: ELEMENTS,
     bytes: 110,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 110>(bytes, out, |block, out| {
-            let d = read_f16(block, 108);
-            let packed = &block[96..108];
-            for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                let low = (packed[index % 8] >> (index / 8 * 4)) & 15;
-                let high = (packed[8 + index % 4] >> (index / 4 * 2)) & 3;
-                let scale = d * (i32::from(low | high << 4) - 32) as f32;
-                let (half, shift, first) = (index / 8, index / 2 % 4 * 2, index % 2 * 16);
-                let codes = &block[32 + 32 * half + first..][..16];
-                let thirds = &block[first..][..16];
-                for ((out, &byte), &third) in out.iter_mut().zip(codes).zip(thirds) {
-                    let code = ((byte >> shift) & 3) | ((third >> (index / 2)) & 1) << 2;
-                    *out = scale * (i32::from(code) - 4) as f32;
-                }
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 110>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let d = read_f16(block, 108);
+                        let packed = &block[96..108];
+                        for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                            let low = (packed[index % 8] >> (index / 8 * 4)) & 15;
+                            let high = (packed[8 + index % 4] >> (index / 4 * 2)) & 3;
+                            let scale = d * (i32::from(low | high << 4) - 32) as f32;
+                            let (half, shift, first) =
+                                (index / 8, index / 2 % 4 * 2, index % 2 * 16);
+                            let codes = &block[32 + 32 * half + first..][..16];
+                            let thirds = &block[first..][..16];
+                            for ((out, &byte), &third) in out.iter_mut().zip(codes).zip(thirds) {
+                                let code =
+                                    ((byte >> shift) & 3) | ((third >> (index / 2)) & 1) << 2;
+                                *out = scale * (i32::from(code) - 4) as f32;
+                            }
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         with_widest_lanes(

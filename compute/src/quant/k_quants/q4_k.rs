@@ -18,18 +18,28 @@ pub(in crate::quant) static Q4_K: Format = Format {
     elements: ELEMENTS,
     bytes: 144,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 144>(bytes, out, |block, out| {
-            let (d, dmin) = (read_f16(block, 0), read_f16(block, 2));
-            for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                let (scale, min) = scale_and_min(&block[4..16], index);
-                let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-                let codes = &block[16 + index / 2 * 32..][..32];
-                let shift = index % 2 * 4;
-                for (out, &byte) in out.iter_mut().zip(codes) {
-                    *out = scale * f32::from((byte >> shift) & 15) - min;
-                }
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 144>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let (d, dmin) = (read_f16(block, 0), read_f16(block, 2));
+                        for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                            let (scale, min) = scale_and_min(&block[4..16], index);
+                            let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+                            let codes = &block[16 + index / 2 * 32..][..32];
+                            let shift = index % 2 * 4;
+                            for (out, &byte) in out.iter_mut().zip(codes) {
+                                *out = scale * f32::from((byte >> shift) & 15) - min;
+                            }
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         with_widest_lanes(

@@ -18,20 +18,30 @@ pub(in crate::quant) static Q5_K: Format = Format {
     elements: ELEMENTS,
     bytes: 176,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 176>(bytes, out, |block, out| {
-            let (d, dmin) = (read_f16(block, 0), read_f16(block, 2));
-            let fifths = &block[16..48];
-            for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                let (scale, min) = scale_and_min(&block[4..16], index);
-                let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-                let codes = &block[48 + index / 2 * 32..][..32];
-                let shift = index % 2 * 4;
-                for ((out, &byte), &fifth) in out.iter_mut().zip(codes).zip(fifths) {
-                    let code = ((byte >> shift) & 15) | ((fifth >> index) & 1) << 4;
-                    *out = scale * f32::from(code) - min;
-                }
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 176>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let (d, dmin) = (read_f16(block, 0), read_f16(block, 2));
+                        let fifths = &block[16..48];
+                        for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                            let (scale, min) = scale_and_min(&block[4..16], index);
+                            let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+                            let codes = &block[48 + index / 2 * 32..][..32];
+                            let shift = index % 2 * 4;
+                            for ((out, &byte), &fifth) in out.iter_mut().zip(codes).zip(fifths) {
+                                let code = ((byte >> shift) & 15) | ((fifth >> index) & 1) << 4;
+                                *out = scale * f32::from(code) - min;
+                            }
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         with_widest_lanes(

@@ -19,19 +19,31 @@ pub(in crate::quant) static Q6_K: Format = Format {
     elements: ELEMENTS,
     bytes: 210,
     decode: |bytes, out| {
-        decode_blocks::<ELEMENTS, 210>(bytes, out, |block, out| {
-            let d = read_f16(block, 208);
-            for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                let scale = d * f32::from(block[192 + index] as i8);
-                let (half, k, first) = (index / 8, index / 2 % 4, index % 2 * 16);
-                let nibbles = &block[64 * half + 32 * (k % 2) + first..][..16];
-                let uppers = &block[128 + 32 * half + first..][..16];
-                for ((out, &nibble), &upper) in out.iter_mut().zip(nibbles).zip(uppers) {
-                    let code = ((nibble >> (k / 2 * 4)) & 15) | ((upper >> (2 * k)) & 3) << 4;
-                    *out = scale * (i32::from(code) - 32) as f32;
-                }
-            }
-        });
+        with_widest_lanes(
+            #[inline(always)]
+            || {
+                decode_blocks::<ELEMENTS, 210>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| {
+                        let d = read_f16(block, 208);
+                        for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                            let scale = d * f32::from(block[192 + index] as i8);
+                            let (half, k, first) = (index / 8, index / 2 % 4, index % 2 * 16);
+                            let nibbles = &block[64 * half + 32 * (k % 2) + first..][..16];
+                            let uppers = &block[128 + 32 * half + first..][..16];
+                            for ((out, &nibble), &upper) in out.iter_mut().zip(nibbles).zip(uppers)
+                            {
+                                let code =
+                                    ((nibble >> (k / 2 * 4)) & 15) | ((upper >> (2 * k)) & 3) << 4;
+                                *out = scale * (i32::from(code) - 32) as f32;
+                            }
+                        }
+                    },
+                );
+            },
+        );
     },
     encode: Some(|values, out| {
         with_widest_lanes(
