@@ -10,7 +10,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use larql_compute::cpu::{Isa, Pool};
+use larql_compute::cpu::{Isa, Pool, streaming};
 use larql_compute::kernels::quantised::{Activations, Row, RowProduct, block_size, variants};
 use larql_compute::quant::{Dtype, MatrixView, Scales};
 
@@ -63,7 +63,7 @@ fn main() {
                     let rounds = if isa == Isa::Scalar { 1 } else { ROUNDS };
                     for _ in 0..rounds {
                         seconds = seconds.min(timed(|| large.multiply(&pool, product)));
-                        reading = reading.min(timed(|| read(&pool, large.view.bytes())));
+                        reading = reading.min(timed(|| streaming::read(&pool, large.view.bytes())));
                     }
                     let (rate, read) = (large.rate(seconds), large.rate(reading));
                     println!(
@@ -135,18 +135,4 @@ fn timed(run: impl FnOnce()) -> f64 {
     let start = Instant::now();
     run();
     start.elapsed().as_secs_f64()
-}
-
-/// Reads every byte once: the bound for whatever reads weights.
-fn read(pool: &Pool, bytes: &[u8]) {
-    const PART: usize = 1 << 20;
-    pool.run(bytes.len() / PART, &|part| {
-        let mut lanes = [0_u64; 16];
-        for chunk in bytes[part * PART..(part + 1) * PART].as_chunks::<128>().0 {
-            for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-                *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
-            }
-        }
-        black_box(lanes);
-    });
 }
