@@ -68,14 +68,14 @@ pub(super) fn page(
         });
         writeln!(
             page,
-            "| {} | {} | {:.1} | {:.1} | {:.2} | {:.2} to {:.2} | {read} | {:.0} % |",
+            "| {} | {} | {} | {} | {} | {} to {} | {read} | {:.0} % |",
             line.model.name(),
             line.kind,
-            line.ours(),
-            statistics::median(line.pairs.iter().map(|pair| pair.theirs)),
-            ratio.median,
-            ratio.low,
-            ratio.high,
+            figure(line.ours(), 1),
+            figure(statistics::median(line.pairs.iter().map(|pair| pair.theirs)), 1),
+            figure(ratio.median, 2),
+            figure(ratio.low, 2),
+            figure(ratio.high, 2),
             100.0 * (line.seen.others + line.seen.stolen)
         )?;
     }
@@ -97,6 +97,11 @@ pub(super) fn page(
         writeln!(page, "\n{}", kept[at..].trim_end())?;
     }
     Ok(page)
+}
+
+/// A number with so many decimals; a dash where nothing could be measured.
+fn figure(value: f64, decimals: usize) -> String {
+    if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
 }
 
 impl Line {
@@ -138,7 +143,10 @@ fn targets(lines: &[Line], alone: &Alone) -> Vec<Target> {
         let Some(line) = line(model, kind) else { continue };
         let low = line.ratio().low;
         let what = format!("{}, {kind}, over llama.cpp", model.name());
-        add(what, format!("{least:.2} x"), format!("{low:.2} x"), low >= least);
+        let share = line.bandwidth.map(|(rate, probed)| 100.0 * rate / probed);
+        let share = share.map(|share| format!("; {share:.0} % of the probed bandwidth"));
+        let found = format!("{} x{}", figure(low, 2), share.unwrap_or_default());
+        add(what, format!("{least:.2} x"), found, low >= least);
     }
     let ours = |kind: Kind| line(Model::OneB, kind).map(Line::ours);
     let prefill = ours(Kind::Prefill(512));
