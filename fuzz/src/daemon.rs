@@ -2,7 +2,7 @@
 
 use larql_storage::checkpoint::Checkpoint;
 use larqld::source::gguf::describe;
-use larqld::text::{ChatMessage, ChatTemplate};
+use larqld::text::{Chat, ChatMessage, ChatTemplate};
 use std::path::Path;
 
 use super::parsers::{Target, directory};
@@ -18,10 +18,10 @@ pub fn chat_template(bytes: &[u8]) {
         role: role.to_owned(),
         content: content.to_owned(),
     };
-    let messages = [message("system", "Be brief."), message("user", "{{ 7 * 7 }}")];
+    let chat = Chat::from(vec![message("system", "Be brief."), message("user", "{{ 7 * 7 }}")]);
     for generation in [false, true] {
         // Refusing is fine, and so is text; not ending is not.
-        let _ = template.render(&messages, generation);
+        let _ = template.render(&chat, generation);
     }
 }
 

@@ -205,6 +205,46 @@ pub struct GenerateRequest {
     pub seed: Option<u64>,
     /// Texts that end the generation.
     pub stop: Vec<String>,
+    /// Keep tokens with at least this share of the best one's probability.
+    pub min_p: Option<f32>,
+    /// Divides positive and multiplies negative logits of tokens that came before.
+    pub repetition_penalty: Option<f32>,
+    /// Taken off the logits of tokens that were made before.
+    pub presence_penalty: Option<f32>,
+    /// Taken off a token's logit for each time that it was made before.
+    pub frequency_penalty: Option<f32>,
+    /// How many of the last tokens penalties look at; absent: all.
+    pub penalty_window: Option<u32>,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Report each token's log probability and those of so many alternatives.
+    pub logprobs: Option<u32>,
+    /// Whether the model thinks aloud first, where its template has a toggle.
+    pub think: Option<bool>,
+    /// Tools for the model, a JSON array; empty: none.
+    pub tools: String,
+    /// What the answer has to look like.
+    pub constraint: Option<Constraint>,
+    /// How tokens are guessed ahead.
+    pub speculation: Option<Speculation>,
+}
+
+/// What an answer has to look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Constraint {
+    /// A JSON text that this schema describes.
+    JsonSchema(String),
+    /// A text that this grammar derives, in llguidance's variant of Lark.
+    Grammar(String),
+}
+
+/// How tokens are guessed ahead; the answer stays the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Speculation {
+    /// A model with the same vocabulary; empty: from the text so far.
+    pub draft_model: String,
+    /// Tokens guessed at a time; 0 leaves it to the daemon.
+    pub tokens_max: u32,
 }
 
 /// One message of a chat.
@@ -225,13 +265,28 @@ pub enum GenerateEvent {
         id: u32,
         /// Its text; may be empty while a character is unfinished.
         text: String,
+        /// The natural logarithm of its probability, where it was asked for.
+        logprob: Option<f32>,
+        /// The most likely tokens, best first, where they were asked for.
+        alternatives: Vec<Alternative>,
     },
     /// The generation is over.
     Done(GenerationSummary),
 }
 
-/// How a generation ended.
+/// A token that was likely.
 #[derive(Clone, Debug, PartialEq)]
+pub struct Alternative {
+    /// Its id in the vocabulary.
+    pub id: u32,
+    /// What it stands for by itself.
+    pub text: String,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// How a generation ended.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationSummary {
     /// `stop`, `length` or `context`.
     pub reason: String,
@@ -245,6 +300,10 @@ pub struct GenerationSummary {
     pub decode_ms: f64,
     /// SHA-256 of the base in hexadecimal.
     pub base_hash: String,
+    /// Tokens that were guessed ahead.
+    pub proposed_tokens: u32,
+    /// Those of them that proved right.
+    pub accepted_tokens: u32,
 }
 
 /// A reference check: which token ids to run, and how.

@@ -41,9 +41,9 @@ pub use client::{
 };
 pub use error::{CallError, ConnectError};
 pub use event::{
-    BatchStatus, BenchEvent, BenchRequest, ChatMessage, DaemonStatus, Event, GenerateEvent,
-    GenerateRequest, GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position,
-    Progress, StatementError, Summary, Welcome,
+    Alternative, BatchStatus, BenchEvent, BenchRequest, ChatMessage, Constraint, DaemonStatus,
+    Event, GenerateEvent, GenerateRequest, GenerationSummary, LayerResidual, Logits, LogitsRequest,
+    Notice, Position, Progress, Speculation, StatementError, Summary, Welcome,
 };
 pub use quote::{mount_name, quote};
 pub use target::{Target, TargetError};

@@ -16,9 +16,9 @@ use tonic::{Code, Request, Status, Streaming};
 
 use crate::error::CallError;
 use crate::event::{
-    BatchStatus, BenchEvent, BenchRequest, ChatMessage, DaemonStatus, Event, GenerateEvent,
-    GenerateRequest, GenerationSummary, LayerResidual, Logits, LogitsRequest, Notice, Position,
-    Progress, StatementError, Summary, Welcome,
+    Alternative, BatchStatus, BenchEvent, BenchRequest, ChatMessage, Constraint, DaemonStatus,
+    Event, GenerateEvent, GenerateRequest, GenerationSummary, LayerResidual, Logits, LogitsRequest,
+    Notice, Position, Progress, StatementError, Summary, Welcome,
 };
 use crate::token::Token;
 use crate::value::{Column, ColumnType, Row, Value};
@@ -150,6 +150,23 @@ impl Link {
             top_p: request.top_p,
             seed: request.seed,
             stop: request.stop,
+            min_p: request.min_p,
+            repetition_penalty: request.repetition_penalty,
+            presence_penalty: request.presence_penalty,
+            frequency_penalty: request.frequency_penalty,
+            penalty_window: request.penalty_window,
+            logit_bias: request.logit_bias.into_iter().collect(),
+            logprobs: request.logprobs,
+            think: request.think,
+            tools: request.tools,
+            constraint: request.constraint.map(|constraint| match constraint {
+                Constraint::JsonSchema(text) => v1::generate_request::Constraint::JsonSchema(text),
+                Constraint::Grammar(text) => v1::generate_request::Constraint::Grammar(text),
+            }),
+            speculation: request.speculation.map(|speculation| v1::Speculation {
+                draft_model: speculation.draft_model,
+                tokens_max: speculation.tokens_max,
+            }),
         };
         let stream = GenerateClient::new(self.channel.clone())
             .max_decoding_message_size(larql_proto::RESPONSE_BYTES_MAX)
@@ -240,7 +257,17 @@ impl Tokens {
             let Some(event) = self.0.message().await.map_err(call_error)? else { return Ok(None) };
             match event.event {
                 Some(v1::generate_event::Event::Token(token)) => {
-                    return Ok(Some(GenerateEvent::Token { id: token.id, text: token.text }));
+                    let alternative = |each: v1::Alternative| Alternative {
+                        id: each.id,
+                        text: each.text,
+                        logprob: each.logprob,
+                    };
+                    return Ok(Some(GenerateEvent::Token {
+                        id: token.id,
+                        text: token.text,
+                        logprob: token.logprob,
+                        alternatives: token.alternatives.into_iter().map(alternative).collect(),
+                    }));
                 }
                 Some(v1::generate_event::Event::Done(done)) => {
                     return Ok(Some(GenerateEvent::Done(GenerationSummary {
@@ -250,6 +277,8 @@ impl Tokens {
                         prefill_ms: done.prefill_ms,
                         decode_ms: done.decode_ms,
                         base_hash: done.base_hash,
+                        proposed_tokens: done.proposed_tokens,
+                        accepted_tokens: done.accepted_tokens,
                     })));
                 }
                 // A newer daemon may send more kinds of events.

@@ -9,9 +9,11 @@ pub mod checkpoint;
 pub mod daemon;
 pub mod dequantised;
 pub mod families_page;
+pub mod generation;
 pub mod goldens;
 pub mod home;
 pub mod mlx;
+pub mod json_schema;
 pub mod random_checkpoint;
 pub mod terminal;
 

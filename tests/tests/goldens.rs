@@ -10,7 +10,7 @@ use larql_tests::daemon::Daemon;
 use larql_tests::families_page;
 use larql_tests::goldens::{CASES, Case, Golden, Prompt, ids};
 use larqld::mounts::Model;
-use larqld::text::ChatMessage;
+use larqld::text::{Chat, ChatMessage};
 
 /// Folders whose numbers f16 holds: what an extraction at f16 is compared on.
 const PLAIN: [&str; 3] = ["gemma3", "llama2", "llama3"];
@@ -198,7 +198,7 @@ async fn every_chat_renders_as_in_the_reference() {
             let messages: Vec<ChatMessage> =
                 chat["messages"].as_array().expect("messages").iter().map(message).collect();
             let generation = chat["add_generation_prompt"].as_bool().unwrap_or(false);
-            let rendered = template.render(&messages, generation);
+            let rendered = template.render(&Chat::from(messages.clone()), generation);
             if chat["error"].is_string() {
                 if rendered.is_ok() {
                     return Err(format!("a chat renders that the reference refuses: {messages:?}"));

@@ -55,7 +55,7 @@ async fn generate(client: &Client, request: GenerateRequest) -> Result<Generated
     let (mut ids, mut text) = (Vec::new(), String::new());
     while let Some(event) = generation.next().await? {
         match event {
-            GenerateEvent::Token { id, text: piece } => {
+            GenerateEvent::Token { id, text: piece, .. } => {
                 text += &piece;
                 ids.extend((id != u32::MAX).then_some(id));
             }

@@ -1,126 +1,121 @@
 //! Choosing a token from logits.
 //!
-//! The order is the usual one: temperature, then the `top_k` best, then the smallest set whose
-//! probabilities reach `top_p`, then a seeded draw. A logit that is NaN is never chosen; of equal
-//! ones the lowest token comes first.
+//! The steps, in this order: tokens that are not allowed are taken out; `logit_bias` is added;
+//! penalties ([`penalties`] defines them); division by the temperature; the `top_k` best; of those
+//! the shortest list, best first, whose probabilities reach `top_p`; of those the ones with at least
+//! `min_p` of the best one's probability; a seeded draw among what is left. Temperature 0 takes the
+//! best token after penalties. Of equal logits the lowest token comes first.
+//!
+//! One draw takes one random number, so that a seed and the logits decide what is made: it does not
+//! matter when, and beside whom. Log probabilities ([`log_probabilities`]) are the model's own, before
+//! all of these steps.
+//!
+//! A logit of minus infinity is a token that cannot be chosen. One that is NaN or plus infinity is
+//! refused: the weights are damaged.
+//!
+//! Sources: nucleus sampling (top-p), Holtzman et al. 2020 (arXiv:1904.09751); min-p, Nguyen et al.
+//! 2024 (arXiv:2407.01082).
+
+mod options;
+mod penalties;
+#[cfg(test)]
+mod tests;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+pub use self::options::{BIAS_MAX, PENALTY_MAX, SampleError, SamplerOptions};
+use self::penalties::Penalties;
 use crate::kernels::{softmax, top_k};
 
-/// Why no token can be chosen.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SampleError {
-    /// A temperature that makes no distribution.
-    #[error("temperature is {found}; it must be a finite number from 0, and 0 is greedy")]
-    Temperature {
-        /// The value given.
-        found: f32,
-    },
-    /// A nucleus that holds nothing, or more than everything.
-    #[error("top_p is {found}; it must be above 0 and at most 1")]
-    TopP {
-        /// The value given.
-        found: f32,
-    },
-    /// A choice among no tokens.
-    #[error("top_k is 0; it must be at least 1, or absent for the whole vocabulary")]
-    TopK,
-    /// Nothing to choose: no logits, or none that is a number.
-    #[error("none of {count} logits is a number; the weights may be damaged")]
-    NoNumber {
-        /// Logits given.
-        count: usize,
-    },
-}
+/// Candidates that the search for a nucleus looks at first; real ones are rarely larger.
+const NUCLEUS_FIRST: usize = 256;
 
-/// How to choose.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct SamplerOptions {
-    /// Divisor of the logits; 0, the default, takes the best token.
-    pub temperature: f32,
-    /// Keep so many of the best; `None` keeps all.
-    pub top_k: Option<usize>,
-    /// Keep the smallest set of the best whose probabilities reach this; `None` keeps all.
-    pub top_p: Option<f32>,
-    /// Seed of the draws; `None` takes one from the system.
-    pub seed: Option<u64>,
-}
-
-/// Chooses tokens by one set of options, with its own stream of random numbers.
+/// Chooses the tokens of one sequence by one set of options, with its own stream of random numbers.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
+    penalties: Penalties,
     random: StdRng,
+    /// Logits after bias and penalties.
+    scores: Vec<f32>,
+    /// Weights of all tokens, or of the candidates.
+    weights: Vec<f32>,
+    candidates: Vec<(usize, f32)>,
 }
 
 impl Sampler {
-    /// Checks the options.
+    /// Checks the options, for a sequence that begins with `prompt`.
     ///
     /// # Errors
-    /// `Temperature`, `TopP` and `TopK` for values that make no choice.
-    pub fn new(options: SamplerOptions) -> Result<Sampler, SampleError> {
-        let found = options.temperature;
-        if !(found.is_finite() && found >= 0.0) {
-            return Err(SampleError::Temperature { found });
-        }
-        if let Some(found) = options.top_p
-            && !(found > 0.0 && found <= 1.0)
+    /// One that names the option, for values that make no choice.
+    pub fn new(
+        options: SamplerOptions,
+        prompt: &[u32],
+        vocabulary: usize,
+    ) -> Result<Sampler, SampleError> {
+        options.check()?;
+        if let Some(&(token, _)) =
+            options.logit_bias.iter().find(|(token, _)| *token as usize >= vocabulary)
         {
-            return Err(SampleError::TopP { found });
+            return Err(SampleError::BiasToken { token, vocabulary });
         }
-        if options.top_k == Some(0) {
-            return Err(SampleError::TopK);
+        let mut penalties = Penalties::new(&options);
+        for &token in prompt {
+            penalties.push(token, false);
         }
         let random = match options.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => StdRng::from_os_rng(),
         };
-        Ok(Sampler { options, random })
+        let (scores, weights, candidates) = Default::default();
+        Ok(Sampler { options, penalties, random, scores, weights, candidates })
     }
 
-    /// Chooses a token.
+    /// Chooses the sequence's next token and takes note of it.
     ///
     /// # Shapes
-    /// `logits`: `[vocabulary]`; they stay as they are.
+    /// `logits`: `[vocabulary]`; they stay as they are. `allowed`: a bit for each token, token `t` at
+    /// bit `t % 32` of word `t / 32`; tokens beyond its end are not allowed; `None` allows all.
     /// # Errors
-    /// `NoNumber`.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
-        let SamplerOptions { temperature, top_k: k, top_p, .. } = self.options;
-        if temperature == 0.0 || k == Some(1) {
-            return greedy(logits);
-        }
-        // Only a nucleus and a list of the best need the tokens in order.
-        let mut kept: Vec<(usize, f32)> = match (k, top_p) {
-            (None, None) => {
-                logits.iter().copied().enumerate().filter(|(_, logit)| !logit.is_nan()).collect()
-            }
-            (k, _) => top_k(logits, k.unwrap_or(logits.len())),
+    /// `NotFinite` and `NoToken`.
+    pub fn sample(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<u32, SampleError> {
+        let unchanged =
+            allowed.is_none() && !self.penalties.is_active() && self.options.logit_bias.is_empty();
+        let token = if unchanged && self.is_greedy() {
+            greedy(logits)?
+        } else {
+            self.draw(logits, allowed)?
         };
-        let best = greedy(logits)?;
-        let top = logits[best as usize];
-        // The best logit is taken off first, so that a tiny temperature overflows nothing.
-        let mut weights: Vec<f32> = kept
-            .iter()
-            .map(|(_, logit)| if *logit == top { 0.0 } else { (logit - top) / temperature })
-            .collect();
-        softmax(&mut weights);
-        if let Some(top_p) = top_p {
-            let mut sum = 0.0_f64;
-            let inside = weights.iter().take_while(|weight| {
-                let open = sum < f64::from(top_p);
-                sum += f64::from(**weight);
-                open
-            });
-            let count = inside.count().max(1);
-            kept.truncate(count);
-            weights.truncate(count);
+        self.penalties.push(token, true);
+        Ok(token)
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.options.temperature == 0.0 || self.options.top_k == Some(1)
+    }
+
+    fn draw(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<u32, SampleError> {
+        peak(logits)?;
+        self.scores.clear();
+        self.scores.extend_from_slice(logits);
+        if let Some(allowed) = allowed {
+            forbid_others(&mut self.scores, allowed);
         }
-        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        for &(token, bias) in &self.options.logit_bias {
+            if let Some(score) = self.scores.get_mut(token as usize) {
+                *score = (*score + bias).min(f32::MAX);
+            }
+        }
+        self.penalties.apply(&mut self.scores);
+        if self.is_greedy() {
+            return greedy(&self.scores);
+        }
+        let best = greedy(&self.scores)?;
+        self.find_candidates(self.scores[best as usize]);
+        let total: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
         let mut left = self.random.random::<f64>() * total;
-        for ((token, _), weight) in kept.iter().zip(&weights) {
+        for ((token, _), weight) in self.candidates.iter().zip(&self.weights) {
             left -= f64::from(*weight);
             if left < 0.0 {
                 return Ok(*token as u32);
@@ -129,20 +124,122 @@ impl Sampler {
         // Rounding may leave a crumb after the last token: it goes to the best.
         Ok(best)
     }
+
+    /// Leaves the tokens that may be drawn in `candidates` and how likely they are in `weights`;
+    /// `top` is the best score.
+    fn find_candidates(&mut self, top: f32) {
+        let SamplerOptions { temperature, top_k: k, top_p, min_p, .. } = self.options;
+        let top_p = top_p.filter(|&top_p| top_p < 1.0);
+        // The best score is taken off first, so that a tiny temperature overflows nothing.
+        let tempered = |score: f32| if score == top { 0.0 } else { (score - top) / temperature };
+        let candidates = &mut self.candidates;
+        let weights = &mut self.weights;
+        candidates.clear();
+        weights.clear();
+        match (k, top_p) {
+            (Some(k), top_p) => {
+                candidates.extend(top_k(&self.scores, k));
+                weights.extend(candidates.iter().map(|&(_, score)| tempered(score)));
+                softmax(weights);
+                if let Some(count) = top_p.and_then(|top_p| nucleus(weights, top_p)) {
+                    candidates.truncate(count);
+                    weights.truncate(count);
+                }
+            }
+            (None, None) => {
+                candidates.extend(self.scores.iter().copied().enumerate());
+                weights.extend(self.scores.iter().map(|&score| tempered(score)));
+                softmax(weights);
+            }
+            // Only as many are put in order as the nucleus turns out to need.
+            (None, Some(top_p)) => {
+                let mut all: Vec<f32> = self.scores.iter().map(|&score| tempered(score)).collect();
+                softmax(&mut all);
+                let mut count = NUCLEUS_FIRST;
+                loop {
+                    *candidates = top_k(&self.scores, count);
+                    weights.clear();
+                    weights.extend(candidates.iter().map(|&(token, _)| all[token]));
+                    match nucleus(weights, top_p) {
+                        Some(count) => {
+                            candidates.truncate(count);
+                            weights.truncate(count);
+                            break;
+                        }
+                        None if candidates.len() < count => break,
+                        None => count *= 8,
+                    }
+                }
+            }
+        }
+        let least = min_p.map_or(0.0, |min_p| min_p * weights.iter().copied().fold(0.0, f32::max));
+        let mut weight = weights.iter();
+        candidates.retain(|_| weight.next().is_some_and(|&weight| weight > 0.0 && weight >= least));
+        weights.retain(|&weight| weight > 0.0 && weight >= least);
+    }
+}
+
+/// How many of the weights, in order, it takes to reach `top_p`; `None` if all of them do not.
+fn nucleus(weights: &[f32], top_p: f32) -> Option<usize> {
+    let mut sum = 0.0_f64;
+    let reached = weights.iter().position(|&weight| {
+        sum += f64::from(weight);
+        sum >= f64::from(top_p)
+    });
+    reached.map(|last| last + 1)
+}
+
+/// Takes out the tokens whose bit is not set.
+fn forbid_others(scores: &mut [f32], allowed: &[u32]) {
+    for (index, scores) in scores.chunks_mut(32).enumerate() {
+        match allowed.get(index).copied().unwrap_or(0) {
+            0 => scores.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                for (bit, score) in scores.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *score = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The token with the largest logit, of equal ones the lowest.
 ///
 /// # Errors
-/// `NoNumber`.
+/// `NotFinite` for a logit that is NaN or plus infinity, `NoToken` where none is above minus infinity.
 pub fn greedy(logits: &[f32]) -> Result<u32, SampleError> {
-    let mut best: Option<(usize, f32)> = None;
-    for (token, &logit) in logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan()) {
-        if best.is_none_or(|(_, best)| logit > best) {
-            best = Some((token, logit));
+    let best = peak(logits)?;
+    let token = logits.iter().position(|&logit| logit == best && best > f32::NEG_INFINITY);
+    token.map(|token| token as u32).ok_or(SampleError::NoToken { count: logits.len() })
+}
+
+/// The largest logit, all of them checked.
+fn peak(logits: &[f32]) -> Result<f32, SampleError> {
+    const LANES: usize = 16;
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let mut finite = [true; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut see = |lane: usize, logit: f32| {
+        most[lane] = if logit > most[lane] { logit } else { most[lane] };
+        finite[lane] &= logit < f32::INFINITY;
+    };
+    for chunk in chunks {
+        for (lane, &logit) in chunk.iter().enumerate() {
+            see(lane, logit);
         }
     }
-    best.map(|(token, _)| token as u32).ok_or(SampleError::NoNumber { count: logits.len() })
+    for (lane, &logit) in rest.iter().enumerate() {
+        see(lane, logit);
+    }
+    if finite != [true; LANES] {
+        let broken = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+        let token = logits.iter().position(broken).expect("a lane saw it");
+        return Err(SampleError::NotFinite { token, found: logits[token] });
+    }
+    Ok(most.iter().copied().fold(f32::NEG_INFINITY, f32::max))
 }
 
 /// The `k` best tokens with logit and probability among all, best first, of equal ones the lowest
@@ -154,88 +251,34 @@ pub fn softmax_top_k(logits: &[f32], k: usize) -> Vec<(u32, f32, f32)> {
     best.map(|(token, logit)| (token as u32, logit, probabilities[token])).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A token with the natural logarithm of its probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogProbability {
+    /// The token.
+    pub token: u32,
+    /// At most 0; minus infinity for a token that cannot come.
+    pub value: f32,
+}
 
-    fn sampler(temperature: f32, top_k: Option<usize>, top_p: Option<f32>) -> Sampler {
-        Sampler::new(SamplerOptions { temperature, top_k, top_p, seed: Some(7) }).unwrap()
-    }
-
-    fn counts(sampler: &mut Sampler, logits: &[f32], draws: usize) -> Vec<usize> {
-        let mut counts = vec![0; logits.len()];
-        for _ in 0..draws {
-            counts[sampler.sample(logits).unwrap() as usize] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn draws_follow_the_tempered_distribution() {
-        let logits = [0.0, 2.0 * 2.0_f32.ln(), 2.0 * 3.0_f32.ln()];
-        let counts = counts(&mut sampler(2.0, None, None), &logits, 60_000);
-        for (count, share) in counts.iter().zip([1.0, 2.0, 3.0]) {
-            assert!((*count as f64 / 10_000.0 - share).abs() < 0.05, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn top_k_and_top_p_leave_the_rest_undrawn() {
-        let logits = [1.0, 3.0, f32::NAN, 2.0, 2.0];
-        let drawn = counts(&mut sampler(1.0, Some(2), None), &logits, 2000);
-        assert!(drawn[1] > 0 && drawn[3] > 0, "{drawn:?}");
-        assert_eq!((drawn[0], drawn[2], drawn[4]), (0, 0, 0));
-        // exp(3) is 52 % of the whole, so that two tokens reach 60 %.
-        let drawn = counts(&mut sampler(1.0, None, Some(0.6)), &logits, 2000);
-        assert!(drawn[1] > 0 && drawn[3] > 0, "{drawn:?}");
-        assert_eq!((drawn[0], drawn[4]), (0, 0));
-        let drawn = counts(&mut sampler(1.0, None, Some(0.01)), &logits, 100);
-        assert_eq!(drawn[1], 100);
-    }
-
-    #[test]
-    fn one_seed_draws_one_sequence() {
-        let logits: Vec<f32> = (0..100).map(|i| (i % 7) as f32).collect();
-        let draw = |seed| {
-            let options =
-                SamplerOptions { temperature: 1.0, seed: Some(seed), ..Default::default() };
-            let mut sampler = Sampler::new(options).unwrap();
-            (0..20).map(|_| sampler.sample(&logits).unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-    }
-
-    #[test]
-    fn options_that_make_no_choice_are_refused() {
-        let new = |temperature, top_k, top_p| {
-            Sampler::new(SamplerOptions { temperature, top_k, top_p, seed: None }).err()
-        };
-        for temperature in [-1.0, f32::NAN, f32::INFINITY] {
-            let error = new(temperature, None, None);
-            assert!(matches!(error, Some(SampleError::Temperature { .. })), "{temperature}");
-        }
-        for top_p in [0.0, -0.5, 1.5, f32::NAN] {
-            assert!(matches!(new(1.0, None, Some(top_p)), Some(SampleError::TopP { .. })));
-        }
-        assert_eq!(new(1.0, Some(0), None), Some(SampleError::TopK));
-        assert_eq!(new(1.0, Some(1), Some(1.0)), None);
-    }
-
-    #[test]
-    fn extreme_logits_and_temperatures_choose_the_best() {
-        assert_eq!(greedy(&[f32::NAN, 1.0, 1.0]), Ok(1));
-        assert_eq!(greedy(&[f32::NAN]), Err(SampleError::NoNumber { count: 1 }));
-        assert_eq!(greedy(&[]), Err(SampleError::NoNumber { count: 0 }));
-        assert_eq!(sampler(1e-30, None, None).sample(&[1e30, 2e30, 0.0]), Ok(1));
-        assert_eq!(sampler(1.0, None, None).sample(&[f32::INFINITY, 1.0]), Ok(0));
-        assert_eq!(sampler(0.0, None, None).sample(&[f32::NEG_INFINITY, 1.0]), Ok(1));
-    }
-
-    #[test]
-    fn the_best_come_with_their_share_of_the_whole() {
-        let best = softmax_top_k(&[0.0, 2.0_f32.ln(), f32::NAN, 2.0_f32.ln()], 2);
-        assert_eq!((best[0].0, best[1].0), (1, 3));
-        assert!((best[0].2 - 0.4).abs() < 1e-6 && (best[1].2 - 0.4).abs() < 1e-6);
-    }
+/// The log probability of `token` and the `alternatives` most likely tokens with theirs, best first.
+///
+/// They are of the distribution that the logits define, softmax at temperature 1: the model's own,
+/// whatever options bend it for a draw.
+///
+/// # Shapes
+/// `logits`: `[vocabulary]`, `token` one of them.
+pub fn log_probabilities(
+    logits: &[f32],
+    token: u32,
+    alternatives: usize,
+) -> (LogProbability, Vec<LogProbability>) {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from((logit - best).exp())).sum();
+    let total = f64::from(best) + sum.ln();
+    let value = |token: usize| LogProbability {
+        token: token as u32,
+        value: (f64::from(logits[token]) - total).min(0.0) as f32,
+    };
+    let best = top_k(logits, alternatives).into_iter();
+    (value(token as usize), best.map(|(token, _)| value(token)).collect())
 }

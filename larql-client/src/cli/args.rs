@@ -244,9 +244,43 @@ pub(super) struct Run {
     /// Draw from the most probable tokens that sum to this probability
     #[arg(long, value_parser = probability)]
     pub(super) top_p: Option<f32>,
+    /// Draw from tokens with at least this share of the best one's probability
+    #[arg(long, value_parser = share)]
+    pub(super) min_p: Option<f32>,
+    /// Divide the positive logits of tokens that came before by this, multiply the negative ones
+    #[arg(long, value_name = "FACTOR", value_parser = positive)]
+    pub(super) repetition_penalty: Option<f32>,
+    /// Take this off the logits of tokens that were made before: -2 to 2
+    #[arg(long, value_name = "P", value_parser = penalty, allow_hyphen_values = true)]
+    pub(super) presence_penalty: Option<f32>,
+    /// Take this off a token's logit for each time it was made before: -2 to 2
+    #[arg(long, value_name = "P", value_parser = penalty, allow_hyphen_values = true)]
+    pub(super) frequency_penalty: Option<f32>,
     /// Makes the draw repeatable
     #[arg(long)]
     pub(super) seed: Option<u64>,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) stop: Vec<String>,
+    /// Tell each token's log probability on stderr, with those of the N most likely tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub(super) logprobs: Option<u32>,
+    /// Answer in JSON as the JSON schema in this file describes it
+    #[arg(long, value_name = "FILE", conflicts_with = "grammar")]
+    pub(super) json_schema: Option<PathBuf>,
+    /// Answer as the grammar in this file (Lark, as llguidance reads it) derives it
+    #[arg(long, value_name = "FILE")]
+    pub(super) grammar: Option<PathBuf>,
+    /// Let the model think aloud first, if its chat template can say so
+    #[arg(long, conflicts_with_all = ["no_think", "prompt"])]
+    pub(super) think: bool,
+    /// Let the model answer at once, if its chat template can say so
+    #[arg(long, conflicts_with = "prompt")]
+    pub(super) no_think: bool,
+    /// Guess tokens ahead for the same answer sooner: ngram (from the text so far), or the name of a
+    /// smaller model with the same vocabulary
+    #[arg(long, value_name = "ngram|MODEL")]
+    pub(super) speculate: Option<String>,
     /// Tell tokens and speed on stderr
     #[arg(long)]
     pub(super) stats: bool,
@@ -362,6 +396,21 @@ fn not_negative(text: &str) -> Result<f32, String> {
     number.ok_or_else(|| "a number from 0 up is wanted".to_owned())
 }
 
+fn positive(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "a number above 0 is wanted".to_owned())
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| (-2.0..=2.0).contains(number));
+    number.ok_or_else(|| "a number from -2 to 2 is wanted".to_owned())
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "a number from 0 to 1 is wanted".to_owned())
+}
+
 fn probability(text: &str) -> Result<f32, String> {
     let number = text.parse().ok().filter(|number: &f32| *number > 0.0 && *number <= 1.0);
     number.ok_or_else(|| "a probability above 0, at most 1, is wanted".to_owned())
@@ -386,6 +435,16 @@ mod tests {
             "larql run m p --top-p 1.5",
             "larql run m p --top-k 0",
             "larql run m p -n 0",
+            "larql run m p --min-p 1.5",
+            "larql run m p --min-p NaN",
+            "larql run m p --repetition-penalty 0",
+            "larql run m p --repetition-penalty inf",
+            "larql run m p --presence-penalty -2.5",
+            "larql run m p --frequency-penalty NaN",
+            "larql run m p --logprobs 21",
+            "larql run m p --json-schema a --grammar b",
+            "larql run m --think --no-think",
+            "larql run m p --think",
             "larql run m p -n -1",
             "larql extract a -o b --layers 5-3",
             "larql extract a -o b --layers +1-3",

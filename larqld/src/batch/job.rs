@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
-use larql_compute::cpu::Cancel;
+use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::LogitsWanted;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::failure::Failure;
+use crate::generation::speculation::Proposer;
 use crate::generation::{Finished, Sequence, TokenEvent};
 use crate::inference;
 use crate::mounts::Model;
@@ -52,6 +53,8 @@ pub(super) enum Task {
     Generate {
         /// The generation.
         sequence: Box<Sequence>,
+        /// Who guesses for it.
+        proposer: Option<Box<dyn Proposer>>,
         /// Where its events go.
         events: Events,
     },
@@ -170,6 +173,16 @@ impl Job {
         next.decodes || !resumes && count == next.tokens
     }
 
+    /// Lets tokens be guessed that are verified with the next one.
+    pub(super) fn propose(&mut self, pool: &Pool) {
+        let Task::Generate { sequence, proposer: Some(proposer), .. } = &mut self.task else {
+            return;
+        };
+        if let Err(failure) = sequence.propose(&mut **proposer, pool, &self.cancel) {
+            self.fail(failure);
+        }
+    }
+
     /// Counts weights that a pass with this job read.
     pub(super) fn touch(&mut self, bytes: u64) {
         self.bytes_touched += bytes;
@@ -206,6 +219,7 @@ impl Job {
                             generated_tokens: sequence.generated(),
                             prefill: first - self.submitted,
                             decode: first.elapsed(),
+                            acceptance: sequence.acceptance(),
                         };
                         let base_hash = model.base_hash().to_owned();
                         self.unsent.push_back(Ok(Event::Done { finished, base_hash }));

@@ -127,7 +127,11 @@ impl Batching {
         model.require_inference()?;
         let mut sequence = Box::new(Sequence::new(model, request)?);
         sequence.limit_positions(self.positions_max(model));
-        let task = Task::Generate { sequence, events };
+        let proposer = match &request.speculation {
+            Some(speculation) => Some(speculation.proposer(&sequence, request.draft.as_ref())?),
+            None => None,
+        };
+        let task = Task::Generate { sequence, proposer, events };
         self.submit(model, Job::new(principal.clone(), cancel.clone(), task, held))
     }
 

@@ -133,6 +133,7 @@ impl Active {
 /// A model at work on all who ask for it.
 pub(super) struct Runner {
     model: Arc<Model>,
+    pool: Arc<Pool>,
     limits: Limits,
     shared: Arc<Shared>,
     registry: Arc<Mutex<Runners>>,
@@ -164,6 +165,7 @@ impl Runner {
         *shared.state.lock() = state.clone();
         let runner = Self {
             model,
+            pool: pool.clone(),
             limits,
             shared: shared.clone(),
             registry: registry.clone(),
@@ -172,21 +174,20 @@ impl Runner {
             parked: Vec::new(),
             state,
         };
-        let pool = pool.clone();
         let thread = std::thread::Builder::new().name("batch".to_owned());
-        let started = thread.spawn(move || runner.run(&pool));
+        let started = thread.spawn(move || runner.run());
         started.map(drop).map_err(|error| {
             Failure::new(code::OVERLOADED, format!("the system gives no thread: {error}"))
                 .hint("end something else that runs")
         })
     }
 
-    fn run(mut self, pool: &Pool) {
+    fn run(mut self) {
         tracing::debug!(model = self.state.model, "runner starts");
-        let model = self.model.clone();
+        let (model, pool) = (self.model.clone(), self.pool.clone());
         loop {
             let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
-            let decoder = Decoder::new(model.architecture(), &*model, pool, options);
+            let decoder = Decoder::new(model.architecture(), &*model, &pool, options);
             let end = match decoder {
                 Ok(mut decoder) => self.serve(&mut decoder),
                 Err(error) => self.refuse_everybody(&error.into()),
@@ -338,6 +339,9 @@ impl Runner {
 
     /// One pass over the weights for whoever can go on.
     fn step(&mut self, decoder: &mut Decoder<'_>) -> Stepped {
+        if !self.propose() {
+            return Stepped::Advanced;
+        }
         let feeds = loop {
             let candidates: Vec<Candidate> = self.running.iter().map(Active::candidate).collect();
             let most = candidates.iter().map(|each| 2 + each.tokens / PAGE_POSITIONS).sum();
@@ -387,6 +391,22 @@ impl Runner {
             self.advance(feed, decoder.segment_logits(segment), bytes);
         }
         Stepped::Advanced
+    }
+
+    /// Lets tokens be guessed for those who go on by one. False when that ended somebody.
+    fn propose(&mut self) -> bool {
+        let mut fine = true;
+        for active in &mut self.running {
+            let goes_on = active.job.next(active.cache.len()).decodes && !active.job.is_paused();
+            if goes_on && !active.job.is_over() {
+                let propose = AssertUnwindSafe(|| active.job.propose(&self.pool));
+                if catch_unwind(propose).is_err() {
+                    active.job.fail(defect());
+                }
+                fine &= !active.job.is_over();
+            }
+        }
+        fine
     }
 
     /// Hands a sequence its part of the step's outcome.

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use larql_compute::cpu::Cancel;
-use larql_compute::sample::SamplerOptions;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -97,10 +96,8 @@ fn generate_together(
     let began = Instant::now();
     let one = |prompt: &String| {
         let request = generation::Request {
-            prompt: Prompt::Text(prompt.clone()),
             tokens_max: tokens,
-            sampler: SamplerOptions::default(),
-            stop: Vec::new(),
+            ..generation::Request::new(Prompt::Text(prompt.clone()))
         };
         let (events, mut receiver) = mpsc::channel(EVENTS_AHEAD);
         let (batching, model) = (engine.batching(), &mounted.model);

@@ -12,7 +12,7 @@ use larql_storage::checkpoint::{CheckpointError, CheckpointWriteError};
 use larql_storage::vindex::{VindexError, VindexWriteError};
 
 use super::{CODES, Failure, code};
-use crate::text::TextError;
+use crate::text::{ChatTemplateError, GuideError, TextError};
 
 /// The daemon's own constant for a code of the planner.
 fn known(found: &'static str) -> &'static str {
@@ -76,10 +76,10 @@ impl From<DecodeError> for Failure {
 impl From<SampleError> for Failure {
     fn from(error: SampleError) -> Self {
         let code = match error {
-            SampleError::NoNumber { .. } => code::DAMAGED,
+            SampleError::NotFinite { .. } | SampleError::NoToken { .. } => code::DAMAGED,
             _ => code::INVALID_PARAMETER,
         };
-        Self::new(code, error.to_string())
+        Self::new(code, error.to_string()).hint(error.hint())
     }
 }
 
@@ -98,10 +98,39 @@ impl From<ArchitectureError> for Failure {
 impl From<TextError> for Failure {
     fn from(error: TextError) -> Self {
         let code = match error {
-            TextError::Unreadable(_) => code::UNSUPPORTED_FORMAT,
+            TextError::Unreadable(_) | TextError::NoBytes(_) => code::UNSUPPORTED_FORMAT,
             TextError::Refused(_) | TextError::Failed => code::INVALID_PARAMETER,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<GuideError> for Failure {
+    fn from(error: GuideError) -> Self {
+        let code = match &error {
+            GuideError::Unusable { .. } => code::INVALID_PARAMETER,
+            GuideError::TooLarge { .. } | GuideError::TooDeep { .. } | GuideError::Limit(_) => {
+                code::LIMIT
+            }
+            GuideError::Tokenizer(_) => code::UNSUPPORTED_FORMAT,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<ChatTemplateError> for Failure {
+    fn from(error: ChatTemplateError) -> Self {
+        let code = match &error {
+            ChatTemplateError::Absent => code::MISSING_COMPONENT,
+            ChatTemplateError::Configuration(_) | ChatTemplateError::Template(_) => {
+                code::UNSUPPORTED_FORMAT
+            }
+            ChatTemplateError::Refused(_)
+            | ChatTemplateError::Limit(_)
+            | ChatTemplateError::NoThinking
+            | ChatTemplateError::NoTools => code::INVALID_PARAMETER,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
     }
 }
 

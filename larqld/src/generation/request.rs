@@ -1,9 +1,13 @@
 //! What a generation is asked for, checked before any work.
 
+use std::sync::Arc;
+
 use larql_compute::sample::SamplerOptions;
 
+use super::speculation::Speculation;
 use crate::failure::{Failure, code};
-use crate::text::ChatMessage;
+use crate::mounts::Model;
+use crate::text::{Chat, Constraint};
 
 /// Tokens that a request may ask for.
 pub const TOKENS_MAX: u32 = 1 << 20;
@@ -11,6 +15,8 @@ pub const TOKENS_MAX: u32 = 1 << 20;
 pub const STOPS_MAX: usize = 16;
 /// Bytes of one stop string: a text is held back for as long as it may begin one.
 pub const STOP_BYTES_MAX: usize = 1024;
+/// Alternatives that log probabilities may be asked for, as many as OpenAI's interface has.
+pub const LOGPROBS_MAX: usize = 20;
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -18,7 +24,7 @@ pub enum Prompt {
     /// A text, with the tokens that the model expects around one.
     Text(String),
     /// A chat, through the model's template.
-    Chat(Vec<ChatMessage>),
+    Chat(Chat),
 }
 
 /// A request.
@@ -32,9 +38,32 @@ pub struct Request {
     pub sampler: SamplerOptions,
     /// Texts that end the generation and are not given out.
     pub stop: Vec<String>,
+    /// Report each token's log probability and those of so many alternatives.
+    pub logprobs: Option<usize>,
+    /// What the text has to look like. When it ends for another reason than [`Reason::Stop`], or by a
+    /// stop string, it is the beginning of such a text.
+    pub constraint: Option<Constraint>,
+    /// How tokens are guessed ahead.
+    pub speculation: Option<Speculation>,
+    /// The draft model that `speculation` names, once it was found.
+    pub draft: Option<Arc<Model>>,
 }
 
 impl Request {
+    /// A greedy request for as much as the context has room for.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            tokens_max: 0,
+            sampler: SamplerOptions::default(),
+            stop: Vec::new(),
+            logprobs: None,
+            constraint: None,
+            speculation: None,
+            draft: None,
+        }
+    }
+
     /// Checks what needs no model.
     ///
     /// # Errors
@@ -58,7 +87,12 @@ impl Request {
                     .hint("a stop string is text that ends the answer"));
             }
         }
-        Ok(())
+        if let Some(count) = self.logprobs.filter(|&count| count > LOGPROBS_MAX) {
+            let message = format!("logprobs is {count}: at most {LOGPROBS_MAX} alternatives");
+            return Err(Failure::new(code::INVALID_PARAMETER, message)
+                .hint("0 reports the chosen token's alone"));
+        }
+        self.speculation.iter().try_for_each(Speculation::check)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use larql_compute::sample::Sampler;
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::sample::{Sampler, log_probabilities};
 
-use super::end_tokens::end_tokens;
+use super::speculation::{Acceptance, Proposer};
 use super::stop::StopFilter;
 use super::{Prompt, Reason, Request, TOKENS_MAX};
-use crate::failure::{Failure, code};
+use crate::failure::Failure;
 use crate::inference;
 use crate::mounts::Model;
-use crate::text::TextStream;
+use crate::text::{Guide, TextStream};
 
 /// A token that was made, or text that was left at the end.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,13 +20,38 @@ pub struct TokenEvent {
     pub id: Option<u32>,
     /// The whole characters that it completed; may be empty.
     pub text: String,
+    /// How likely the token was, where the request asks for it.
+    pub logprobs: Option<Logprobs>,
 }
 
 impl TokenEvent {
     /// Text without a token.
     pub(super) fn text(text: String) -> Self {
-        Self { id: None, text }
+        Self { id: None, text, logprobs: None }
     }
+}
+
+/// How likely a token was, and what else was.
+///
+/// Natural logarithms of probabilities in the model's own distribution: the logits' softmax, before
+/// bias, penalties, temperature, filters and constraint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    /// The token's.
+    pub chosen: f32,
+    /// The most likely tokens', best first; the token itself may be among them.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// A token that was likely.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alternative {
+    /// The token.
+    pub id: u32,
+    /// What it stands for by itself.
+    pub text: String,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
 }
 
 /// What came of one step.
@@ -66,8 +92,14 @@ pub struct Sequence {
     at_most: Reason,
     ends: Vec<u32>,
     sampler: Sampler,
+    guide: Option<Guide>,
+    logprobs: Option<usize>,
     text: TextStream,
     stop: StopFilter,
+    /// The most tokens to guess at a time, and how many to guess next.
+    proposals_max: usize,
+    proposals_next: usize,
+    acceptance: Acceptance,
 }
 
 impl Sequence {
@@ -75,11 +107,18 @@ impl Sequence {
     ///
     /// # Errors
     /// `INVALID_PARAMETER` for options that make no sense, `EMPTY_TEXT` for a prompt without tokens,
-    /// `LIMIT` for one that is too long, `MISSING_COMPONENT` where the model lacks what it takes.
+    /// `LIMIT` for one that is too long or a constraint that is too large, `MISSING_COMPONENT` where
+    /// the model lacks what it takes.
     pub fn new(model: &Arc<Model>, request: &Request) -> Result<Self, Failure> {
         request.check()?;
-        let sampler = Sampler::new(request.sampler.clone())?;
         let tokens = prompt_tokens(model, &request.prompt)?;
+        let vocabulary = model.architecture().vocabulary_size;
+        let sampler = Sampler::new(request.sampler.clone(), &tokens, vocabulary)?;
+        let guide = match &request.constraint {
+            Some(constraint) => Some(model.guides()?.guide(constraint)?),
+            None => None,
+        };
+        let proposals = request.speculation.as_ref().map_or(0, |speculation| speculation.reach());
         let room = model.architecture().context_max - tokens.len();
         let wanted = if request.tokens_max == 0 { TOKENS_MAX } else { request.tokens_max } as usize;
         Ok(Self {
@@ -88,10 +127,15 @@ impl Sequence {
             feed: Vec::new(),
             most: room.min(wanted),
             at_most: if room < wanted { Reason::Context } else { Reason::Length },
-            ends: end_tokens(model)?,
+            ends: model.end_tokens()?,
             sampler,
+            guide,
+            logprobs: request.logprobs,
             text: TextStream::new(&tokens),
             stop: StopFilter::new(request.stop.clone()),
+            proposals_max: proposals,
+            proposals_next: proposals,
+            acceptance: Acceptance::default(),
             tokens,
         })
     }
@@ -135,6 +179,39 @@ impl Sequence {
         if self.feed.is_empty() { self.prompt() } else { &self.feed }
     }
 
+    /// How guesses fared so far.
+    pub fn acceptance(&self) -> Acceptance {
+        self.acceptance
+    }
+
+    /// Lets `proposer` guess what may follow, to be run and verified with the token made last; does
+    /// nothing before the first token, or for a request without speculation.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub fn propose(
+        &mut self,
+        proposer: &mut dyn Proposer,
+        pool: &Pool,
+        cancel: &Cancel,
+    ) -> Result<(), Failure> {
+        // The verified row behind the last guess makes a token too.
+        let most = self.proposals_next.min((self.most - self.generated()).saturating_sub(1));
+        if self.feed.len() != 1 || most == 0 {
+            return Ok(());
+        }
+        let mut proposals = proposer.propose(&self.tokens, most, pool, cancel)?;
+        proposals.truncate(most);
+        let vocabulary = self.model.architecture().vocabulary_size;
+        let known = proposals.iter().take_while(|&&token| (token as usize) < vocabulary).count();
+        proposals.truncate(known);
+        if let Some(guide) = &mut self.guide {
+            proposals.truncate(guide.agrees(&proposals));
+        }
+        self.feed.extend(proposals);
+        Ok(())
+    }
+
     /// Takes the logits and chooses what follows.
     ///
     /// # Shapes
@@ -155,11 +232,23 @@ impl Sequence {
                 break;
             }
         }
+        self.count_proposals(fed.len().saturating_sub(1), advance.kept - 1);
         match advance.finished {
             Some(_) => self.release(&mut advance.events)?,
             None => self.feed.extend(self.tokens.last()),
         }
         Ok(advance)
+    }
+
+    /// Takes note of how guesses fared: right ones ask for more, a wrong one for fewer.
+    fn count_proposals(&mut self, proposed: usize, accepted: usize) {
+        if proposed == 0 {
+            return;
+        }
+        self.acceptance.proposed += proposed;
+        self.acceptance.accepted += accepted;
+        let next = if accepted == proposed { 2 * proposed } else { accepted + 1 };
+        self.proposals_next = next.min(self.proposals_max);
     }
 
     /// Chooses one token.
@@ -171,17 +260,40 @@ impl Sequence {
         if self.most == 0 {
             return Ok(Some(self.at_most));
         }
-        let token = self.sampler.sample(logits)?;
+        let allowed = match &mut self.guide {
+            Some(guide) => Some(guide.allowed()?),
+            None => None,
+        };
+        let token = self.sampler.sample(logits, allowed)?;
         if self.ends.binary_search(&token).is_ok() {
             return Ok(Some(Reason::Stop));
         }
         self.tokens.push(token);
         let text = self.text.push(self.model.tokenizer()?, token)?;
-        if self.stop.push(TokenEvent { id: Some(token), text }, events) {
+        let logprobs = self.logprobs.map(|count| self.logprobs(logits, token, count));
+        let event = TokenEvent { id: Some(token), text, logprobs: logprobs.transpose()? };
+        if self.stop.push(event, events) {
             self.text.clear();
             return Ok(Some(Reason::Stop));
         }
+        if let Some(guide) = &mut self.guide {
+            guide.accept(token)?;
+            if guide.is_finished()? {
+                return Ok(Some(Reason::Stop));
+            }
+        }
         Ok((self.generated() == self.most).then_some(self.at_most))
+    }
+
+    fn logprobs(&self, logits: &[f32], token: u32, count: usize) -> Result<Logprobs, Failure> {
+        let tokenizer = self.model.tokenizer()?;
+        let (chosen, alternatives) = log_probabilities(logits, token, count);
+        let named = alternatives.into_iter().map(|found| Alternative {
+            id: found.token,
+            text: tokenizer.decode(&[found.token], false).unwrap_or_default(),
+            logprob: found.value,
+        });
+        Ok(Logprobs { chosen: chosen.value, alternatives: named.collect() })
     }
 
     /// Gives out what was held back, at the end.
@@ -197,14 +309,11 @@ impl Sequence {
 
 /// The tokens of a prompt, or of a chat through the model's template.
 fn prompt_tokens(model: &Model, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
-    let messages = match prompt {
+    let chat = match prompt {
         Prompt::Text(text) => return inference::prompt_tokens(model, text),
-        Prompt::Chat(messages) => messages,
+        Prompt::Chat(chat) => chat,
     };
-    let rendered = model.chat_template()?.render(messages, true).map_err(|error| {
-        Failure::new(code::INVALID_PARAMETER, error.to_string())
-            .hint("the template comes with the model")
-    })?;
+    let rendered = model.chat_template()?.render(chat, true)?;
     // The template writes the model's markers itself.
     let tokens = model.tokenizer()?.encode(&rendered, false)?;
     inference::check_tokens(model, &tokens, 0)?;

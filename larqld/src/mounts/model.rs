@@ -10,6 +10,7 @@ use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS}
 use larql_planner::physical::plan::Quantisation;
 use larql_storage::file::Files;
 use larql_storage::vindex::{DownMeta, GateMeta, LayerScores, Vindex};
+use serde_json::Value;
 
 use super::checkpoint_base_hash;
 use super::gate_statistics::Learned;
@@ -17,7 +18,7 @@ use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
 use crate::source::SourceModel;
-use crate::text::{ChatTemplate, ChatTemplateError, Tokenizer};
+use crate::text::{ChatTemplate, Guides, Tokenizer};
 
 /// What a directory turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub struct Model {
     inventory: Inventory,
     base_hash: String,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
+    guides: OnceLock<Result<Guides, Failure>>,
     /// Gate score statistics that the source does not hold.
     learned: Learned,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
@@ -108,6 +110,7 @@ impl Model {
             inventory,
             base_hash,
             tokenizer: OnceLock::new(),
+            guides: OnceLock::new(),
             learned,
             extracted_from: None,
         }
@@ -340,13 +343,42 @@ impl Model {
     pub fn chat_template(&self) -> Result<ChatTemplate, Failure> {
         let config = self.side_file("tokenizer_config.json")?;
         let jinja = self.side_file("chat_template.jinja")?;
-        ChatTemplate::from_files(config.as_deref(), jinja.as_deref()).map_err(|error| {
-            let code = match error {
-                ChatTemplateError::Absent => code::MISSING_COMPONENT,
-                _ => code::UNSUPPORTED_FORMAT,
-            };
-            Failure::new(code, error.to_string()).hint("give a prompt instead of a chat")
-        })
+        Ok(ChatTemplate::from_files(config.as_deref(), jinja.as_deref())?)
+    }
+
+    /// The tokens that end a text or a turn, in ascending order: `eos_token_id` of
+    /// `generation_config.json` and of `config.json`, and the end marker that
+    /// `tokenizer_config.json` names.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn end_tokens(&self) -> Result<Vec<u32>, Failure> {
+        let mut ends = self.architecture().eos_tokens.clone();
+        let parse = |bytes: Option<Vec<u8>>| {
+            bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).unwrap_or_default()
+        };
+        let generation = parse(self.side_file("generation_config.json")?);
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        match &generation["eos_token_id"] {
+            Value::Array(list) => ends.extend(list.iter().filter_map(id)),
+            one => ends.extend(id(one)),
+        }
+        let tokenizer_config = parse(self.side_file("tokenizer_config.json")?);
+        let marker = &tokenizer_config["eos_token"];
+        let marker = marker.as_str().or_else(|| marker["content"].as_str());
+        ends.extend(marker.and_then(|marker| self.tokenizer().ok()?.id_of(marker)));
+        ends.sort_unstable();
+        ends.dedup();
+        Ok(ends)
+    }
+
+    /// What makes constraints on generated text, made when first asked for.
+    ///
+    /// # Errors
+    /// The same failure each time, for a tokenizer whose tokens are no bytes.
+    pub fn guides(&self) -> Result<&Guides, Failure> {
+        let make = || Ok(Guides::new(self.tokenizer()?, &self.end_tokens()?)?);
+        self.guides.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
     /// A file that lies beside the weights, if it is there.

@@ -1,5 +1,6 @@
 //! Wire types to domain types and back: the only file that knows both.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use larql_proto::v1 as wire;
 
 use crate::exec::{Output, Summary};
 use crate::failure::{Failure, code};
-use crate::generation::{self, Prompt, TokenEvent};
+use crate::generation::speculation::{Speculation, SpeculationKind};
+use crate::generation::{self, Alternative, Prompt, TokenEvent};
 use crate::session::{ClientFrame, Hello, Refusal, Script, Welcome};
-use crate::text::ChatMessage;
+use crate::text::{Chat, ChatMessage, Constraint};
 use crate::{batch, bench, reference};
 
 /// A frame from the wire; its deadline counts from `now`.
@@ -212,19 +214,29 @@ pub(super) fn status(failure: &Failure) -> tonic::Status {
 /// A generation's request: which model, from which directory, and what to do with it.
 ///
 /// # Errors
-/// `INVALID_PARAMETER` unless there is a prompt or a chat, one of the two.
+/// `INVALID_PARAMETER` unless there is a prompt or a chat, one of the two, and for options of a chat
+/// beside a prompt.
 pub(super) fn generate_request(
     message: wire::GenerateRequest,
 ) -> Result<(String, Option<PathBuf>, generation::Request), Failure> {
+    let invalid = |reason: &str| Failure::new(code::INVALID_PARAMETER, reason);
     let prompt = match (message.prompt.is_empty(), message.messages.is_empty()) {
+        (false, true) if message.think.is_some() || !message.tools.is_empty() => {
+            return Err(invalid("think and tools are options of a chat, not of a prompt")
+                .hint("send messages instead of a prompt"));
+        }
         (false, true) => Prompt::Text(message.prompt),
         (true, false) => {
             let turn = |turn: wire::Message| ChatMessage { role: turn.role, content: turn.content };
-            Prompt::Chat(message.messages.into_iter().map(turn).collect())
+            Prompt::Chat(Chat {
+                messages: message.messages.into_iter().map(turn).collect(),
+                think: message.think,
+                tools: tools(&message.tools)?,
+            })
         }
         _ => {
-            let reason = "give a prompt or messages, one of the two";
-            return Err(Failure::new(code::INVALID_PARAMETER, reason));
+            return Err(invalid("give a prompt or messages, one of the two")
+                .hint("neither of them may be empty"));
         }
     };
     let request = generation::Request {
@@ -234,9 +246,34 @@ pub(super) fn generate_request(
             temperature: message.temperature.unwrap_or(0.0),
             top_k: message.top_k.map(|k| k as usize),
             top_p: message.top_p,
+            min_p: message.min_p,
+            repetition_penalty: message.repetition_penalty.unwrap_or(1.0),
+            presence_penalty: message.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: message.frequency_penalty.unwrap_or(0.0),
+            penalty_window: message.penalty_window.map(|tokens| tokens as usize),
+            // In the order of ids, so that equal requests compute equally.
+            logit_bias: message
+                .logit_bias
+                .into_iter()
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .collect(),
             seed: message.seed,
         },
         stop: message.stop,
+        logprobs: message.logprobs.map(|count| count as usize),
+        constraint: message.constraint.map(|constraint| match constraint {
+            wire::generate_request::Constraint::JsonSchema(text) => Constraint::JsonSchema(text),
+            wire::generate_request::Constraint::Grammar(text) => Constraint::Grammar(text),
+        }),
+        speculation: message.speculation.map(|speculation| Speculation {
+            kind: match speculation.draft_model {
+                name if name.is_empty() => SpeculationKind::Ngram,
+                name => SpeculationKind::Draft(name),
+            },
+            tokens_max: speculation.tokens_max as usize,
+        }),
+        draft: None,
     };
     Ok((message.model, working_directory(&message.working_directory), request))
 }
@@ -249,22 +286,51 @@ pub(super) fn generate_event(event: batch::Event) -> wire::GenerateEvent {
     }
 }
 
+/// The tools of a chat, if there are any.
+fn tools(text: &str) -> Result<Option<serde_json::Value>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_str(text) {
+        Ok(tools @ serde_json::Value::Array(_)) => Ok(Some(tools)),
+        _ => Err(Failure::new(code::INVALID_PARAMETER, "tools is no JSON array")
+            .hint("each tool is an object as OpenAI describes functions")),
+    }
+}
+
 /// A token that was made, or text that was left at the end.
 fn token(event: TokenEvent) -> wire::GenerateEvent {
-    let token = wire::Token { id: event.id.unwrap_or(u32::MAX), text: event.text };
+    let alternative = |each: Alternative| wire::Alternative {
+        id: each.id,
+        text: each.text,
+        logprob: each.logprob,
+    };
+    let (logprob, alternatives) = match event.logprobs {
+        Some(logprobs) => (Some(logprobs.chosen), logprobs.alternatives),
+        None => (None, Vec::new()),
+    };
+    let token = wire::Token {
+        id: event.id.unwrap_or(u32::MAX),
+        text: event.text,
+        logprob,
+        alternatives: alternatives.into_iter().map(alternative).collect(),
+    };
     let event = wire::generate_event::Event::Token(token);
     wire::GenerateEvent { event: Some(event) }
 }
 
 /// The end of a generation.
 fn done(done: &generation::Finished, base_hash: String) -> wire::GenerateEvent {
+    let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
     let done = wire::Done {
         reason: done.reason.as_str().to_owned(),
-        prompt_tokens: u32::try_from(done.prompt_tokens).unwrap_or(u32::MAX),
-        generated_tokens: u32::try_from(done.generated_tokens).unwrap_or(u32::MAX),
+        prompt_tokens: count(done.prompt_tokens),
+        generated_tokens: count(done.generated_tokens),
         prefill_ms: done.prefill.as_secs_f64() * 1e3,
         decode_ms: done.decode.as_secs_f64() * 1e3,
         base_hash,
+        proposed_tokens: count(done.acceptance.proposed),
+        accepted_tokens: count(done.acceptance.accepted),
     };
     wire::GenerateEvent { event: Some(wire::generate_event::Event::Done(done)) }
 }

@@ -18,6 +18,7 @@ use super::{cancel_when_gone, convert, guarded};
 use crate::batch;
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
+use crate::generation::speculation::SpeculationKind;
 use crate::session::Role;
 
 /// Events that may wait for a client that reads slowly.
@@ -78,7 +79,7 @@ fn begin(
     events: &batch::Events,
     held: Box<dyn Any + Send>,
 ) -> Result<(), Failure> {
-    let (model, directory, request) = convert::generate_request(message)?;
+    let (model, directory, mut request) = convert::generate_request(message)?;
     let from = engine::Place {
         directory: directory.as_deref(),
         role: caller.role,
@@ -86,6 +87,10 @@ fn begin(
         cancel,
     };
     let model = &engine.find_model(&model, &from)?.model;
+    if let Some(SpeculationKind::Draft(name)) = request.speculation.as_ref().map(|each| &each.kind)
+    {
+        request.draft = Some(engine.find_model(name, &from)?.model.clone());
+    }
     let batching = engine.batching();
     batching.generate(model, &caller.principal, &request, cancel, events.clone(), held)
 }

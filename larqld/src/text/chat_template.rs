@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use minijinja::{Environment, ErrorKind, Value};
+use serde::Serialize;
 
 /// Instructions that one rendering may take.
 const FUEL: u64 = 2_000_000;
@@ -25,6 +25,27 @@ pub struct ChatMessage {
     /// What was said.
     pub content: String,
 }
+
+/// A chat as a template gets it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chat {
+    /// What was said so far.
+    pub messages: Vec<ChatMessage>,
+    /// Whether the model should think aloud first; `None` leaves it to the template.
+    pub think: Option<bool>,
+    /// Tools that the model may call: a JSON array.
+    pub tools: Option<serde_json::Value>,
+}
+
+impl From<Vec<ChatMessage>> for Chat {
+    fn from(messages: Vec<ChatMessage>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+}
+
+/// The variables by which templates turn thinking on and off: Qwen, GLM and Gemma; DeepSeek and
+/// Granite.
+const THINKING: [&str; 2] = ["enable_thinking", "thinking"];
 
 /// Why a chat could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +65,26 @@ pub enum ChatTemplateError {
     /// The template took too long or wrote too much.
     #[error("the chat template exceeds its limits ({0})")]
     Limit(&'static str),
+    /// The template has no variable that turns thinking on or off.
+    #[error("think: the model's chat template has no such toggle")]
+    NoThinking,
+    /// The template has no place for tools.
+    #[error("tools: the model's chat template has no place for them")]
+    NoTools,
+}
+
+impl ChatTemplateError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Absent | Self::Configuration(_) | Self::Template(_) => {
+                "give a prompt instead of a chat"
+            }
+            Self::Refused(_) | Self::Limit(_) => "the template comes with the model",
+            Self::NoThinking => "leave it out, or say in a message whether to think",
+            Self::NoTools => "describe the tools in a message",
+        }
+    }
 }
 
 /// A parsed template with the marker tokens it refers to.
@@ -53,24 +94,19 @@ pub struct ChatTemplate {
     markers: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize, Default)]
-struct TokenizerConfig {
-    chat_template: Option<TemplateField>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TemplateField {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
+/// The source of a model's chat template: `chat_template.jinja`, else what `tokenizer_config.json`
+/// holds, of several templates the one named `default`.
+pub fn template_source(tokenizer_config: Option<&[u8]>, jinja: Option<&[u8]>) -> Option<String> {
+    if let Some(jinja) = jinja {
+        return Some(String::from_utf8_lossy(jinja).into_owned());
+    }
+    let config: serde_json::Value = serde_json::from_slice(tokenizer_config?).ok()?;
+    let template = &config["chat_template"];
+    let default = || {
+        let named = template.as_array()?.iter().find(|entry| entry["name"] == "default")?;
+        named["template"].as_str()
+    };
+    template.as_str().or_else(default).map(str::to_owned)
 }
 
 impl ChatTemplate {
@@ -83,24 +119,13 @@ impl ChatTemplate {
         tokenizer_config: Option<&[u8]>,
         jinja: Option<&[u8]>,
     ) -> Result<Self, ChatTemplateError> {
-        let config: TokenizerConfig = match tokenizer_config {
+        let config: serde_json::Map<String, serde_json::Value> = match tokenizer_config {
             Some(bytes) => serde_json::from_slice(bytes)
                 .map_err(|error| ChatTemplateError::Configuration(error.to_string()))?,
-            None => TokenizerConfig::default(),
+            None => serde_json::Map::new(),
         };
-        let own_file = jinja.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let source = own_file
-            .or(match config.chat_template {
-                Some(TemplateField::One(source)) => Some(source),
-                Some(TemplateField::Named(list)) => list
-                    .into_iter()
-                    .find(|entry| entry.name == "default")
-                    .map(|entry| entry.template),
-                None => None,
-            })
-            .ok_or(ChatTemplateError::Absent)?;
+        let source = template_source(tokenizer_config, jinja).ok_or(ChatTemplateError::Absent)?;
         let markers = config
-            .rest
             .iter()
             .filter(|(name, _)| name.ends_with("_token"))
             .filter_map(|(name, value)| {
@@ -132,23 +157,37 @@ impl ChatTemplate {
         Ok(Self { environment, markers })
     }
 
-    /// The prompt that these messages make; with `generation` it ends where the model should speak.
+    /// The prompt that a chat makes; with `generation` it ends where the model should speak.
     ///
     /// # Errors
     /// [`ChatTemplateError::Refused`] with the template's own words,
-    /// [`ChatTemplateError::Limit`] when it does not come to an end.
-    pub fn render(
-        &self,
-        messages: &[ChatMessage],
-        generation: bool,
-    ) -> Result<String, ChatTemplateError> {
+    /// [`ChatTemplateError::Limit`] when it does not come to an end, `NoThinking` and `NoTools` for
+    /// what the template has no variable for.
+    pub fn render(&self, chat: &Chat, generation: bool) -> Result<String, ChatTemplateError> {
         let template = self
             .environment
             .get_template("chat")
             .map_err(|error| ChatTemplateError::Template(error.to_string()))?;
-        let messages = Value::from(Serde(messages));
-        let markers = Value::from(Serde(&self.markers));
-        let values = context! { messages, add_generation_prompt => generation, ..markers };
+        let asks = template.undeclared_variables(false);
+        let mut variables: BTreeMap<&str, Value> = self
+            .markers
+            .iter()
+            .map(|(name, text)| (name.as_str(), Value::from(text.as_str())))
+            .collect();
+        if let Some(think) = chat.think {
+            let mut toggles = THINKING.into_iter().filter(|name| asks.contains(*name)).peekable();
+            toggles.peek().ok_or(ChatTemplateError::NoThinking)?;
+            variables.extend(toggles.map(|name| (name, Value::from(think))));
+        }
+        if let Some(tools) = &chat.tools {
+            if !asks.contains("tools") {
+                return Err(ChatTemplateError::NoTools);
+            }
+            variables.insert("tools", Value::from(Serde(tools)));
+        }
+        variables.insert("messages", Value::from(Serde(&chat.messages)));
+        variables.insert("add_generation_prompt", Value::from(generation));
+        let values = Value::from(variables);
         let mut output = Bounded { bytes: Vec::new(), full: false };
         match template.render_captured_to(values, &mut output) {
             Ok(_) => String::from_utf8(output.bytes)
@@ -192,8 +231,8 @@ mod tests {
         ChatTemplate::new(source.to_owned(), BTreeMap::new()).unwrap()
     }
 
-    fn messages() -> Vec<ChatMessage> {
-        vec![ChatMessage { role: "user".into(), content: "Hi".into() }]
+    fn messages() -> Chat {
+        Chat::from(vec![ChatMessage { role: "user".into(), content: "Hi".into() }])
     }
 
     #[test]
@@ -230,5 +269,50 @@ mod tests {
             ChatTemplate::from_files(Some(b"{}"), None),
             Err(ChatTemplateError::Absent)
         ));
+    }
+
+    #[test]
+    fn thinking_is_switched_by_the_templates_own_variable_and_refused_without_one() {
+        let chat = |think| Chat { think, ..messages() };
+        for (source, expected) in [
+            (
+                "{% if enable_thinking is defined and enable_thinking is false %}-{% else %}+{% endif %}",
+                ["+", "-", "+"],
+            ),
+            (
+                "{% if not thinking is defined %}{% set thinking = false %}{% endif %}\
+                 {{ '+' if thinking else '-' }}",
+                ["-", "-", "+"],
+            ),
+        ] {
+            for (think, expected) in [None, Some(false), Some(true)].into_iter().zip(expected) {
+                let rendered = template(source).render(&chat(think), true).unwrap();
+                assert_eq!(rendered, expected, "{source} with {think:?}");
+            }
+        }
+        let plain = template("{{ messages[0].content }}");
+        assert_eq!(plain.render(&chat(None), true).unwrap(), "Hi");
+        let error = plain.render(&chat(Some(false)), true).unwrap_err();
+        assert!(matches!(error, ChatTemplateError::NoThinking), "{error}");
+    }
+
+    #[test]
+    fn tools_reach_a_template_that_asks_for_them_and_are_refused_by_others() {
+        let tools = serde_json::json!([{"type": "function", "function": {"name": "look"}}]);
+        let chat = Chat { tools: Some(tools), ..messages() };
+        let asking = template("{% for tool in tools %}{{ tool.function.name }}{% endfor %}");
+        assert_eq!(asking.render(&chat, true).unwrap(), "look");
+        let error = template("x").render(&chat, true).unwrap_err();
+        assert!(matches!(error, ChatTemplateError::NoTools), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_its_own_comes_first_and_of_named_templates_the_default() {
+        let named = br#"{"chat_template": [{"name": "rag", "template": "r"},
+                                           {"name": "default", "template": "d"}]}"#;
+        assert_eq!(template_source(Some(named), None).as_deref(), Some("d"));
+        assert_eq!(template_source(Some(named), Some(b"j")).as_deref(), Some("j"));
+        assert_eq!(template_source(Some(br#"{"chat_template": "o"}"#), None).as_deref(), Some("o"));
+        assert_eq!(template_source(Some(b"{}"), None), None);
     }
 }

@@ -1,11 +1,18 @@
-//! Text on its way into and out of a model: tokenizer, token words, chat templates.
+//! Text on its way into and out of a model: tokenizer, token words, chat templates,
+//! and constraints on what comes out.
 //!
-//! Elsewhere: sampling and end-of-text decisions (`generate`), arithmetic on tokens (`compute`).
+//! Elsewhere: sampling and end-of-text decisions (`generation`), arithmetic on tokens (`compute`).
 
 mod chat_template;
 mod content;
+mod guide;
+mod token_bytes;
 mod tokenizer;
 
-pub use chat_template::{ChatMessage, ChatTemplate, ChatTemplateError};
+pub use chat_template::{Chat, ChatMessage, ChatTemplate, ChatTemplateError, template_source};
 pub use content::{case_folded, is_content};
+pub use guide::{
+    CONSTRAINT_BYTES_MAX, CONSTRAINT_DEPTH_MAX, Constraint, Guide, GuideError, Guides,
+};
+pub use token_bytes::TokenBytes;
 pub use tokenizer::{TextError, TextStream, Tokenizer};

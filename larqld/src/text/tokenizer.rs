@@ -1,5 +1,6 @@
 //! A model's tokenizer: text to token ids and back, and the word that a token shows.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 /// Why text could not be turned into tokens or back.
@@ -14,11 +15,16 @@ pub enum TextError {
     /// The tokenizer's model or rules panicked on this text.
     #[error("the tokenizer failed on this text")]
     Failed,
+    /// Tokens do not stand for bytes.
+    #[error("its tokenizer ({0}) does not say which bytes a token stands for")]
+    NoBytes(String),
 }
 
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// A hash of the file.
+    fingerprint: u64,
     /// The word of each token, made when first asked for.
     words: Vec<OnceLock<Arc<str>>>,
 }
@@ -47,7 +53,9 @@ impl Tokenizer {
         inner.with_padding(None);
         let mut words = Vec::new();
         words.resize_with(vocabulary_size, OnceLock::new);
-        Ok(Self { inner, words })
+        let mut fingerprint = DefaultHasher::new();
+        bytes.hash(&mut fingerprint);
+        Ok(Self { inner, fingerprint: fingerprint.finish(), words })
     }
 
     /// The token ids of `text`, with the tokens that the model expects around a text (such as BOS)
@@ -83,6 +91,30 @@ impl Tokenizer {
     /// The id of the token that is written exactly so, such as an end marker.
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// The first id that does not stand for the same token in `other`.
+    pub fn first_difference(&self, other: &Self) -> Option<u32> {
+        if self.fingerprint == other.fingerprint {
+            return None;
+        }
+        let count = self.inner.get_vocab_size(true).max(other.inner.get_vocab_size(true)) as u32;
+        (0..count).find(|&id| self.written(id) != other.written(id))
+    }
+
+    /// How many token ids the model has.
+    pub(super) fn vocabulary_size(&self) -> usize {
+        self.words.len()
+    }
+
+    /// How the vocabulary writes token `id`.
+    pub(super) fn written(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// What turns written tokens into text.
+    pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
+        self.inner.get_decoder()
     }
 
     /// Whether the id stands for a control token, which no generated text shows.

@@ -56,17 +56,3 @@ impl Job<'_> {
         Ok(serde_json::to_vec_pretty(&config).expect("plain data"))
     }
 }
-
-/// The chat template of a tokenizer: a file of its own, or its configuration's default.
-pub(super) fn chat_template(config: Option<&[u8]>, jinja: Option<&[u8]>) -> Option<String> {
-    if let Some(jinja) = jinja {
-        return Some(String::from_utf8_lossy(jinja).into_owned());
-    }
-    let config: Value = serde_json::from_slice(config?).ok()?;
-    let template = &config["chat_template"];
-    let default = || {
-        let named = template.as_array()?.iter().find(|entry| entry["name"] == "default")?;
-        named["template"].as_str()
-    };
-    template.as_str().or_else(default).map(str::to_owned)
-}

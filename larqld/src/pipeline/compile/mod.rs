@@ -31,10 +31,10 @@ use larql_storage::file::Files;
 use larql_storage::vindex::{Checksum, Checksummer};
 
 use self::assembly::{Assembly, Piece};
-use self::config::chat_template;
 pub use self::packed::Packed;
 use crate::failure::{Failure, code};
 use crate::source::gguf::{self, GgufTexts};
+use crate::text::template_source;
 
 /// Bytes that are copied between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -267,7 +267,7 @@ impl<'a> Job<'a> {
             ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
                 .map(|name| (origin.side_file)(name));
         let (tokenizer, tokenizer_config, jinja) = (tokenizer?, tokenizer_config?, jinja?);
-        let template = chat_template(tokenizer_config.as_deref(), jinja.as_deref());
+        let template = template_source(tokenizer_config.as_deref(), jinja.as_deref());
         let texts = GgufTexts {
             tokenizer: tokenizer.as_deref(),
             tokenizer_config: tokenizer_config.as_deref(),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::vocabulary::{Pieces, TokenKind};
 use super::*;
 use crate::source::SourceModel;
-use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
+use crate::text::{Chat, ChatMessage, ChatTemplate, Tokenizer};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
@@ -129,7 +129,7 @@ fn chat_templates_come_along() {
                 })
                 .collect();
             let generation = case["add_generation_prompt"].as_bool().unwrap_or(false);
-            let found = template.render(&messages, generation).unwrap();
+            let found = template.render(&Chat::from(messages.clone()), generation).unwrap();
             assert_eq!(found, rendered, "{}", path.display());
         }
     }
