@@ -12,8 +12,8 @@ pub mod families_page;
 pub mod generation;
 pub mod goldens;
 pub mod home;
-pub mod mlx;
 pub mod json_schema;
+pub mod mlx;
 pub mod random_checkpoint;
 pub mod terminal;
 
