@@ -30,6 +30,8 @@ use crate::kernels::quantised::ServingScratch;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
 const BLOCK_POSITIONS: usize = 256;
+/// Additions that make a task of some microseconds.
+const NUMBERS_A_TASK: usize = 32 << 10;
 /// Rows whose logits are computed together where every row's are asked for, one at a time.
 const LOGITS_ROWS: usize = 32;
 
@@ -488,7 +490,7 @@ impl<'a> Decoder<'a> {
         if let Some(hook) = hook {
             hook.attention_out(index, output);
         }
-        add(stream, output);
+        add(self.pool, stream, output);
 
         // In a parallel layer the network reads what attention has read.
         if !self.architecture.layer(index).parallel {
@@ -516,7 +518,7 @@ impl<'a> Decoder<'a> {
         if let Some(hook) = hook {
             hook.ffn_out(index, output);
         }
-        add(stream, output);
+        add(self.pool, stream, output);
         bytes += layer.add_layer_input(block, inputs, attention, stream)?;
         if let Some(hook) = hook {
             hook.post_layer(index, stream);
@@ -673,6 +675,9 @@ fn norm_into(pool: &Pool, norm: &Option<Norm<'_>>, rows: &[f32], out: &mut [f32]
     }
 }
 
-fn add(stream: &mut [f32], output: &[f32]) {
-    stream.iter_mut().zip(output).for_each(|(stream, output)| *stream += output);
+fn add(pool: &Pool, stream: &mut [f32], output: &[f32]) {
+    pool.run_chunks(stream, NUMBERS_A_TASK, &|first, stream| {
+        let output = &output[first..first + stream.len()];
+        stream.iter_mut().zip(output).for_each(|(stream, output)| *stream += output);
+    });
 }

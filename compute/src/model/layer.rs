@@ -17,8 +17,12 @@ use super::rotation::Rotation;
 use super::{
     AttentionDescription, DecodeError, LayerDescription, QueryKeyNorm, Role, Segment, WeightKey,
 };
+use crate::cpu::Pool;
 use crate::kernels::Activation;
 use crate::kernels::rms_norm::{rms_norm_in_place, unit_rms_norm_in_place};
+
+/// Rows that are normed and turned in one task.
+const ROWS_A_TASK: usize = 8;
 
 /// Numbers of one block in attention, kept between layers and calls; rows are positions.
 #[derive(Default)]
@@ -167,7 +171,8 @@ impl<'a> Layer<'a> {
             for part in block.parts {
                 let keys = part.of(keys, description.key_width());
                 let values = part.of(values, description.value_width());
-                segments[part.segment].cache.write(self.index, part.first, keys, values);
+                let cache = &mut segments[part.segment].cache;
+                cache.write(block.pool, self.index, part.first, keys, values);
             }
         }
         let source = description.kv_from.unwrap_or(self.index);
@@ -265,13 +270,15 @@ impl<'a> WholeProjections<'a> {
                 bytes
             }
         };
-        self.prepare(rotation, description, description.query_width(), &self.query_norm, queries);
+        let width = description.query_width();
+        self.prepare(block.pool, rotation, description, width, &self.query_norm, queries);
         if self.key.is_some() {
             if description.value_norm {
                 let heads = values.chunks_exact_mut(description.value_dim);
                 heads.for_each(|head| unit_rms_norm_in_place(head, self.epsilon));
             }
-            self.prepare(rotation, description, description.key_width(), &self.key_norm, keys);
+            let width = description.key_width();
+            self.prepare(block.pool, rotation, description, width, &self.key_norm, keys);
         }
         Ok(bytes)
     }
@@ -279,6 +286,7 @@ impl<'a> WholeProjections<'a> {
     /// Norms and turns the queries or keys of a block.
     fn prepare(
         &self,
+        pool: &Pool,
         rotation: Option<&Rotation>,
         description: &AttentionDescription,
         width: usize,
@@ -286,18 +294,20 @@ impl<'a> WholeProjections<'a> {
         rows: &mut [f32],
     ) {
         let &AttentionDescription { head_dim, query_key_norm, .. } = description;
-        for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-            if let (Some(weight), QueryKeyNorm::Projection) = (norm, query_key_norm) {
-                rms_norm_in_place(row, weight, self.epsilon);
-            }
-            for head in row.chunks_exact_mut(head_dim) {
-                if let (Some(weight), QueryKeyNorm::Head) = (norm, query_key_norm) {
-                    rms_norm_in_place(head, weight, self.epsilon);
+        pool.run_chunks(rows, ROWS_A_TASK * width, &|first, rows| {
+            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+                if let (Some(weight), QueryKeyNorm::Projection) = (norm, query_key_norm) {
+                    rms_norm_in_place(row, weight, self.epsilon);
                 }
-                if let Some(rotation) = rotation {
-                    rotation.rotate(index, head);
+                for head in row.chunks_exact_mut(head_dim) {
+                    if let (Some(weight), QueryKeyNorm::Head) = (norm, query_key_norm) {
+                        rms_norm_in_place(head, weight, self.epsilon);
+                    }
+                    if let Some(rotation) = rotation {
+                        rotation.rotate(first / width + index, head);
+                    }
                 }
             }
-        }
+        });
     }
 }

@@ -107,6 +107,16 @@ pub(super) fn attend(
     Ok(())
 }
 
+/// Lends memory that begins at a cache line, as what is read in whole lines should.
+fn with_lines<R>(length: usize, run: impl FnOnce(&mut [f32]) -> R) -> R {
+    const LINE: usize = 64;
+    const NUMBERS: usize = LINE / size_of::<f32>();
+    with_scratch(length + NUMBERS, |memory| {
+        let first = memory.as_ptr().align_offset(LINE).min(NUMBERS);
+        run(&mut memory[first..first + length])
+    })
+}
+
 /// The tile that a task is of, and the task's index among the tile's.
 fn find(tiles: &[Tile], task: usize) -> (&Tile, usize) {
     let index = tiles.partition_point(|tile| tile.end <= task);
@@ -176,23 +186,18 @@ impl<'c> Work<'_, 'c> {
         span.start.max(first)..span.end.min(first + RANGE_POSITIONS)
     }
 
-    /// Lends the tile's queries of one head, scaled, and the rest of the memory.
-    fn queries<'m>(
-        &self,
-        tile: &Tile,
-        head: usize,
-        memory: &'m mut [f32],
-    ) -> (Queries<'m>, &'m mut [f32]) {
+    /// The tile's queries of one head, scaled, in memory that is lent.
+    fn queries<'m>(&self, tile: &Tile, head: usize, memory: &'m mut [f32]) -> Queries<'m> {
         let &AttentionDescription { heads, head_dim, value_dim, scale, .. } = self.description;
         let group = self.group();
-        let (rows, rest) = memory.split_at_mut(tile.count * group * head_dim);
+        let rows = &mut memory[..tile.count * group * head_dim];
         for (index, row) in rows.chunks_exact_mut(group * head_dim).enumerate() {
             let first = ((tile.row + index) * heads + head * group) * head_dim;
             for (row, query) in row.iter_mut().zip(&self.queries[first..]) {
                 *row = query * scale;
             }
         }
-        let queries = Queries {
+        Queries {
             rows,
             head_dim,
             value_dim,
@@ -200,8 +205,7 @@ impl<'c> Work<'_, 'c> {
             first: tile.first,
             window: self.description.window,
             softcap: self.description.softcap,
-        };
-        (queries, rest)
+        }
     }
 
     /// Numbers that the queries of a tile and the work on them take.
@@ -216,10 +220,10 @@ impl<'c> Work<'_, 'c> {
         let &AttentionDescription { head_dim, value_dim, .. } = self.description;
         let n = tile.count * self.group();
         let pages = self.pages(tile);
-        with_scratch(self.memory(tile), |memory| {
-            let (queries, rest) = self.queries(tile, head, memory);
-            let (mut scratch, _) = TileScratch::take(rest, n, head_dim, value_dim);
+        with_lines(self.memory(tile), |memory| {
+            let (mut scratch, rest) = TileScratch::take(memory, n, head_dim, value_dim);
             let (mut partial, _) = Partial::take(result, n, value_dim);
+            let queries = self.queries(tile, head, rest);
             let positions = Self::positions(queries.span(), range);
             partial.gather(&queries, positions, |page| pages.head(page, head), &mut scratch);
         });
@@ -247,11 +251,11 @@ impl<'c> Work<'_, 'c> {
         let &AttentionDescription { head_dim, value_dim, .. } = self.description;
         let n = tile.count * self.group();
         let pages = self.pages(tile);
-        with_scratch(self.memory(tile) + 2 * self.partial_length(tile), |memory| {
-            let (queries, rest) = self.queries(tile, head, memory);
-            let (mut scratch, rest) = TileScratch::take(rest, n, head_dim, value_dim);
+        with_lines(self.memory(tile) + 2 * self.partial_length(tile), |memory| {
+            let (mut scratch, rest) = TileScratch::take(memory, n, head_dim, value_dim);
             let (mut total, rest) = Partial::take(rest, n, value_dim);
-            let (mut partial, _) = Partial::take(rest, n, value_dim);
+            let (mut partial, rest) = Partial::take(rest, n, value_dim);
+            let queries = self.queries(tile, head, rest);
             total.begin(self.sinks(head));
             for range in tile.ranges.0..tile.ranges.1 {
                 let positions = Self::positions(queries.span(), range);

@@ -49,7 +49,7 @@ pub(crate) use unpack::{Packed, PageHead, pack_f16, pack_q8};
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = 32;
 /// Positions whose weights are computed against one maximum.
-pub(crate) const BLOCK_POSITIONS: usize = 4 * PAGE_POSITIONS;
+pub const BLOCK_POSITIONS: usize = 4 * PAGE_POSITIONS;
 /// Positions that one task may take alone.
 pub(crate) const RANGE_POSITIONS: usize = 2 * BLOCK_POSITIONS;
 /// Lanes that a sum of weights is added up in; rows of values are padded to a multiple of them.
@@ -66,6 +66,13 @@ pub struct BlockWeights {
     pub correction: f32,
 }
 
+/// Queries, keys of a page, scores.
+pub type Scores = fn(&[f32], &[[f32; PAGE_POSITIONS]], &mut [f32]);
+/// Scores of a block, the positions seen, the soft cap, the largest score before.
+pub type Weigh = fn(&mut [f32; BLOCK_POSITIONS], Range<usize>, Option<f32>, f32) -> BlockWeights;
+/// Weights, positions of the page, its values, how long they are, sums.
+pub type AddValues = fn(&[f32], Range<usize>, &[f32], usize, &mut [f32]);
+
 /// One variant of each step.
 #[derive(Debug, Clone, Copy)]
 pub struct Variant {
@@ -73,26 +80,15 @@ pub struct Variant {
     ///
     /// `queries`: `[n, dim]`; `keys`: `[dim, PAGE_POSITIONS]`; `scores` ends with the last row's
     /// page.
-    pub scores: fn(queries: &[f32], keys: &[[f32; PAGE_POSITIONS]], scores: &mut [f32]),
+    pub scores: Scores,
     /// Turns the visible scores of a block into weights, capped where there is a cap.
     ///
     /// `visible` is not empty; scores outside of it, in its chunks of 16, become 0.
-    pub weigh: fn(
-        scores: &mut [f32; BLOCK_POSITIONS],
-        visible: Range<usize>,
-        softcap: Option<f32>,
-        max_before: f32,
-    ) -> BlockWeights,
+    pub weigh: Weigh,
     /// `sums[q] += Σ weights[q * BLOCK_POSITIONS + p] · values[p]` over some positions of a page.
     ///
     /// `values`: `[PAGE_POSITIONS, width]`; `sums`: `[n, width]`; `width` a multiple of 16.
-    pub add_values: fn(
-        weights: &[f32],
-        positions: Range<usize>,
-        values: &[f32],
-        width: usize,
-        sums: &mut [f32],
-    ),
+    pub add_values: AddValues,
 }
 
 /// Every variant that this processor can run, slowest first.

@@ -70,9 +70,9 @@ fn weigh(
 ) -> BlockWeights {
     let chunks = visible.start / LANES..visible.end.div_ceil(LANES);
     let mut max = max_before;
-    for position in chunks.start * LANES..chunks.end * LANES {
-        let score = &mut scores[position];
-        if !visible.contains(&position) {
+    let (first, end) = (chunks.start * LANES, chunks.end * LANES);
+    for (index, score) in scores[first..end].iter_mut().enumerate() {
+        if !visible.contains(&(first + index)) {
             *score = f32::NEG_INFINITY;
             continue;
         }

@@ -70,11 +70,11 @@ pub fn group_products<'a, 'o>(
             assert_eq!(out.len(), rows.len() * view.rows(), "rows and result differ");
             match block_size(&view) {
                 Some(block @ BlockSize::K32) if !cut[0] => {
-                    scratch.k32.quantise(block, columns, x);
+                    scratch.k32.quantise_on(pool, block, columns, x);
                     cut[0] = true;
                 }
                 Some(block @ BlockSize::K256) if !cut[1] => {
-                    scratch.k256.quantise(block, columns, x);
+                    scratch.k256.quantise_on(pool, block, columns, x);
                     cut[1] = true;
                 }
                 _ => {}

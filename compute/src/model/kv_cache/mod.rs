@@ -11,6 +11,7 @@ mod rows;
 use self::pages::Paged;
 use self::rows::Rows;
 use super::{Architecture, DecodeError};
+use crate::cpu::Pool;
 use crate::kernels::attention::{PAGE_POSITIONS, PageHead};
 
 pub use self::pages::{KvPages, KvType, SharedPage};
@@ -181,10 +182,17 @@ impl KvCache {
 
     /// Writes rows, `[n, key_width]` and `[n, value_width]`, of one layer from position `first`
     /// on, where it ends; they count once `advance` says so.
-    pub(super) fn write(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
+    pub(super) fn write(
+        &mut self,
+        pool: &Pool,
+        layer: usize,
+        first: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) {
         match &mut self.storage {
             Storage::Rows(rows) => rows.append(layer, keys, values),
-            Storage::Paged(paged) => paged.write(layer, first, keys, values),
+            Storage::Paged(paged) => paged.write(pool, layer, first, keys, values),
         }
     }
 

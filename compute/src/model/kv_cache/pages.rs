@@ -11,6 +11,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{KvCache, Storage, Widths};
+use crate::cpu::Pool;
 use crate::kernels::attention::{PAGE_POSITIONS, Packed, PageHead, pack_f16, pack_q8};
 use crate::model::{Architecture, DecodeError, RopeScaling};
 
@@ -342,28 +343,32 @@ impl Paged {
         })
     }
 
-    /// Writes rows of one layer from a position on, whose pages are reserved.
-    pub(super) fn write(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
+    /// Writes rows of one layer from a position on, whose pages are reserved; a page is a task.
+    pub(super) fn write(
+        &mut self,
+        pool: &Pool,
+        layer: usize,
+        first: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) {
         let Paged { pages, home, .. } = self;
         let layout = &home.layout;
         let Some(place) = layout.layers[layer] else { return };
-        let LayerPlace { heads, key_dim, value_dim, .. } = place;
-        let rows = keys.chunks_exact(heads * key_dim).zip(values.chunks_exact(heads * value_dim));
-        for (index, (keys, values)) in rows.enumerate() {
-            let position = first + index;
-            let page = Arc::get_mut(&mut pages[position / PAGE_POSITIONS].0);
-            let bytes =
-                bytemuck::cast_slice_mut(&mut page.expect("a page that is not shared").lines);
-            let at = position % PAGE_POSITIONS;
-            for (head, numbers) in keys.chunks_exact(key_dim).enumerate() {
-                let lane = |index| index * PAGE_POSITIONS + at;
-                write_head(layout.kv_type, bytes, place.keys, head, at, numbers, lane);
+        let (key_width, value_width) = (place.heads * place.key_dim, place.heads * place.value_dim);
+        let end = first + keys.len() / key_width;
+        let touched = first / PAGE_POSITIONS..end.div_ceil(PAGE_POSITIONS);
+        pool.run_chunks(&mut pages[touched.clone()], 1, &|index, page| {
+            let page_first = (touched.start + index) * PAGE_POSITIONS;
+            let page = Arc::get_mut(&mut page[0].0).expect("a page that is not shared");
+            let bytes = bytemuck::cast_slice_mut(&mut page.lines);
+            for position in first.max(page_first)..end.min(page_first + PAGE_POSITIONS) {
+                let row = position - first;
+                let keys = &keys[row * key_width..(row + 1) * key_width];
+                let values = &values[row * value_width..(row + 1) * value_width];
+                place.write(layout.kv_type, bytes, position - page_first, keys, values);
             }
-            for (head, numbers) in values.chunks_exact(value_dim).enumerate() {
-                let lane = |index| at * value_dim + index;
-                write_head(layout.kv_type, bytes, place.values, head, at, numbers, lane);
-            }
-        }
+        });
     }
 
     /// One head of a page.
@@ -387,6 +392,27 @@ impl Paged {
         PageHead {
             keys: packed(place.keys, place.key_dim),
             values: packed(place.values, place.value_dim),
+        }
+    }
+}
+
+impl LayerPlace {
+    /// Writes the keys and values of one position of a page.
+    fn write(
+        &self,
+        kv_type: KvType,
+        page: &mut [u8],
+        position: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) {
+        for (head, numbers) in keys.chunks_exact(self.key_dim).enumerate() {
+            let lane = |index| index * PAGE_POSITIONS + position;
+            write_head(kv_type, page, self.keys, head, position, numbers, lane);
+        }
+        for (head, numbers) in values.chunks_exact(self.value_dim).enumerate() {
+            let lane = |index| position * self.value_dim + index;
+            write_head(kv_type, page, self.values, head, position, numbers, lane);
         }
     }
 }
