@@ -4,6 +4,8 @@
 //! made (`Architecture::validated`): sizes are positive and bounded, heads divide, numbers are
 //! finite.
 
+use std::f64::consts::TAU;
+
 /// Which norm a model uses throughout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
@@ -77,6 +79,31 @@ pub enum RopeScaling {
     },
     /// Divisors per pair, as GGUF files keep them in `rope_freqs`: `[dims / 2]`.
     Factors(Vec<f64>),
+}
+
+impl RopeScaling {
+    /// What a frequency (radians a position) becomes; `None` under the rules that look at more than
+    /// the frequency.
+    ///
+    /// # Source
+    /// `Llama3` as in the Llama 3.1 release.
+    pub fn scaled(&self, frequency: f64) -> Option<f64> {
+        match *self {
+            Self::None => Some(frequency),
+            Self::Linear { factor } => Some(frequency / factor),
+            Self::Llama3 {
+                factor,
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                context_original,
+            } => {
+                let turns = context_original * frequency / TAU;
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                Some(frequency * (kept + (1.0 - kept) / factor))
+            }
+            Self::Yarn { .. } | Self::LongRope { .. } | Self::Factors(_) => None,
+        }
+    }
 }
 
 /// Which numbers of a head turn together.

@@ -115,22 +115,9 @@ fn frequencies(rope: &RopeDescription, head_dim: usize) -> Vec<f32> {
     let blend = |frequency: f64, kept: f64, factor: f64| frequency * (kept + (1.0 - kept) / factor);
     let plain = unscaled(rope, head_dim);
     match &rope.scaling {
-        RopeScaling::None => plain.map(|frequency| frequency as f32).collect(),
-        RopeScaling::Linear { factor } => {
-            plain.map(|frequency| (frequency / factor) as f32).collect()
+        scaling @ (RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. }) => {
+            plain.filter_map(|frequency| Some(scaling.scaled(frequency)? as f32)).collect()
         }
-        &RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor: low,
-            high_frequency_factor: high,
-            context_original,
-        } => plain
-            .map(|frequency| {
-                let turns = context_original * frequency / TAU;
-                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                blend(frequency, kept, factor) as f32
-            })
-            .collect(),
         &RopeScaling::Yarn { factor, beta_fast, beta_slow, context_original, truncate, .. } => {
             // The dimension whose pair turns so often within the original context.
             let dims = rope.dims as f64;

@@ -13,11 +13,8 @@ use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Source};
 use crate::paths;
-use crate::pipeline::OTHER_ROLE;
 use crate::pipeline::compile::{self, Options, Origin, Other, Packed, SideFile};
-
-/// The file beside a vindex that holds the metadata of the GGUF it was extracted from.
-const SOURCE_METADATA: &str = "source_metadata.gguf";
+use crate::pipeline::{OTHER_ROLE, SOURCE_METADATA};
 
 /// Runs the job once and gives one row about what came of it.
 pub(super) struct Compile {

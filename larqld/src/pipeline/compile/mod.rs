@@ -16,6 +16,7 @@ mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
+use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,22 +33,13 @@ use larql_storage::vindex::{Checksum, Checksummer};
 
 use self::assembly::{Assembly, Piece};
 pub use self::packed::Packed;
+use super::{Progress, SIDE_FILES};
 use crate::failure::{Failure, code};
 use crate::source::gguf::{self, GgufTexts};
 use crate::text::template_source;
 
 /// Bytes that are copied between two looks at the cancel token.
 const CHUNK_BYTES: usize = 8 << 20;
-/// Files beside the weights that go along.
-const SIDE_FILES: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-];
-
 /// What to write, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -126,9 +118,6 @@ pub struct Compiled {
     /// What the user should know.
     pub notes: Vec<String>,
 }
-
-/// Is told how far the job is: stage, done, total, unit.
-pub type Progress<'a> = dyn FnMut(&'static str, u64, u64, &'static str) -> Result<(), Failure> + 'a;
 
 /// A tensor of the model to be written.
 enum Content<'a> {
@@ -224,7 +213,7 @@ impl<'a> Job<'a> {
             }
             _ => (self.plan_safetensors(&mut notes)?, false),
         };
-        for name in SIDE_FILES {
+        for name in iter::once("config.json").chain(SIDE_FILES) {
             let Some(bytes) = (self.origin.side_file)(name)? else { continue };
             let bytes = if name == "config.json" && !(copied || self.keeps_quantised) {
                 self.config(&bytes, &planned)?

@@ -32,21 +32,10 @@ use sha2::{Digest as _, Sha256};
 pub use self::features::{FEATURE_BLOCK_BYTES, FEATURE_BLOCK_MIN, TOKENS_PER_FEATURE};
 use self::weights::Planned;
 pub use self::weights::WINDOW_BYTES;
+use super::{Progress, SIDE_FILES, SOURCE_METADATA};
 use crate::failure::{Failure, code};
 use crate::mounts::checkpoint_hashes;
 use crate::source::SourceModel;
-
-/// Files beside the weights that go along as they are.
-const SIDE_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "chat_template.jinja",
-];
-
-/// The metadata of a GGUF source: a GGUF file without tensors.
-pub const SOURCE_METADATA: &str = "source_metadata.gguf";
 
 /// What to extract, from where, to where.
 #[derive(Debug, Clone)]
@@ -85,9 +74,6 @@ pub struct Extracted {
     /// Remarks that the manifest keeps.
     pub notes: Vec<String>,
 }
-
-/// Is told how far the job is: stage, done, total, unit.
-pub type Progress<'a> = dyn FnMut(&'static str, u64, u64, &'static str) -> Result<(), Failure> + 'a;
 
 /// Runs the job.
 ///

@@ -379,27 +379,12 @@ impl Writer<'_> {
                 self.text("rope.scaling.type", "linear");
                 self.number("rope.scaling.factor", *factor);
             }
-            RopeScaling::Llama3 {
-                factor,
-                low_frequency_factor,
-                high_frequency_factor,
-                context_original,
-            } => {
-                let pairs = rope.dims / 2;
+            scaling @ RopeScaling::Llama3 { .. } => {
                 let divisor = |pair: usize| {
-                    let exponent = 2.0 * pair as f64 / rope.dims as f64;
-                    let wavelength = std::f64::consts::TAU * rope.base.powf(exponent);
-                    if wavelength < context_original / high_frequency_factor {
-                        1.0
-                    } else if wavelength > context_original / low_frequency_factor {
-                        *factor
-                    } else {
-                        let smooth = (context_original / wavelength - low_frequency_factor)
-                            / (high_frequency_factor - low_frequency_factor);
-                        1.0 / ((1.0 - smooth) / factor + smooth)
-                    }
+                    let frequency = rope.base.powf(-2.0 * pair as f64 / rope.dims as f64);
+                    Some((frequency / scaling.scaled(frequency)?) as f32)
                 };
-                let values = (0..pairs).map(|pair| divisor(pair) as f32).collect();
+                let values = (0..rope.dims / 2).filter_map(divisor).collect();
                 self.tensors.push(ExtraTensor { name: "rope_freqs.weight", values });
             }
             RopeScaling::Factors(factors) => {

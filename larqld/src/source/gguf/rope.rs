@@ -1,5 +1,6 @@
 //! Rotary positions in GGUF metadata, and the tensors of divisors that go with them.
 
+use larql_compute::model::RopeScaling;
 use serde_json::{Value, json};
 
 use super::config::{Draft, short};
@@ -236,19 +237,17 @@ fn llama3(divisors: &[f32], base: f64) -> Option<Value> {
             wavelength(divided).log2().floor().exp2()
         }
     };
-    let rule = |pair: usize| {
-        let wavelength = wavelength(pair);
-        if wavelength < original / HIGH {
-            1.0
-        } else if wavelength > original / LOW {
-            factor
-        } else {
-            let smooth = (original / wavelength - LOW) / (HIGH - LOW);
-            1.0 / ((1.0 - smooth) / factor + smooth)
-        }
+    let rule = RopeScaling::Llama3 {
+        factor,
+        low_frequency_factor: LOW,
+        high_frequency_factor: HIGH,
+        context_original: original,
     };
-    let close =
-        |(pair, &divisor): (usize, &f32)| (f64::from(divisor) / rule(pair) - 1.0).abs() < 2e-6;
+    let close = |(pair, &divisor): (usize, &f32)| {
+        let frequency = std::f64::consts::TAU / wavelength(pair);
+        let scaled = rule.scaled(frequency);
+        scaled.is_some_and(|scaled| (f64::from(divisor) * scaled / frequency - 1.0).abs() < 2e-6)
+    };
     divisors.iter().enumerate().all(close).then(|| {
         json!({
             "rope_type": "llama3",
