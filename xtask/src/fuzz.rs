@@ -112,3 +112,20 @@ fn fuzz(root: &Path, target: &str, arguments: &Arguments) -> anyhow::Result<u64>
         .and_then(|count| count.trim().parse().ok())
         .with_context(|| format!("{target} did not say how often it ran"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_fuzzing_has_a_row_for_each_target() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+        let page = std::fs::read_to_string(root.join("docs/fuzzing.md")).expect("the page");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let mut rows: Vec<&str> = rows.map(|(name, _)| name).collect();
+        rows.sort_unstable();
+        let mut targets = targets(root).expect("the targets");
+        targets.sort_unstable();
+        assert_eq!(rows, targets);
+    }
+}
