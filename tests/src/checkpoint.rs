@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use half::{bf16, f16};
+use larql_compute::model::{Orientation, WeightKey, Weights};
 use safetensors::{Dtype, SafeTensors};
 
 /// A matrix or vector in f64.
@@ -128,6 +129,19 @@ pub fn with_config(source: &Path, destination: &Path, config: &str) {
         }
     }
     std::fs::copy(source.join(config), destination.join("config.json")).expect("a copy");
+}
+
+/// The numbers of one of a model's weights: a matrix by outputs, or a vector.
+pub fn numbers(weights: &dyn Weights, key: WeightKey) -> Vec<f32> {
+    let Some(matrix) = weights.matrix(key) else {
+        return weights.vector(key).unwrap_or_else(|| panic!("no {key}")).into_owned();
+    };
+    let (outputs, inputs) = (matrix.outputs(), matrix.inputs());
+    let element = |at: usize| match matrix.orientation {
+        Orientation::OutIn => matrix.view.element(at / inputs, at % inputs),
+        Orientation::InOut => matrix.view.element(at % inputs, at / inputs),
+    };
+    (0..outputs * inputs).map(element).collect()
 }
 
 /// A tensor of a file as it is, to be changed.

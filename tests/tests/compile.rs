@@ -3,17 +3,24 @@
 //! The checkpoints are the goldens; GGUF files are compared with those that llama.cpp's own package
 //! wrote from the same weights. Whether other programs load them is `cargo xtask test --reference`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use larql_client::LogitsRequest;
+use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::quant::{Dtype, to_f32};
-use larql_storage::checkpoint::Checkpoint;
+use larql_planner::physical::plan::CompileFormat;
+use larql_storage::checkpoint::{Checkpoint, CheckpointKind};
 use larql_storage::file::{DiskFiles, Files};
 use larql_tests::checkpoint::write_changed;
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
+use larqld::failure::code;
+use larqld::pipeline;
+use larqld::pipeline::compile::{Options, Origin};
+use larqld::source::SourceModel;
 use serde_json::Value;
 
 /// GGUF files of the goldens by directory, name of the type, and what COMPILE is asked for.
@@ -33,7 +40,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// Every checkpoint of the goldens, whatever its family and format.
 fn checkpoints() -> Vec<String> {
-    let entries = std::fs::read_dir(repository().join("tests/goldens")).expect("the goldens");
+    let entries = fs::read_dir(repository().join("tests/goldens")).expect("the goldens");
     let directories = entries.map(|entry| entry.expect("an entry").path());
     let with_weights = directories.filter(|path| {
         path.join("model.safetensors").exists()
@@ -58,7 +65,7 @@ fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, String, Vec<u8>)> {
 }
 
 fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+    serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
 }
 
 /// Compares two models tensor by tensor, with names instead of bytes in the failure.
@@ -93,7 +100,7 @@ async fn a_checkpoint_comes_back_byte_for_byte() {
         compile(&daemon, &use_model(&source), &out, "VERIFY").await;
         assert_same_tensors(&out, &source);
         for file in ["config.json", "tokenizer.json", "generation_config.json"] {
-            let read = |directory: &Path| std::fs::read(directory.join(file)).ok();
+            let read = |directory: &Path| fs::read(directory.join(file)).ok();
             assert_eq!(read(&out), read(&source), "{name}/{file}");
         }
     }
@@ -169,11 +176,18 @@ async fn a_vindex_in_f32_gives_the_type_that_the_configuration_names() {
     let (source, vindex) = (golden("llama2"), daemon.data_dir().join("wide.vindex"));
     daemon.extract(&source, &vindex, "WITH INFERENCE DTYPE F32").await;
     let out = daemon.data_dir().join("narrow");
-    compile(&daemon, "USE \"wide\"", &out, "").await;
+    let script = format!("USE \"wide\"; COMPILE CURRENT INTO MODEL \"{}\"", out.display());
+    let answers = daemon.query(&script).await.expect("a model");
+    let notices = &answers[1].notices;
+    let told = |text: &str| notices.iter().any(|notice| notice.message.contains(text));
+    assert!(told("rounded from F32 to F16, the type that config.json names"), "{notices:?}");
     // Every number of the source is one of f32, so the way there and back changes nothing.
     assert_same_tensors(&out, &source);
     let wide = daemon.data_dir().join("as-f32");
-    compile(&daemon, "USE \"wide\"", &wide, "DTYPE F32").await;
+    let script =
+        format!("USE \"wide\"; COMPILE CURRENT INTO MODEL \"{}\" DTYPE F32", wide.display());
+    let answers = daemon.query(&script).await.expect("a model");
+    assert!(answers[1].notices.is_empty(), "{:?}", answers[1].notices);
     assert!(tensors(&wide).values().all(|(_, format, _)| format == "F32"));
     assert_eq!(json(&wide.join("config.json"))["torch_dtype"], "float32");
 }
@@ -290,4 +304,68 @@ async fn what_cannot_be_written_is_refused_and_nothing_is_left() {
     let missing = daemon.query(&script).await.expect_err("no attention");
     assert_eq!(missing.code, "55000", "{missing}");
     assert!(!part.exists());
+}
+
+/// What was written is damaged on the disk before it is read back.
+#[test]
+fn an_old_model_stays_in_place_when_the_new_one_does_not_verify() {
+    let files = DiskFiles::shared();
+    let source = SourceModel::open(&files, &golden("llama2")).expect("a checkpoint");
+    let directory = tempfile::tempdir().expect("a directory");
+    let destination = directory.path().join("model");
+    write_changed(&golden("llama2"), &destination, |_, config| config["old"] = true.into());
+    let options = Options {
+        destination: destination.clone(),
+        format: CompileFormat::Safetensors,
+        dtype: None,
+        overwrite: true,
+        verify: true,
+    };
+    let origin = Origin {
+        architecture: source.architecture(),
+        weights: &source,
+        names: HashMap::new(),
+        types: HashMap::new(),
+        packed: HashMap::new(),
+        others: Vec::new(),
+        source_kind: CheckpointKind::Safetensors,
+        at_source_precision: true,
+        checkpoint: Some(source.checkpoint()),
+        metadata: None,
+        side_file: &|name| source.side_file(name),
+        name: "llama2".to_owned(),
+    };
+    let beside = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory.path()).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.is_dir() && *path != destination).collect()
+    };
+    let run = |damage: bool| {
+        let progress = &mut |stage: &'static str, _, _, _| {
+            if damage && stage == "syncing" {
+                let weights = beside()[0].join("model.safetensors");
+                let mut bytes = fs::read(&weights).expect("the new weights");
+                *bytes.last_mut().expect("a byte") ^= 1;
+                fs::write(&weights, bytes).expect("a file");
+            }
+            Ok(())
+        };
+        pipeline::compile::compile(
+            &files,
+            &Pool::new(1),
+            &origin,
+            &options,
+            &Cancel::new(),
+            progress,
+        )
+    };
+    let failure = run(true).expect_err("the new model is damaged");
+    assert_eq!(failure.code, code::DAMAGED, "{failure}");
+    assert!(failure.message.contains("reads other than it was written"), "{failure}");
+    assert_eq!(json(&destination.join("config.json"))["old"], true);
+    assert_same_tensors(&destination, &golden("llama2"));
+    assert!(beside().is_empty(), "{:?} is left", beside());
+    run(false).expect("a model");
+    assert_same_tensors(&destination, &golden("llama2"));
+    assert!(json(&destination.join("config.json"))["old"].is_null() && beside().is_empty());
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use larql_compute::model::{Orientation, Role, WeightKey, Weights as _};
+use larql_compute::model::{Role, WeightKey};
 use larql_storage::file::DiskFiles;
-use larql_tests::checkpoint::write_changed;
+use larql_tests::checkpoint::{numbers, write_changed};
 use larql_tests::{mlx, repository};
 use larqld::source::SourceModel;
 use serde_json::json;
@@ -12,19 +12,6 @@ use serde_json::json;
 fn open(path: &Path) -> SourceModel {
     let opened = SourceModel::open(&DiskFiles::shared(), path);
     opened.unwrap_or_else(|failure| panic!("{}: {failure}", path.display()))
-}
-
-/// A matrix by outputs, or a vector.
-fn numbers(source: &SourceModel, key: WeightKey) -> Vec<f32> {
-    let Some(matrix) = source.matrix(key) else {
-        return source.vector(key).unwrap_or_else(|| panic!("no {key}")).into_owned();
-    };
-    let (outputs, inputs) = (matrix.outputs(), matrix.inputs());
-    let element = |at: usize| match matrix.orientation {
-        Orientation::OutIn => matrix.view.element(at / inputs, at % inputs),
-        Orientation::InOut => matrix.view.element(at % inputs, at / inputs),
-    };
-    (0..outputs * inputs).map(element).collect()
 }
 
 /// Heads, and keys and values of one, of the golden DeepSeek V3.

@@ -119,7 +119,8 @@ impl Job<'_> {
             if self.is_keepable(weight)? {
                 return Ok(Format { dtype: source, layout: Layout::RowMajor, kept: true });
             }
-            if !source.can_encode() {
+            // Numbers encoded anew have no scales beside them to bring them into the format's range.
+            if !source.can_encode() || weight.stored.scales != ScalesLayout::None {
                 self.notes.push(format!(
                     "{name} becomes f32: a part of it cannot be kept in the format {}",
                     tag(source)
