@@ -3,6 +3,9 @@
 //! AVX2 multiplies unsigned by signed bytes and adds two products in 16 bits, which hold them:
 //! weights are the unsigned side, above their value or as magnitudes, with their signs given to
 //! the activations.
+//!
+//! The functions that unpack and add up are generic over the format and carry no features of their
+//! own: they are always inlined into `rows`, which has them.
 
 mod blocks_of_256;
 mod blocks_of_32;
@@ -33,6 +36,9 @@ pub(super) fn detect() -> Option<Variant> {
 }
 
 /// Sums of pairs of products; `weights` are unsigned unless `signed`.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn pairs_of_products(weights: __m256i, signed: bool, x: __m256i) -> __m256i {
     // SAFETY: the caller's promise.
@@ -46,6 +52,9 @@ unsafe fn pairs_of_products(weights: __m256i, signed: bool, x: __m256i) -> __m25
 }
 
 /// The four sums of all lanes.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn sums_across(sums: [__m256i; 4]) -> __m128i {
     // SAFETY: the caller's promise.
@@ -57,6 +66,9 @@ unsafe fn sums_across(sums: [__m256i; 4]) -> __m128i {
 }
 
 /// Sixteen levels in both lanes of 128 bits, to be looked up by nibbles.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn table(levels: &[i8; 16]) -> __m256i {
     // SAFETY: the caller's promise.

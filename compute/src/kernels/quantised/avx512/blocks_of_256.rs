@@ -224,6 +224,9 @@ static SPREAD: [[i16; 32]; 2] = {
 };
 
 /// Adds the four lanes of 128 bits.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn add_lanes(sums: __m512i) -> __m128i {
     // SAFETY: the caller's promise.
@@ -336,6 +339,9 @@ impl Header {
     }
 
     /// The scales of a block, each twice.
+    ///
+    /// # Safety
+    /// The processor must have the features of this file.
     #[inline(always)]
     unsafe fn scales(&self, index: usize) -> __m256i {
         // SAFETY: the caller's promise.
@@ -347,6 +353,9 @@ impl Header {
     }
 
     /// `d` and `dmin` of each block in turn.
+    ///
+    /// # Safety
+    /// The processor must have the features of this file.
     #[inline(always)]
     unsafe fn factors(&self) -> __m256 {
         // SAFETY: the caller's promise.

@@ -151,6 +151,9 @@ unsafe fn group<F: Registers, const N: usize>(
 }
 
 /// Adds lanes 0 and 1 and lanes 2 and 3 of 128 bits.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn add_lanes(sums: __m512i) -> __m256i {
     // SAFETY: the caller's promise.
@@ -206,6 +209,9 @@ unsafe fn with_fifths(codes: __m512i, a: *const u8, b: *const u8) -> __m512i {
 }
 
 /// Levels above the least of them, by the nibbles that name them.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn look_up(levels: &[i8; 16], offset: i32, nibbles: __m512i) -> __m512i {
     // SAFETY: the caller's promise.
@@ -217,6 +223,9 @@ unsafe fn look_up(levels: &[i8; 16], offset: i32, nibbles: __m512i) -> __m512i {
 }
 
 /// Half of `2^(exponent - 127)` for eight exponents, NaN for 255.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn halves_of_exponents(exponents: [u8; 8]) -> __m256 {
     // SAFETY: the caller's promise.

@@ -4,6 +4,9 @@
 //! unsigned side, an offset above their value where they have signs, and the stored sums of the
 //! activations' codes take the offset away again. A group of blocks is summed across lanes at
 //! once, by a tree of transpositions. Formats that few models use run as AVX2.
+//!
+//! The functions that unpack and add up are generic over the format and carry no features of their
+//! own: they are always inlined into `rows`, which has them.
 
 mod blocks_of_256;
 mod blocks_of_32;
@@ -37,6 +40,9 @@ pub(super) fn detect() -> Option<Variant> {
 
 /// Adds across: dword `i` of each 128 bits of the result is the sum of the same 128 bits of
 /// `sums[i]`.
+///
+/// # Safety
+/// The processor must have the features of this file.
 #[inline(always)]
 unsafe fn transpose_sum(sums: [__m512i; 4]) -> __m512i {
     // SAFETY: the caller's promise.
