@@ -217,15 +217,11 @@ async fn two_hundred_sessions_at_once_answer_as_one_does_and_memory_stays_flat()
     }
     let serial = Arc::new(serial);
     let answered = Arc::new(AtomicU64::new(0));
-    // A thread of the daemon keeps a tile for matrix products once it has made one. So that every
-    // thread has one before memory is measured, all sessions begin with the same inferences at once.
-    let warm_up: Vec<usize> =
-        (0..reads.len()).filter(|&at| reads[at].starts_with("INFER")).collect();
     let together = Arc::new(tokio::sync::Barrier::new(SESSIONS as usize + 1));
     let mut sessions = tokio::task::JoinSet::new();
     for seed in 1..=SESSIONS {
         let (daemon, reads, serial) = (daemon.clone(), reads.clone(), serial.clone());
-        let (answered, warm_up, together) = (answered.clone(), warm_up.clone(), together.clone());
+        let (answered, together) = (answered.clone(), together.clone());
         sessions.spawn(async move {
             let mut random = Random(seed);
             let mut client = daemon.client().await;
@@ -237,10 +233,6 @@ async fn two_hundred_sessions_at_once_answer_as_one_does_and_memory_stays_flat()
                 assert_eq!(comparable(&answer[0]), serial[at], "seed {seed}: {}", reads[at]);
             };
             together.wait().await;
-            for at in warm_up {
-                compare(at).await;
-            }
-            together.wait().await;
             let began = Instant::now();
             while began.elapsed() < duration {
                 compare(random.below(reads.len())).await;
@@ -248,7 +240,6 @@ async fn two_hundred_sessions_at_once_answer_as_one_does_and_memory_stays_flat()
             }
         });
     }
-    together.wait().await;
     together.wait().await;
     let began = Instant::now();
     let mut samples = Vec::new();

@@ -126,7 +126,8 @@ impl Batching {
     ) -> Result<(), Failure> {
         model.require_inference()?;
         let mut sequence = Box::new(Sequence::new(model, request)?);
-        sequence.limit_positions(self.positions_max(model));
+        let positions_max = self.pages(model).pages_max().saturating_mul(PAGE_POSITIONS);
+        sequence.limit_positions(positions_max);
         let proposer = match &request.speculation {
             Some(speculation) => Some(speculation.proposer(&sequence, request.draft.as_ref())?),
             None => None,
@@ -177,11 +178,7 @@ impl Batching {
         }
     }
 
-    /// Positions for which there could ever be pages.
-    fn positions_max(&self, model: &Model) -> usize {
-        self.pages(model).pages_max().saturating_mul(PAGE_POSITIONS)
-    }
-
+    /// Pages for the model's caches, as many as its share of memory allows.
     fn pages(&self, model: &Model) -> KvPages {
         KvPages::new(model.architecture(), self.limits.kv_type, self.limits.kv_cache_bytes)
     }

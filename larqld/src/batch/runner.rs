@@ -189,13 +189,21 @@ impl Runner {
             let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
             let decoder = Decoder::new(model.architecture(), &*model, &pool, options);
             let end = match decoder {
-                Ok(mut decoder) => self.serve(&mut decoder),
+                Ok(mut decoder) => {
+                    let serve = AssertUnwindSafe(|| self.serve(&mut decoder));
+                    catch_unwind(serve).unwrap_or(End::Failed)
+                }
                 Err(error) => self.refuse_everybody(&error.into()),
             };
             match end {
                 End::Over if self.close() => break,
                 End::Over => {}
                 End::Panicked => tracing::error!(model = self.state.model, "a pass panicked"),
+                End::Failed => {
+                    tracing::error!(model = self.state.model, "the runner panicked");
+                    self.fail_everybody(&defect());
+                    self.prefixes.clear();
+                }
             }
         }
         tracing::debug!(?self.state, "runner ends");
@@ -548,8 +556,10 @@ impl Runner {
 enum End {
     /// Nobody asks any more.
     Over,
-    /// The decoder is not to be used any more.
+    /// The decoder is not to be used any more; who was fed to it has been told.
     Panicked,
+    /// Nobody can say how far the runner came.
+    Failed,
 }
 
 /// What a step did.

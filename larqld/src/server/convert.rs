@@ -41,6 +41,30 @@ fn deadline(milliseconds: u32, now: Instant) -> Option<Instant> {
     (milliseconds > 0).then(|| now.checked_add(Duration::from_millis(milliseconds.into())))?
 }
 
+/// The deadline of a call, from the header `grpc-timeout`: up to eight digits and a unit (gRPC over
+/// HTTP/2, "Requests"). Anything else is as good as none.
+pub(super) fn call_deadline(
+    metadata: &tonic::metadata::MetadataMap,
+    now: Instant,
+) -> Option<Instant> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    };
+    now.checked_add(timeout)
+}
+
 pub(super) fn welcome(welcome: &Welcome) -> wire::ServerFrame {
     frame(
         0,
@@ -418,6 +442,23 @@ mod tests {
     fn a_position_beyond_the_text_is_its_end() {
         let found = position("ab", 9, 12);
         assert_eq!((found.offset, found.length, found.column), (2, 0, 3));
+    }
+
+    #[test]
+    fn a_calls_deadline_has_digits_and_a_unit() {
+        let now = Instant::now();
+        let found = |text: &str| {
+            let mut metadata = tonic::metadata::MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            call_deadline(&metadata, now).map(|deadline| deadline - now)
+        };
+        assert_eq!(found("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(found("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(found("7u"), Some(Duration::from_micros(7)));
+        for wrong in ["", "m", "5", "5x", "-5m", "+5m", "123456789m", "5 m"] {
+            assert_eq!(found(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(call_deadline(&tonic::metadata::MetadataMap::new(), now), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use larql_compute::cpu::Cancel;
 use larql_proto::v1 as wire;
@@ -49,9 +50,12 @@ impl Generate for Generation {
         request: Request<wire::GenerateRequest>,
     ) -> Result<Response<Events>, Status> {
         let (caller, place) = self.door.admit(&request, Role::Infer, "generation")?;
+        let cancel = match convert::call_deadline(request.metadata(), Instant::now()) {
+            Some(deadline) => Cancel::new().with_deadline(deadline),
+            None => Cancel::new(),
+        };
         let message = request.into_inner();
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
-        let cancel = Cancel::new();
         let engine = self.engine.clone();
         let guard = cancel_when_gone(&events, &cancel);
         let task = engine.begin_task();
