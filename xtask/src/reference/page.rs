@@ -142,7 +142,7 @@ impl Results {
             "\nWhat that does to the next token: the Kullback-Leibler divergence of its distribution \
              from that of the f32 file, in\n10^-6 nats, over {} probes of facts, all computed by our exact \
              arithmetic. *Spread* is the 10th to the 90th percentile\nof probes; a probe on a knife's edge \
-             can dominate a mean. *Ratio* is ours over theirs, probe by probe: the median, and the\n\
+             can dominate a mean and make its interval too narrow. *Ratio* is ours over theirs, probe by probe: the median, and the\n\
              interval that holds it with 95 %. One rounding of the weights is one draw, which moves all probes \
              together: ratios\naway from 1 where errors are equal are its luck.\n",
             atlas::PROMPTS
@@ -184,9 +184,9 @@ fn divergences<'a>(
     writeln!(
         page,
         "| {first} | median, ours | spread | mean | median, {theirs} | spread | mean | ratio | interval | \
-         difference of means, interval |{more}"
+         geometric mean of ratios | interval | difference of means, interval |{more}"
     )?;
-    writeln!(page, "|{}", "---|".repeat(10 + more.matches('|').count()))?;
+    writeln!(page, "|{}", "---|".repeat(12 + more.matches('|').count()))?;
     for (name, paired, more) in rows {
         let figures = |values: &[f64]| {
             let at = |share| 1e6 * statistics::quantile(values, share);
@@ -194,12 +194,15 @@ fn divergences<'a>(
             format!("{:.2} | {:.2} to {:.1} | {mean:.1}", at(0.5), at(0.1), at(0.9))
         };
         let Interval { low, median, high } = paired.ratio();
-        let difference = paired.difference();
+        let (geometric, difference) = (paired.geometric_ratio(), paired.difference());
         writeln!(
             page,
-            "| {name} | {} | {} | {median:.2} | {low:.2} to {high:.2} | {:.1} to {:.1} |{more}",
+            "| {name} | {} | {} | {median:.2} | {low:.2} to {high:.2} | {:.2} | {:.2} to {:.2} | {:.1} to {:.1} |{more}",
             figures(&paired.ours),
             figures(&paired.theirs),
+            geometric.median,
+            geometric.low,
+            geometric.high,
             1e6 * difference.low,
             1e6 * difference.high
         )?;

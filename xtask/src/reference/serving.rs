@@ -40,11 +40,9 @@ pub(super) struct Row {
 impl Row {
     /// Fails where ours lie further away.
     pub(super) fn verdict(&self) -> anyhow::Result<()> {
-        let (ratio, difference) = (self.divergence.ratio(), self.divergence.difference());
-        ensure!(ratio.low <= RATIO_MAX, "ours diverge more: {ratio:?}");
-        let theirs = crate::statistics::mean(&self.divergence.theirs);
-        let further = difference.low > (RATIO_MAX - 1.0) * theirs;
-        ensure!(!further, "ours diverge more in the mean: {difference:?}, theirs {theirs:.3e}");
+        for ratio in [self.divergence.ratio(), self.divergence.geometric_ratio()] {
+            ensure!(ratio.low <= RATIO_MAX, "ours diverge more: {ratio:?}");
+        }
         let [ours, theirs] = self.same_top;
         let slack = (TOP_PROBES * self.divergence.ours.len() as f64) as usize;
         ensure!(ours + slack >= theirs, "ours agree on {ours} tokens, theirs on {theirs}");
