@@ -85,8 +85,8 @@ fn chain(weights: &[Line], x: &[f32], sums: &mut [Line]) {
     for_positions!(sums.len(), add_chain(weights, x, sums))
 }
 
-// SAFETY of every method: the trait asks callers for these instructions. A line begins at a cache
-// line, and lanes are multiples of a register's.
+// A line begins at a cache line, and lanes are multiples of a register's.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait asks callers for the instructions")]
 impl Floats for __m512 {
     const COUNT: usize = LANES;
 

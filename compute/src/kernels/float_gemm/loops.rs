@@ -1,7 +1,7 @@
 //! The loops, once for every register of floats; compiled into each variant.
 
 use super::{Chains, REGISTERS};
-use crate::kernels::quantised::gemm::lanes::Lanes;
+use crate::kernels::quantised::gemm::lanes::{Lanes, Pointers};
 use crate::kernels::quantised::gemm::tile::{Line, ROWS};
 
 /// A register of floats.
@@ -153,8 +153,8 @@ pub(super) unsafe fn lay_out<V: Lanes>(
     assert!(lanes.end <= chains.lanes && lanes.len().is_multiple_of(4), "no whole quads of lanes");
     let each = chains.a_lane();
     for side in (0..ROWS).step_by(V::COUNT) {
-        let mut starts = [std::ptr::null(); ROWS];
-        for (start, row) in starts.iter_mut().zip(&rows[side..]) {
+        let mut starts: Pointers = [std::ptr::null(); 16];
+        for (start, row) in starts.iter_mut().zip(&rows[side..side + V::COUNT]) {
             *start = row.as_ptr().cast::<u8>();
         }
         for (index, group) in groups.clone().enumerate() {
@@ -163,7 +163,7 @@ pub(super) unsafe fn lay_out<V: Lanes>(
                 // SAFETY: four floats of the group, which every row has; `V` may be used.
                 unsafe {
                     let at = 4 * (index * chains.lanes + lane);
-                    let words = V::words_4(&starts[..V::COUNT], at);
+                    let words = V::words_4(&starts, at);
                     for (next, words) in words.into_iter().enumerate() {
                         let line = (lane - lanes.start + next) * each + place;
                         words.store(&mut weights[line], side);

@@ -261,9 +261,7 @@ impl Variant {
                 // SAFETY: the columns of these outputs, which the caller leaves to us.
                 let out =
                     unsafe { out.slice(position * view.rows() + outputs.start, outputs.len()) };
-                for (out, &bits) in out.iter_mut().zip(&sum.0) {
-                    *out = f32::from_bits(bits);
-                }
+                out.copy_from_slice(bytemuck::cast_slice(&sum.0[..outputs.len()]));
             }
             first_panel = last_panel + 1;
         }

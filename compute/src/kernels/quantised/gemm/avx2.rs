@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Pointers};
 use super::panel::{PanelPart, SUM_WORDS};
 use super::tile::{Layout, Line, ROWS, Tile};
 use super::{TileRows, Variant, unpack};
@@ -117,7 +117,8 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: 
     panel: &PanelPart<'_>,
     sums: &mut [Line],
 ) {
-    let quads = if PARTS == 1 { 8 } else { 64 };
+    // As in AVX-512: a number that the compiler does not know.
+    let quads = if PARTS == 1 { panel.quads } else { 64 };
     let chains = if PARTS == 1 { 8 } else { 1 };
     let each = quads / PARTS;
     for lane in (0..ROWS).step_by(SIDES * LANES) {
@@ -269,8 +270,9 @@ fn add_minima<const P: usize, const PARTS: usize>(
 ///
 /// # Safety
 /// As [`Lanes::words_4`].
-#[inline(always)]
-unsafe fn half(rows: &[*const u8], i: usize, at: usize) -> __m256i {
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn half(rows: &Pointers, i: usize, at: usize) -> __m256i {
     // SAFETY: the caller's promise; no alignment is asked for.
     unsafe {
         let low = _mm256_castsi128_si256(_mm_loadu_si128(rows[i].add(at).cast()));
@@ -278,7 +280,7 @@ unsafe fn half(rows: &[*const u8], i: usize, at: usize) -> __m256i {
     }
 }
 
-// SAFETY of every method: the trait asks callers for these instructions.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait asks callers for the instructions")]
 impl Lanes for __m256i {
     const COUNT: usize = LANES;
 
@@ -364,7 +366,7 @@ impl Lanes for __m256i {
     }
 
     #[inline(always)]
-    unsafe fn words_4(rows: &[*const u8], at: usize) -> [Self; 4] {
+    unsafe fn words_4(rows: &Pointers, at: usize) -> [Self; 4] {
         unsafe {
             let (a, b) = (half(rows, 0, at), half(rows, 1, at));
             let (c, d) = (half(rows, 2, at), half(rows, 3, at));

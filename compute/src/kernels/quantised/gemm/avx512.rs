@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Pointers};
 use super::panel::{PanelPart, SUM_WORDS};
 use super::tile::{Layout, Line, Tile};
 use super::{Variant, unpack};
@@ -93,7 +93,9 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
     panel: &PanelPart<'_>,
     sums: &mut [Line],
 ) {
-    let quads = if PARTS == 1 { 8 } else { 64 };
+    // A number that the compiler does not know keeps it from unrolling the loop over a whole block,
+    // whose sums it would then not keep in registers.
+    let quads = if PARTS == 1 { panel.quads } else { 64 };
     let chains = if PARTS == 1 { 8 } else { 1 };
     for chain in 0..chains {
         for block in (chain..panel.blocks).step_by(chains) {
@@ -106,7 +108,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
             };
             let mut totals = [start; P];
             if PARTS == 1 {
-                totals = add_quads::<P, MINIMA, 8>(weights, codes, totals);
+                totals = add_quads::<P, MINIMA>(weights, codes, totals);
             } else {
                 let scales = &tile.scales[block * PARTS..][..PARTS];
                 let each = quads / PARTS;
@@ -114,11 +116,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
                     let weights = &weights[part * each..][..each];
                     let codes = &codes[part * each * P..][..each * P];
                     let zeros = [[_mm512_setzero_si512(); 2]; P];
-                    let found = if PARTS == 8 {
-                        add_quads::<P, MINIMA, 8>(weights, codes, zeros)
-                    } else {
-                        add_quads::<P, MINIMA, 4>(weights, codes, zeros)
-                    };
+                    let found = add_quads::<P, MINIMA>(weights, codes, zeros);
                     let scale = [half(scale, 0), half(scale, 1)];
                     for p in 0..P {
                         for h in 0..2 {
@@ -149,19 +147,18 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
     }
 }
 
-/// Adds products of `QUADS` quads to integer sums.
+/// Adds products of quads to integer sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn add_quads<const P: usize, const MINIMA: bool, const QUADS: usize>(
+fn add_quads<const P: usize, const MINIMA: bool>(
     weights: &[Line],
     codes: &[u32],
     mut sums: [[__m512i; 2]; P],
 ) -> [[__m512i; 2]; P] {
-    let (weights, codes) = (&weights[..QUADS], &codes[..QUADS * P]);
-    for (quad, weights) in weights.iter().enumerate() {
+    for (weights, codes) in weights.iter().zip(codes.as_chunks::<P>().0) {
         let weights = [half(weights, 0), half(weights, 1)];
         for p in 0..P {
-            let code = _mm512_set1_epi32(codes[quad * P + p].cast_signed());
+            let code = _mm512_set1_epi32(codes[p].cast_signed());
             for h in 0..2 {
                 // The first factor is unsigned, the second signed.
                 sums[p][h] = if MINIMA {
@@ -188,9 +185,8 @@ fn add_minima<const P: usize, const PARTS: usize>(
     let chains = if PARTS == 1 { 8 } else { 1 };
     let mut totals = [[_mm512_setzero_ps(); 2]; P];
     if PARTS == 1 {
-        for p in 0..P {
-            let sum = _mm512_set1_ps(f32::from_bits(panel.sums[block * P + p]));
-            totals[p] = [sum; 2];
+        for (totals, &sum) in totals.iter_mut().zip(&panel.sums[block * P..][..P]) {
+            *totals = [_mm512_set1_ps(f32::from_bits(sum)); 2];
         }
     } else {
         let words = SUM_WORDS.of_parts(PARTS);
@@ -206,9 +202,8 @@ fn add_minima<const P: usize, const PARTS: usize>(
                 }
             }
         }
-        for p in 0..P {
-            let [low, high] = integers[p];
-            totals[p] = [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)];
+        for (totals, [low, high]) in totals.iter_mut().zip(integers) {
+            *totals = [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)];
         }
     }
     let m = floats(&tile.m[block]);
@@ -228,8 +223,9 @@ fn add_minima<const P: usize, const PARTS: usize>(
 ///
 /// # Safety
 /// As [`Lanes::words_4`].
-#[inline(always)]
-unsafe fn quarter(rows: &[*const u8], i: usize, at: usize) -> __m512i {
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn quarter(rows: &Pointers, i: usize, at: usize) -> __m512i {
     // SAFETY: the caller's promise; no alignment is asked for.
     unsafe {
         let all = _mm512_castsi128_si512(_mm_loadu_si128(rows[i].add(at).cast()));
@@ -239,7 +235,7 @@ unsafe fn quarter(rows: &[*const u8], i: usize, at: usize) -> __m512i {
     }
 }
 
-// SAFETY of every method: the trait asks callers for these instructions.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait asks callers for the instructions")]
 impl Lanes for __m512i {
     const COUNT: usize = LANES;
 
@@ -317,7 +313,7 @@ impl Lanes for __m512i {
     }
 
     #[inline(always)]
-    unsafe fn words_4(rows: &[*const u8], at: usize) -> [Self; 4] {
+    unsafe fn words_4(rows: &Pointers, at: usize) -> [Self; 4] {
         unsafe {
             let (a, b) = (quarter(rows, 0, at), quarter(rows, 1, at));
             let (c, d) = (quarter(rows, 2, at), quarter(rows, 3, at));

@@ -5,6 +5,9 @@
 
 use super::tile::Line;
 
+/// Where the rows of a register begin; as many as the register has lanes are looked at.
+pub(in crate::kernels) type Pointers = [*const u8; 16];
+
 /// A register of 32-bit words, one a row.
 ///
 /// # Safety
@@ -40,14 +43,13 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// The bits of the binary32 that equals the binary16 in each word's lower half.
     unsafe fn widen_half(self) -> Self;
     /// Four words of each row, from the byte `at` on: `result[i]` is word `i` of every row. The
-    /// pointers, `COUNT` of them, must be good for `at + 16` bytes.
-    unsafe fn words_4(rows: &[*const u8], at: usize) -> [Self; 4];
+    /// first `COUNT` pointers must be good for `at + 16` bytes.
+    unsafe fn words_4(rows: &Pointers, at: usize) -> [Self; 4];
 
     /// One word of each row; the pointers must be good for `at + 4` bytes.
     #[inline(always)]
-    unsafe fn word(rows: &[*const u8], at: usize) -> Self {
+    unsafe fn word(rows: &Pointers, at: usize) -> Self {
         let mut words = [0; 16];
-        let rows = &rows[..Self::COUNT];
         for lane in 0..Self::COUNT {
             // SAFETY: the caller's promise; no alignment is asked for.
             words[lane] = unsafe { rows[lane].add(at).cast::<u32>().read_unaligned() };
@@ -59,9 +61,8 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// Two bytes of each row, in the lower half of its word; the pointers must be good for
     /// `at + 2` bytes.
     #[inline(always)]
-    unsafe fn half_word(rows: &[*const u8], at: usize) -> Self {
+    unsafe fn half_word(rows: &Pointers, at: usize) -> Self {
         let mut words = [0; 16];
-        let rows = &rows[..Self::COUNT];
         for lane in 0..Self::COUNT {
             // SAFETY: the caller's promise; no alignment is asked for.
             words[lane] = u32::from(unsafe { rows[lane].add(at).cast::<u16>().read_unaligned() });
@@ -70,7 +71,7 @@ pub(in crate::kernels) trait Lanes: Copy {
         unsafe { Self::load(words.as_ptr()) }
     }
 
-    /// One byte a lane of bits, wherever it comes from.
+    /// A word a lane, wherever it comes from.
     #[inline(always)]
     unsafe fn from_fn(word: impl Fn(usize) -> u32) -> Self {
         let mut words = [0; 16];

@@ -97,6 +97,37 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = const { RefCell::new(Workspace::EMPTY) };
 }
 
+/// Weights that will be read soon.
+struct Ahead<'v, 'a> {
+    view: &'v MatrixView<'a>,
+    rows: Range<usize>,
+    bytes: Range<usize>,
+}
+
+impl Ahead<'_, '_> {
+    /// Asks for one of several parts of them.
+    fn fetch_part(&self, part: usize, parts: usize) {
+        let rows = self.rows.start..self.rows.end.min(self.view.rows());
+        // As many rows in a part as come out even; with more parts than rows, some have none.
+        let count = rows.len();
+        for row in rows.clone().take((part + 1) * count / parts).skip(part * count / parts) {
+            fetch(&self.view.row(row)[self.bytes.clone()]);
+        }
+    }
+}
+
+/// Asks for bytes that will be read soon.
+fn fetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is always there, and asking for an address does not access it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 impl Variant {
     /// Arranges activations for this variant, as weights of a format take them.
     pub fn arrange(&self, pool: &Pool, x: &Activations, offset: bool, panels: &mut Panels) {
@@ -108,6 +139,8 @@ impl Variant {
     ///
     /// # Shapes
     /// `out`: `[positions, view.rows()]`; panics where sizes differ. Stops early when cancelled.
+    /// The rows `ahead` behind these, which the thread is likely to take next, are asked for while
+    /// these are multiplied: unpacking reads too many places at once for the processor to foresee.
     ///
     /// # Safety
     /// Nobody else may use the columns `outputs` of `out` meanwhile.
@@ -117,6 +150,7 @@ impl Variant {
         outputs: Range<usize>,
         panels: &Panels,
         out: &Disjoint<'_, f32>,
+        ahead: usize,
         cancel: &Cancel,
     ) {
         let layout = unpack::layout(view.dtype()).expect("a format with an integer kernel");
@@ -145,7 +179,14 @@ impl Variant {
                 }
                 let count = step.min(blocks - block);
                 (self.unpack)(view.dtype(), &rows, block, count, &mut workspace.tile);
+                let bytes = view.dtype().block().1;
+                let next = Ahead {
+                    view,
+                    rows: outputs.start + ahead..outputs.end + ahead,
+                    bytes: block * bytes..(block + count) * bytes,
+                };
                 for panel in first_panel..=last_panel {
+                    next.fetch_part(panel - first_panel, last_panel + 1 - first_panel);
                     let range = panels.range(panel);
                     let part = panels.part(panel, block..block + count);
                     let sums = (range.start - first) * chains..(range.end - first) * chains;
@@ -156,13 +197,14 @@ impl Variant {
                 // SAFETY: the columns of these outputs, which the caller leaves to us.
                 let out =
                     unsafe { out.slice(position * view.rows() + outputs.start, outputs.len()) };
-                for (lane, out) in out.iter_mut().enumerate() {
-                    *out = match sums {
-                        [sum] => f32::from_bits(sum.0[lane]),
-                        sums => {
-                            join(std::array::from_fn(|chain| f32::from_bits(sums[chain].0[lane])))
+                match sums {
+                    [sum] => out.copy_from_slice(bytemuck::cast_slice(&sum.0[..outputs.len()])),
+                    sums => {
+                        let chain = |chain: usize, lane: usize| f32::from_bits(sums[chain].0[lane]);
+                        for (lane, out) in out.iter_mut().enumerate() {
+                            *out = join(std::array::from_fn(|index| chain(index, lane)));
                         }
-                    };
+                    }
                 }
             }
             first_panel = last_panel + 1;

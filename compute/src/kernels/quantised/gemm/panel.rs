@@ -47,6 +47,8 @@ pub(crate) struct Panels {
 pub(super) struct PanelPart<'p> {
     pub positions: usize,
     pub blocks: usize,
+    /// Quads of a block.
+    pub quads: usize,
     pub codes: &'p [u32],
     pub sums: &'p [u32],
     pub scales: &'p [f32],
@@ -62,6 +64,7 @@ impl PanelPart<'_> {
         let weights = tile.codes.len() >= blocks * layout.quads()
             && tile.scales.len() >= blocks * integer_parts
             && tile.d.len() >= blocks;
+        assert_eq!(self.quads, layout.quads(), "activations are cut otherwise");
         assert!(panel && weights && sums.len() == p * layout.chains(), "sizes differ");
     }
 }
@@ -173,6 +176,7 @@ impl Panels {
         PanelPart {
             positions: range.len(),
             blocks: blocks.len(),
+            quads: self.quads,
             codes: &self.codes[part(self.quads)],
             sums: &self.sums[part(self.sum_words)],
             scales: &self.scales[part(1)],

@@ -21,7 +21,7 @@ fn both(
     pool.run(rows.div_ceil(ROWS), &|tile| {
         let outputs = tile * ROWS..rows.min((tile + 1) * ROWS);
         // SAFETY: tiles do not share columns.
-        unsafe { variant.product(view, outputs, &panels, &disjoint, &Cancel::new()) };
+        unsafe { variant.product(view, outputs, &panels, &disjoint, ROWS, &Cancel::new()) };
     });
     let mut expected = vec![0.0; n * rows];
     for row in 0..rows {

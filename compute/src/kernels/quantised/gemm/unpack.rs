@@ -6,7 +6,7 @@
 
 use super::super::Row;
 use super::super::blocks::{E2M1_DOUBLED, IQ4_LEVELS, half_of_exponent};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Pointers};
 use super::tile::{BlockLines, Layout, ROWS, Tile};
 use crate::quant::Dtype;
 
@@ -62,13 +62,13 @@ pub(super) unsafe fn unpack<V: Lanes>(
     macro_rules! each {
         ($quads:literal, $parts:literal, $read:ident) => {
             for (group, whole) in rows.chunks_exact(V::COUNT).enumerate() {
-                let mut starts = [std::ptr::null(); ROWS];
+                let mut starts: Pointers = [std::ptr::null(); 16];
                 for (start, row) in starts.iter_mut().zip(whole) {
                     *start = row.bytes.as_ptr();
                 }
                 for index in 0..blocks {
                     let source = Source {
-                        rows: &starts[..V::COUNT],
+                        rows: &starts,
                         at: (first + index) * bytes,
                         whole,
                         block: first + index,
@@ -103,7 +103,7 @@ pub(super) unsafe fn unpack<V: Lanes>(
 /// The rows of one register, at one block.
 struct Source<'s> {
     /// Where each row begins.
-    rows: &'s [*const u8],
+    rows: &'s Pointers,
     /// Where the block begins in them.
     at: usize,
     /// The rows again, for what does not lie in their bytes.
@@ -242,8 +242,8 @@ unsafe fn k_header<'t, V: Lanes>(
             scales[j + 4] = field(high, shift, 15).or(upper.shl(4));
             minima[j + 4] = field(high, shift + 4, 15).or(upper_minimum.shl(4));
         }
-        for j in 0..8 {
-            scales[j].store(&mut lines.scales[j], source.lane);
+        for (scale, line) in scales.into_iter().zip(lines.scales.iter_mut()) {
+            scale.store(line, source.lane);
         }
         for j in 0..4 {
             minima[2 * j].or(minima[2 * j + 1].shl(16)).store(&mut lines.minima[j], source.lane);
