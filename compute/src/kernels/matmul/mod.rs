@@ -18,6 +18,9 @@ const TILE_OUTPUTS: usize = 256;
 /// From so many positions on, unpacking rows once for all of them pays.
 const TRANSPOSED_POSITIONS_MIN: usize = 2;
 
+/// Numbers by which scratch memory grows.
+const SCRATCH_STEP: usize = 4096;
+
 thread_local! {
     static UNPACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -114,7 +117,8 @@ fn positions(x: &[f32], inputs: usize, out: &[f32], outputs: usize) -> usize {
 pub(crate) fn with_scratch<R>(length: usize, run: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut scratch = UNPACKED.take();
     if scratch.len() < length {
-        scratch.resize(length, 0.0);
+        // In steps, so that what grows with every token does not allocate for every token.
+        scratch.resize(length.next_multiple_of(SCRATCH_STEP), 0.0);
     }
     let result = run(&mut scratch[..length]);
     UNPACKED.set(scratch);

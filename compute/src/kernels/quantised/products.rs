@@ -6,7 +6,7 @@ use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::float_gemm::{self, FloatPanels};
 use crate::kernels::rows::Rows;
 use crate::kernels::{dot, rows_per_task};
-use crate::quant::MatrixView;
+use crate::quant::{Dtype, MatrixView};
 
 /// A matrix whose rows are outputs, and where its products go.
 #[derive(Debug)]
@@ -79,6 +79,9 @@ pub fn products(
     if n == 0 {
         return cancel.check();
     }
+    // Choosing a variant allocates, once a process: those of few rows too are chosen now, so that
+    // the token after a long prompt finds them.
+    let _ = (dispatch(Dtype::Q8_0), dot::dispatch(Dtype::F32));
     let gemm = gemm::dispatch().filter(|_| n >= GEMM_ROWS_MIN);
     for (block, cut) in [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)] {
         let formats = products.iter().filter(|product| block_size(&product.view) == Some(block));
