@@ -142,9 +142,9 @@ impl Results {
             "\nWhat that does to the next token: the Kullback-Leibler divergence of its distribution \
              from that of the f32 file, in\n10^-6 nats, over {} probes of facts, all computed by our exact \
              arithmetic. *Spread* is the 10th to the 90th percentile\nof probes; a probe on a knife's edge \
-             can dominate a mean and make its interval too narrow. *Ratio* is ours over theirs, probe by probe: the median, and the\n\
-             interval that holds it with 95 %. One rounding of the weights is one draw, which moves all probes \
-             together: ratios\naway from 1 where errors are equal are its luck.\n",
+             can dominate a mean and make its interval too narrow. *Ratio* is ours over theirs,\nprobe by \
+             probe: the median, and the interval that holds it with 95 %. One rounding of the weights is one \
+             draw, which\nmoves all probes together: ratios away from 1 where errors are equal are its luck.\n",
             atlas::PROMPTS
         )?;
         let rows = self.quantisation.iter().map(|row| (row.kind, &row.divergence, String::new()));
