@@ -1,21 +1,16 @@
 //! A model's own chat template, run in a sandbox.
 //!
-//! The template comes with the checkpoint, so it is hostile: it gets a bounded number of
-//! instructions, bounded output and no access to anything but its arguments. Rendering follows what
+//! The template comes with the checkpoint, so it runs in a `sandbox`. Rendering follows what
 //! `transformers` offers a template: `messages`, `bos_token`, `eos_token`, `add_generation_prompt`,
 //! `raise_exception`, `strftime_now` left out, Python's string methods, and its white-space rules.
 
 use std::collections::BTreeMap;
 
-use minijinja::syntax::SyntaxConfig;
+use minijinja::Value;
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 
-/// Instructions that one rendering may take.
-const FUEL: u64 = 2_000_000;
-/// Bytes that one rendering may produce.
-pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+use super::sandbox::Sandbox;
 
 /// One turn of a chat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,7 +85,7 @@ impl ChatTemplateError {
 /// A parsed template with the marker tokens it refers to.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    sandbox: Sandbox,
     markers: BTreeMap<String, String>,
 }
 
@@ -137,24 +132,7 @@ impl ChatTemplate {
     }
 
     fn new(source: String, markers: BTreeMap<String, String>) -> Result<Self, ChatTemplateError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment
-            .set_syntax(syntax.map_err(|error| ChatTemplateError::Template(error.to_string()))?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(64);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-            },
-        );
-        environment
-            .add_template_owned("chat", source)
-            .map_err(|error| ChatTemplateError::Template(error.to_string()))?;
-        Ok(Self { environment, markers })
+        Ok(Self { sandbox: Sandbox::new(source)?, markers })
     }
 
     /// The prompt that a chat makes; with `generation` it ends where the model should speak.
@@ -164,11 +142,7 @@ impl ChatTemplate {
     /// [`ChatTemplateError::Limit`] when it does not come to an end, `NoThinking` and `NoTools` for
     /// what the template has no variable for.
     pub fn render(&self, chat: &Chat, generation: bool) -> Result<String, ChatTemplateError> {
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(|error| ChatTemplateError::Template(error.to_string()))?;
-        let asks = template.undeclared_variables(false);
+        let asks = self.sandbox.variables();
         let mut variables: BTreeMap<&str, Value> = self
             .markers
             .iter()
@@ -187,39 +161,7 @@ impl ChatTemplate {
         }
         variables.insert("messages", Value::from(Serde(&chat.messages)));
         variables.insert("add_generation_prompt", Value::from(generation));
-        let values = Value::from(variables);
-        let mut output = Bounded { bytes: Vec::new(), full: false };
-        match template.render_captured_to(values, &mut output) {
-            Ok(_) => String::from_utf8(output.bytes)
-                .map_err(|error| ChatTemplateError::Refused(error.to_string())),
-            Err(_) if output.full => Err(ChatTemplateError::Limit("output")),
-            Err(error) if error.kind() == ErrorKind::OutOfFuel => {
-                Err(ChatTemplateError::Limit("instructions"))
-            }
-            Err(error) => {
-                Err(ChatTemplateError::Refused(error.detail().unwrap_or("it fails").to_owned()))
-            }
-        }
-    }
-}
-
-struct Bounded {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + bytes.len() > OUTPUT_BYTES_MAX {
-            self.full = true;
-            return Err(std::io::Error::other("too much output"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+        self.sandbox.render(Value::from(variables))
     }
 }
 
@@ -246,14 +188,67 @@ mod tests {
         ));
     }
 
+    /// Each is stopped by a limit, at once.
     #[test]
-    fn a_template_that_writes_without_end_is_stopped() {
-        let loud =
-            template("{% set x = 'a' * 1000000 %}{% for a in range(9999) %}{{ x }}{% endfor %}");
-        assert!(matches!(
-            loud.render(&messages(), true),
-            Err(ChatTemplateError::Limit(_) | ChatTemplateError::Refused(_))
-        ));
+    fn hostile_templates_are_stopped_before_they_take_memory_or_time() {
+        let double = "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(99) %}";
+        for source in [
+            &format!("{double}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x + ns.x %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x|replace('a', ns.x) %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x.replace('a', ns.x) %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x.join([ns.x, ns.x, ns.x]) %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = [ns.x, ns.x, ns.x]|join(ns.x) %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = [ns.x, ns.x] %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = {{'a': ns.x, 'b': ns.x}} %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = (ns.x, ns.x) %}}{{% endfor %}}"),
+            &format!(
+                "{double}{{% set y %}}{{{{ ns.x }}}}{{{{ ns.x }}}}{{% endset %}}{{% set ns.x = y %}}{{% endfor %}}"
+            ),
+            &format!("{double}{{% set ns.x = ns.x|indent(99999999) %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x|tojson %}}{{% endfor %}}"),
+            &format!("{double}{{% set ns.x = ns.x * 99999 %}}{{% endfor %}}"),
+            "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}",
+            "{% set ns = namespace(x=1) %}{% for i in range(99999) %}{% set ns.x = namespace(y=ns.x) %}{% endfor %}",
+            "{% set x = 'a' * 1000000 %}{% for a in range(9999) %}{{ x }}{% endfor %}",
+            "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+            "{{ 'a' * 99999999 * 9999 * 99999 * 9999999 }}",
+            "{{ 'a'|format(1) }}",
+        ] {
+            let began = std::time::Instant::now();
+            let ended = ChatTemplate::new(source.to_string(), BTreeMap::new())
+                .and_then(|template| template.render(&messages(), true));
+            match ended {
+                Err(ChatTemplateError::Limit(_) | ChatTemplateError::Template(_)) => {}
+                other => panic!("{source} ended with {other:?}"),
+            }
+            assert!(began.elapsed().as_secs() < 20, "{source}");
+        }
+    }
+
+    #[test]
+    fn metered_operators_mean_what_the_engines_do() {
+        for (source, expected) in [
+            ("{{ 1 + 2 * 3 }} {{ 'a' + 'b' }} {{ [1] + [2] }} {{ 7 % 4 }}", "7 ab [1, 2] 3"),
+            ("{{ 'a' ~ 1 ~ none ~ missing }}", "a1None"),
+            ("{{ 'b' in 'abc' }} {{ 'x' not in ['y'] }} {{ 'k' in {'k': 1} }}", "True True True"),
+            ("{{ 1 == 1.0 }} {{ 'a' != 'b' }} {{ 2 > 1 }} {{ 'a' <= 'a' }}", "True True True True"),
+            ("{{ 'abcdef'[1:4] }} {{ [1, 2, 3][::-1] }} {{ 'ab'[:-1] }}", "bcd [3, 2, 1] a"),
+            ("{{ {'b': 1, 'a': [2]}|tojson }}", "{\"b\": 1, \"a\": [2]}"),
+            ("{{ ['x', 'y']|join('-') }} {{ ' z '|trim }} {{ 'a,b'.split(',')|last }}", "x-y z b"),
+            ("{% set ns = namespace(n=1) %}{% set ns.n = ns.n + 1 %}{{ ns.n }}", "2"),
+            ("{{ 'x'|upper|replace('X', 'yy') }} {{ 'a\nb'|indent(2) }}", "yy a\n  b"),
+            (
+                "{{ messages|map(attribute='role')|list|length }} {{ messages[0]['content'][0:1] }}",
+                "1 H",
+            ),
+            ("{% for k, v in {'a': 1}|items %}{{ k }}{{ v }}{% endfor %}", "a1"),
+            ("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "a1"),
+            ("{% for m in messages if m.role == 'user' %}{{ loop.last }}{% endfor %}", "True"),
+            ("{{ 'abc'.startswith('a') and not 'abc'.endswith('x') }}", "True"),
+        ] {
+            assert_eq!(template(source).render(&messages(), true).unwrap(), expected, "{source}");
+        }
     }
 
     #[test]

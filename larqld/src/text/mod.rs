@@ -6,6 +6,7 @@
 mod chat_template;
 mod content;
 mod guide;
+mod sandbox;
 mod token_bytes;
 mod tokenizer;
 
