@@ -165,11 +165,41 @@ fn opens_unsafe(line: &str) -> bool {
         || after.starts_with("extern"))
 }
 
+/// Whether the `impl` or `trait` around a line answers for it: an implementation's functions ask what
+/// their trait asks, a trait may say it once for all, and an implementation may give one reason for
+/// all of its blocks.
+fn enclosing_note(lines: &[&str], index: usize) -> bool {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let inner = indent(lines[index]);
+    let is_head = |line: &&str| {
+        ["impl", "trait", "pub trait", "pub(", "unsafe impl"]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
+    if inner == 0 {
+        return false;
+    }
+    let outer = lines[..index].iter().rposition(|line| !line.is_empty() && indent(line) == 0);
+    let Some(head) = outer.filter(|&head| is_head(&lines[head])) else { return false };
+    let above: Vec<&str> = lines[..head]
+        .iter()
+        .rev()
+        .map(|line| line.trim())
+        .take_while(|line| line.starts_with("//") || line.starts_with("#["))
+        .collect();
+    let code = lines[index].split("//").next().unwrap_or_default();
+    let declares = code.contains("unsafe fn");
+    let implements = lines[head].starts_with("impl") && lines[head].contains(" for ");
+    let says = |text: &str| above.iter().any(|line| line.contains(text));
+    declares && (implements || says("# Safety"))
+        || says("allow(clippy::undocumented_unsafe_blocks, reason")
+}
+
 /// Whether a SAFETY note stands on the line, or above it in the same run of comments, attributes
 /// and the head of one statement.
 fn has_safety_note(lines: &[&str], index: usize) -> bool {
     let noted = |line: &str| line.contains("SAFETY:") || line.contains("# Safety");
-    if noted(lines[index]) {
+    if noted(lines[index]) || enclosing_note(lines, index) {
         return true;
     }
     for line in lines[..index].iter().rev().take(12) {
@@ -212,6 +242,11 @@ mod tests {
     #[test]
     fn unsafe_with_a_note_is_not() {
         assert!(faults("//! A.\n// SAFETY: g is harmless.\nunsafe { g() }").is_empty());
+        let of_a_trait = "//! A.\nimpl T for U {\n    unsafe fn f() {}\n}";
+        assert!(faults(of_a_trait).is_empty());
+        let asked = "//! A.\n/// # Safety\n/// Be there.\ntrait T {\n    unsafe fn f();\n}";
+        assert!(faults(asked).is_empty());
+        assert!(!faults("//! A.\ntrait T {\n    unsafe fn f();\n}").is_empty());
         assert!(
             faults("//! A.\n// SAFETY: g is harmless.\nlet y =\n    unsafe { g() };").is_empty()
         );

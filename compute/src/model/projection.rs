@@ -47,15 +47,14 @@ pub(super) fn project_together<const N: usize>(
 ) -> Result<u64, DecodeError> {
     let whole = |(matrix, ..): &(Matrix, _, _)| matrix.orientation == Orientation::OutIn;
     if precision == Precision::Serving && projections.iter().all(whole) {
-        let mut parts = projections
-            .each_mut()
-            .map(|(matrix, _, out)| Product { view: matrix.view, out: &mut **out });
+        let mut parts =
+            projections.each_mut().map(|(matrix, _, out)| Product { view: matrix.view, out });
         products(pool, &mut parts, x, scratch, cancel)?;
     } else {
         for (matrix, _, out) in &mut projections {
             match (precision, matrix.orientation) {
                 (Precision::Serving, Orientation::OutIn) => {
-                    let product = Product { view: matrix.view, out: &mut **out };
+                    let product = Product { view: matrix.view, out };
                     products(pool, &mut [product], x, scratch, cancel)?;
                 }
                 (Precision::Exact, Orientation::OutIn) if x.len() == matrix.inputs() => {

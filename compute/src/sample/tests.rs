@@ -49,7 +49,7 @@ fn definition(
         }
         let count = context.iter().filter(here).filter(|entry| entry.1).count() as f64;
         *score -= count * f64::from(options.frequency_penalty);
-        *score -= f64::from(count.min(1.0)) * f64::from(options.presence_penalty);
+        *score -= count.min(1.0) * f64::from(options.presence_penalty);
     }
     let mut order: Vec<usize> = (0..scores.len()).filter(|&token| allowed[token]).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));

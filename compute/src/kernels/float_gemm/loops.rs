@@ -26,6 +26,9 @@ pub(super) trait Floats: Copy {
 }
 
 /// Both registers of a line from a lane on.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn load_2<F: Floats>(line: &Line, lane: usize) -> [F; 2] {
     // SAFETY: the caller's promise, here and below: `F` may be used.
@@ -33,6 +36,9 @@ unsafe fn load_2<F: Floats>(line: &Line, lane: usize) -> [F; 2] {
 }
 
 /// One chain over some columns: weights `[columns]`, activations `[columns][P]`.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn chain<F: Floats, const P: usize>(
     weights: &[Line],
@@ -56,6 +62,9 @@ unsafe fn chain<F: Floats, const P: usize>(
 }
 
 /// [`Walk`](super::Walk) for `P` positions.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 pub(super) unsafe fn walk<F: Floats, const P: usize>(
     chains: Chains,
@@ -93,6 +102,9 @@ pub(super) unsafe fn walk<F: Floats, const P: usize>(
 }
 
 /// Adds the sum of a chain; [`Columns`](super::Columns) for `P` positions.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 pub(super) unsafe fn add_chain<F: Floats, const P: usize>(
     weights: &[Line],
@@ -116,6 +128,9 @@ pub(super) unsafe fn add_chain<F: Floats, const P: usize>(
 }
 
 /// Adds the sum of rounded products, begun with `nothing`, for any number of positions.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 pub(super) unsafe fn add_tail<F: Floats>(
     weights: &[Line],
@@ -140,6 +155,9 @@ pub(super) unsafe fn add_tail<F: Floats>(
 }
 
 /// [`LayOut`](super::LayOut), by registers of words.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 pub(super) unsafe fn lay_out<V: Lanes>(
     rows: &[&[f32]; ROWS],

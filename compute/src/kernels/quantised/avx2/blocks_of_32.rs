@@ -193,12 +193,16 @@ macro_rules! registers {
             const OFFSET: i32 = $offset;
             const SIGNED: bool = $signed;
 
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn codes($block: *const u8) -> __m256i {
                 // SAFETY: the caller's promise.
                 unsafe { $codes }
             }
 
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.

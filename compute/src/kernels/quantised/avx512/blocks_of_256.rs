@@ -391,24 +391,32 @@ macro_rules! header_in_front {
         type Header = Header;
         const OFFSET_BITS: Option<u32> = None;
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn header(group: [*const u8; GROUP]) -> Header {
             // SAFETY: the caller's promise.
             unsafe { Header::read(group) }
         }
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn scales(header: Header, index: usize, _block: *const u8) -> __m256i {
             // SAFETY: the caller's promise.
             unsafe { header.scales(index) }
         }
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn factors(header: Header, _group: [*const u8; GROUP]) -> __m256 {
             // SAFETY: the caller's promise.
             unsafe { header.factors() }
         }
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn minima(header: Header, x: &ActivationRow, first: usize) -> __m128i {
             // SAFETY: the caller's promise.
@@ -452,15 +460,21 @@ macro_rules! no_minima {
     ($d:literal) => {
         type Header = ();
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn header(_group: [*const u8; GROUP]) {}
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn factors((): (), group: [*const u8; GROUP]) -> __m256 {
             // SAFETY: the caller's promise.
             unsafe { _mm256_castps128_ps256(halves(group, $d)) }
         }
 
+        /// # Safety
+        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn minima((): (), _x: &ActivationRow, _first: usize) -> __m128i {
             // SAFETY: the caller's promise.

@@ -249,18 +249,24 @@ macro_rules! registers {
         impl Registers for $format {
             const OFFSET: i32 = $offset;
 
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn codes($a: *const u8, $b: *const u8) -> __m512i {
                 // SAFETY: the caller's promise.
                 unsafe { $codes }
             }
 
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn scales(start: *const u8, _exponents: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.
                 unsafe { halves::<$format>(start, 0) }
             }
 
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn minima(start: *const u8) -> __m256 {
                 // SAFETY: the caller's promise.

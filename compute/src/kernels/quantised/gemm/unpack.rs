@@ -116,6 +116,9 @@ struct Source<'s> {
 
 impl Source<'_> {
     /// Sixteen bytes of the block as four words a row.
+    ///
+    /// # Safety
+    /// The processor must have this variant's instructions; pointers, what is read through them.
     #[inline(always)]
     unsafe fn words_4<V: Lanes>(&self, at: usize) -> [V; 4] {
         // SAFETY: the caller's promise.
@@ -123,6 +126,9 @@ impl Source<'_> {
     }
 
     /// Four bytes of the block.
+    ///
+    /// # Safety
+    /// The processor must have this variant's instructions; pointers, what is read through them.
     #[inline(always)]
     unsafe fn word<V: Lanes>(&self, at: usize) -> V {
         // SAFETY: the caller's promise.
@@ -130,6 +136,9 @@ impl Source<'_> {
     }
 
     /// Two bytes of the block as a binary16, widened.
+    ///
+    /// # Safety
+    /// The processor must have this variant's instructions; pointers, what is read through them.
     #[inline(always)]
     unsafe fn half<V: Lanes>(&self, at: usize) -> V {
         // SAFETY: the caller's promise.
@@ -138,6 +147,9 @@ impl Source<'_> {
 }
 
 /// `word` with every bit of `mask`, after a shift down.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn field<V: Lanes>(word: V, shift: u32, mask: u32) -> V {
     // SAFETY: the caller's promise, here and in the functions below: `V` may be used.
@@ -145,6 +157,9 @@ unsafe fn field<V: Lanes>(word: V, shift: u32, mask: u32) -> V {
 }
 
 /// Codes stored `offset` above their value as signed bytes; `offset + 127` is at least the largest.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn signed<V: Lanes>(codes: V, offset: u32) -> V {
     // SAFETY: as above. No byte overflows: they are brought to 128 above their value.
@@ -152,6 +167,9 @@ unsafe fn signed<V: Lanes>(codes: V, offset: u32) -> V {
 }
 
 /// What integer sums of a block begin with, given `Σ scale · code`.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn start<V: Lanes>(sum: V) -> V {
     // SAFETY: as above.
@@ -160,6 +178,9 @@ unsafe fn start<V: Lanes>(sum: V) -> V {
 
 /// Stores the codes of a sub-block of 16, stored `offset` above their value and below 64, and
 /// returns the sum of their values times a scale.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn store_16<V: Lanes>(
     source: &Source<'_>,
@@ -179,6 +200,8 @@ unsafe fn store_16<V: Lanes>(
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q4_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 144 bytes a block; `V` may be used.
@@ -198,6 +221,8 @@ unsafe fn q4_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q5_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 176 bytes a block; `V` may be used.
@@ -222,6 +247,9 @@ unsafe fn q5_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
 }
 
 /// Scales and minima of `Q4_K` and `Q5_K`, from the first sixteen bytes.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn k_header<'t, V: Lanes>(
     source: &Source<'_>,
@@ -252,6 +280,8 @@ unsafe fn k_header<'t, V: Lanes>(
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q2_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 84 bytes a block; `V` may be used.
@@ -283,6 +313,8 @@ unsafe fn q2_k<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q3_k<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 110 bytes a block; `V` may be used.
@@ -316,6 +348,8 @@ unsafe fn q3_k<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q6_k<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 210 bytes a block; `V` may be used.
@@ -366,6 +400,8 @@ const fn shifted(levels: [i8; 16], offset: i16) -> [u8; 16] {
     bytes
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn iq4_xs<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 136 bytes a block; `V` may be used.
@@ -387,6 +423,9 @@ unsafe fn iq4_xs<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
 }
 
 /// Stores the levels of 32 nibbles and returns their sum.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn store_levels<V: Lanes>(
     source: &Source<'_>,
@@ -409,6 +448,9 @@ unsafe fn store_levels<V: Lanes>(
 
 /// Stores the 32 codes of a block of signed format, stored `offset` above their value and below
 /// 32, with what sums begin with.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn store_32<V: Lanes>(
     source: &Source<'_>,
@@ -428,6 +470,9 @@ unsafe fn store_32<V: Lanes>(
 }
 
 /// The nibbles of the simple formats: low ones are the first 16 codes.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn nibbles<V: Lanes>(words: [V; 4]) -> [V; 8] {
     // SAFETY: `V` may be used.
@@ -442,6 +487,9 @@ unsafe fn nibbles<V: Lanes>(words: [V; 4]) -> [V; 8] {
 }
 
 /// Nibbles with their fifth bits, which are those of one word.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn with_fifths<V: Lanes>(words: [V; 4], fifths: V) -> [V; 8] {
     // SAFETY: `V` may be used.
@@ -456,6 +504,8 @@ unsafe fn with_fifths<V: Lanes>(words: [V; 4], fifths: V) -> [V; 8] {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q4_0<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 18 bytes a block; `V` may be used.
@@ -466,6 +516,9 @@ unsafe fn q4_0<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
 }
 
 /// Scale and minimum of `Q4_1` and `Q5_1`, and their codes.
+///
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn store_with_minimum<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>, codes: [V; 8]) {
     // SAFETY: `V` may be used.
@@ -479,12 +532,16 @@ unsafe fn store_with_minimum<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q4_1<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 20 bytes a block; `V` may be used.
     unsafe { store_with_minimum(source, lines, nibbles(source.words_4::<V>(4))) }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q5_0<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 22 bytes a block; `V` may be used.
@@ -495,6 +552,8 @@ unsafe fn q5_0<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q5_1<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 24 bytes a block; `V` may be used.
@@ -504,6 +563,8 @@ unsafe fn q5_1<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn q8_0<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 34 bytes a block; `V` may be used.
@@ -521,6 +582,8 @@ unsafe fn q8_0<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn iq4_nl<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     // SAFETY: 18 bytes a block; `V` may be used.
@@ -531,6 +594,8 @@ unsafe fn iq4_nl<V: Lanes>(source: &Source<'_>, lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn mxfp4<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 17 bytes a block; `V` may be used.
@@ -545,6 +610,8 @@ unsafe fn mxfp4<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     }
 }
 
+/// # Safety
+/// The processor must have this variant's instructions; pointers, what is read through them.
 #[inline(always)]
 unsafe fn e2m1<V: Lanes>(source: &Source<'_>, mut lines: BlockLines<'_>) {
     // SAFETY: 16 bytes a block; `V` may be used.

@@ -95,6 +95,8 @@ unsafe fn with_fifths(codes: *const u8, fifths: *const u8) -> [uint8x16_t; 2] {
 macro_rules! registers {
     ($format:ident, |$block:ident| $values:expr) => {
         impl Registers for $format {
+            /// # Safety
+            /// The processor must have this variant's instructions; pointers, what is read through them.
             #[inline(always)]
             unsafe fn values($block: *const u8) -> [int8x16_t; 2] {
                 // SAFETY: the caller's promise.
