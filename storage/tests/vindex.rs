@@ -600,6 +600,12 @@ fn sweep_one(fault: Fault, power_lost: bool, before: Before, exchange: bool) -> 
     if power_lost {
         faulty.crash().unwrap();
     }
+    // Where it was written nothing opens, except what an exchange put there.
+    let staging = path.with_extension("vindex.partial");
+    assert!(
+        Vindex::open(&inner, &staging).is_err() || Some(contents(&inner, &staging)) == old,
+        "{case}: the staging directory opens"
+    );
     let new = reference();
     match Vindex::open(&inner, &path) {
         Ok(_) => {

@@ -177,9 +177,9 @@ impl From<VindexError> for Failure {
     fn from(error: VindexError) -> Self {
         let code = match &error {
             VindexError::NoSuchDirectory { .. } => code::NO_SUCH_FILE,
-            VindexError::NotAVindex { .. } | VindexError::UnsupportedVersion { .. } => {
-                code::UNSUPPORTED_FORMAT
-            }
+            VindexError::NotAVindex { .. }
+            | VindexError::Unfinished { .. }
+            | VindexError::UnsupportedVersion { .. } => code::UNSUPPORTED_FORMAT,
             VindexError::Io { source, .. } => io_code(source),
             _ => code::DAMAGED,
         };

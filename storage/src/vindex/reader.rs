@@ -7,7 +7,7 @@
 use super::layout::{self, INDEX, INDEX_BYTES_MAX, SIDE_FILE_BYTES_MAX};
 use super::{
     DownMeta, FeatureTableError, GateMeta, Labels, Manifest, ManifestError, Statistics, TensorKey,
-    TensorRecord, V2Header, v2,
+    TensorRecord, V2Header, v2, writer,
 };
 use crate::file::{Files, Mapping};
 use std::collections::HashMap;
@@ -53,6 +53,12 @@ pub enum VindexError {
     /// The directory holds no manifest.
     #[error("{} is not a vindex: it has no {INDEX}", .directory.display())]
     NotAVindex {
+        /// The path that was asked for.
+        directory: PathBuf,
+    },
+    /// The directory is where an EXTRACT works, or worked when it was interrupted.
+    #[error("{} is not a vindex: an EXTRACT works in it, or was interrupted", .directory.display())]
+    Unfinished {
         /// The path that was asked for.
         directory: PathBuf,
     },
@@ -127,6 +133,7 @@ impl VindexError {
         match self {
             Self::NoSuchDirectory { .. } => "check the path, or EXTRACT a model into it",
             Self::NotAVindex { .. } => "EXTRACT a model into another directory, or name a vindex",
+            Self::Unfinished { .. } => "give the same EXTRACT again, with RESUME",
             Self::UnsupportedVersion { .. } => {
                 "EXTRACT the model again with this program, or use the one that wrote it"
             }
@@ -376,6 +383,10 @@ pub(super) fn read_manifest(
         }
         Err(source) => return Err(VindexError::Io { action: "read", path, source }),
     };
+    // Its manifest is complete for a moment before the directory moves to its destination.
+    if writer::is_staging(files, directory) {
+        return Err(VindexError::Unfinished { directory: directory.to_path_buf() });
+    }
     match Manifest::parse(&text) {
         Ok(manifest) => Ok((manifest, None)),
         Err(ManifestError::UnsupportedVersion { found: v2::VERSION, .. }) => {

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 /// Data that may be lost to a crash before it is synced and journaled by itself.
 const COMMIT_BYTES: u64 = 64 << 20;
+/// Of the directory beside the destination in which a vindex is written.
+const STAGING_SUFFIX: &str = ".partial";
 
 /// How to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -204,7 +206,7 @@ impl Paths {
         Some(Self {
             destination: destination.to_path_buf(),
             parent: parent_of(destination).to_path_buf(),
-            staging: sibling(".partial"),
+            staging: sibling(STAGING_SUFFIX),
             lock: sibling(".lock"),
             aside: sibling(".replaced"),
         })
@@ -713,6 +715,13 @@ fn discard(files: &Arc<dyn Files>, directory: &Path) -> Result<()> {
         }
     }
     files.remove_dir_all(directory).map_err(failed())
+}
+
+/// Whether a writer works in this directory, or worked in it when it was interrupted. A finished
+/// vindex may still hold a journal, but not under the name of a staging directory.
+pub(super) fn is_staging(files: &Arc<dyn Files>, directory: &Path) -> bool {
+    let named = directory.as_os_str().as_encoded_bytes().ends_with(STAGING_SUFFIX.as_bytes());
+    named && has_entry(files, directory, journal::NAME)
 }
 
 fn remove_if_there(files: &Arc<dyn Files>, path: &Path) -> Result<()> {
