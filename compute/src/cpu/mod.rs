@@ -6,6 +6,7 @@
 mod cancel;
 mod isa;
 mod pool;
+mod shares;
 pub mod streaming;
 
 pub use cancel::{Cancel, Cancelled, Reason};

@@ -1,7 +1,7 @@
 //! The threads that run kernels: started once, shared by every caller of the process.
 //!
 //! A caller brings a number of tasks and a function; it takes part itself, helpers join while
-//! tasks are left, and `run` returns when all are done. Callers from several threads are served
+//! tasks are left (`shares` deals them), and `run` returns when all are done. Callers from several threads are served
 //! one after another in the order of their arrival (a ticket). A helper spins for a moment
 //! between two jobs and then sleeps, so that a decode's many small products wake nobody, and an
 //! idle daemon burns nothing.
@@ -18,10 +18,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
+use super::shares::Shares;
+
 /// How often a helper looks for work before it sleeps: some tens of microseconds.
 const SPINS_BEFORE_SLEEP: u32 = 10_000;
 /// How often a caller looks whether its helpers are done before it yields the processor.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
+
+/// The thread that the caller is; helpers count from 1.
+const CALLER: usize = 0;
 
 type Task<'f> = dyn Fn(usize) + Sync + 'f;
 
@@ -36,7 +41,7 @@ struct Shared {
     /// it is open, and a caller that closed it knows who is still inside.
     state: AtomicU64,
     job: UnsafeCell<Option<Job>>,
-    next: AtomicUsize,
+    shares: Shares,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
@@ -46,10 +51,7 @@ struct Shared {
 }
 
 #[derive(Clone, Copy)]
-struct Job {
-    run: *const Task<'static>,
-    tasks: usize,
-}
+struct Job(*const Task<'static>);
 
 #[derive(Default)]
 struct Tickets {
@@ -82,7 +84,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            shares: Shares::new(wanted.max(1)),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -96,7 +98,7 @@ impl Pool {
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
                 let builder = std::thread::Builder::new().name(format!("compute-{index}"));
-                builder.spawn(move || shared.help()).ok()
+                builder.spawn(move || shared.help(index)).ok()
             })
             .collect();
         Pool { shared, helpers }
@@ -108,7 +110,7 @@ impl Pool {
     }
 
     /// Calls `run(0)` … `run(tasks - 1)`, each once, in no promised order, and returns when all
-    /// have returned.
+    /// have returned. Neighbours mostly go to one thread, one after the other.
     ///
     /// # Panics
     /// Passes on the first panic of a task; tasks not yet begun are then left out.
@@ -123,8 +125,8 @@ impl Pool {
         let run_forever =
             unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(run) };
         // SAFETY: the turn is ours and the last job is finished, so nobody reads or writes `job`.
-        unsafe { *shared.job.get() = Some(Job { run: run_forever, tasks }) };
-        shared.next.store(0, Ordering::Relaxed);
+        unsafe { *shared.job.get() = Some(Job(run_forever)) };
+        shared.shares.deal(tasks);
         let epoch = (shared.state.load(Ordering::Relaxed) & !(EPOCH - 1)).wrapping_add(EPOCH);
         shared.state.store(epoch | OPEN, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -132,7 +134,7 @@ impl Pool {
             drop(lock(&shared.sleep));
             shared.wake.notify_all();
         }
-        shared.work(Job { run: run_forever, tasks });
+        shared.work(CALLER, Job(run_forever));
         let panic = shared.finish();
         drop(turn);
         if let Some(panic) = panic {
@@ -207,18 +209,13 @@ impl Shared {
     }
 
     /// Takes tasks until none is left.
-    fn work(&self, job: Job) {
+    fn work(&self, thread: usize, job: Job) {
         INSIDE_A_TASK.set(true);
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= job.tasks {
-                break;
-            }
+        while let Some(task) = self.shares.take(thread) {
             // SAFETY: the caller of `run` stays in its frame until `finish` saw everybody out.
-            let run = unsafe { &*job.run };
+            let run = unsafe { &*job.0 };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(task))) {
-                // No further task begins; `tasks` is far from the end of usize.
-                self.next.store(job.tasks, Ordering::Relaxed);
+                self.shares.stop();
                 lock(&self.panic).get_or_insert(panic);
             }
         }
@@ -241,7 +238,7 @@ impl Shared {
     }
 
     /// A helper's life.
-    fn help(&self) {
+    fn help(&self, thread: usize) {
         let mut seen = 0;
         let mut spins = 0;
         while !self.stop.load(Ordering::SeqCst) {
@@ -260,7 +257,7 @@ impl Shared {
                 // SAFETY: we are counted inside an open job: it was written before the state
                 // opened, and is not written again until we leave.
                 let job = unsafe { *self.job.get() };
-                self.work(job.expect("an open state has a job"));
+                self.work(thread, job.expect("an open state has a job"));
                 self.state.fetch_sub(1, Ordering::AcqRel);
                 spins = 0;
             } else if spins < SPINS_BEFORE_SLEEP {

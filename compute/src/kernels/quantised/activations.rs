@@ -38,6 +38,7 @@ pub struct Activations {
     /// Blocks of a row, padding included: a multiple of [`BLOCKS_TOGETHER`].
     stride: usize,
     codes: Vec<Line>,
+    crossed: Vec<Line>,
     scales: Vec<f32>,
     sums: Vec<i16>,
     sums_32: Vec<i16>,
@@ -48,6 +49,9 @@ pub struct Activations {
 pub struct ActivationRow<'a> {
     /// The codes, `[blocks][elements of a block]`; they begin at a cache line.
     pub codes: &'a [i8],
+    /// The codes again, the second and third quarter of each 128 exchanged, as nibbles of 64 bytes
+    /// of `Q4_K` have them; of blocks of 256 only. They begin at a cache line, too.
+    pub crossed: &'a [i8],
     /// The `d` of each block.
     pub scales: &'a [f32],
     /// Sums of codes: of each 16 in blocks of 256, of the whole block in blocks of 32.
@@ -77,10 +81,13 @@ impl Activations {
         let (rows, stride) = (self.rows, self.stride);
         // What stays from the call before is overwritten below, padding included.
         self.codes.resize(rows * stride * elements / 64, Line([0; 64]));
+        let crossed = if block == BlockSize::K256 { self.codes.len() } else { 0 };
+        self.crossed.resize(crossed, Line([0; 64]));
         self.scales.resize(rows * stride, 0.0);
         self.sums.resize(rows * stride * block.sums(), 0);
         self.sums_32.resize(rows * stride * elements / 32, 0);
         let codes = Disjoint::new(as_codes_mut(&mut self.codes));
+        let crossed = Disjoint::new(as_codes_mut(&mut self.crossed));
         let scales = Disjoint::new(&mut self.scales);
         let sums = Disjoint::new(&mut self.sums);
         let sums_32 = Disjoint::new(&mut self.sums_32);
@@ -110,6 +117,9 @@ impl Activations {
                         for (sum, two) in sums_32.iter_mut().zip(sums.as_chunks::<2>().0) {
                             *sum = two[0] + two[1];
                         }
+                        // SAFETY: as above; there are as many as codes.
+                        let crossed = unsafe { crossed.slice(part * elements, blocks * elements) };
+                        cross(codes, crossed);
                     }
                 }
             }
@@ -141,8 +151,10 @@ impl Activations {
     pub fn row(&self, row: usize) -> ActivationRow<'_> {
         let part = |each: usize| row * self.stride * each..(row + 1) * self.stride * each;
         let elements = self.block.elements();
+        let crossed = if self.crossed.is_empty() { 0..0 } else { part(elements) };
         ActivationRow {
             codes: &as_codes(&self.codes)[part(elements)],
+            crossed: &as_codes(&self.crossed)[crossed],
             scales: &self.scales[part(1)],
             sums: &self.sums[part(self.block.sums())],
             sums_32: &self.sums_32[part(elements / 32)],
@@ -248,6 +260,15 @@ fn quantise_block<const ELEMENTS: usize>(x: &[f32; ELEMENTS], codes: &mut [i8; E
     }
 }
 
+/// Copies codes with the two middle quarters of each 128 exchanged.
+fn cross(codes: &[i8], crossed: &mut [i8]) {
+    let quarters = codes.as_chunks::<32>().0.as_chunks::<4>().0;
+    let out = crossed.as_chunks_mut::<32>().0.as_chunks_mut::<4>().0;
+    for ([a, b, c, d], out) in quarters.iter().zip(out) {
+        *out = [*a, *c, *b, *d];
+    }
+}
+
 /// Writes the sum of each `COUNT` codes.
 fn sum<const COUNT: usize>(codes: &[i8], sums: &mut [i16]) {
     with_widest_lanes(
@@ -292,6 +313,12 @@ mod tests {
                     let sums = |count| found.codes.chunks(count).map(sum).collect::<Vec<_>>();
                     assert_eq!(found.sums, sums(block.elements() / block.sums()));
                     assert_eq!(found.sums_32, sums(32));
+                    let crossed = |place: usize| place & !96 | place << 1 & 64 | place >> 1 & 32;
+                    for (place, &code) in found.crossed.iter().enumerate() {
+                        assert_eq!(code, found.codes[crossed(place)]);
+                    }
+                    let size = if block == BlockSize::K256 { found.codes.len() } else { 0 };
+                    assert_eq!(found.crossed.len(), size);
                 }
             }
         }

@@ -5,12 +5,12 @@
 //! order, so every variant gives the same bits, and a row's result depends on that row alone: not
 //! on which rows share the pass, nor on the number of threads.
 //!
-//! - Blocks of 256: `sum = fma(d_w · d_x, S, sum)`, and for formats with minima then
-//!   `sum = fma(-(dmin_w · d_x), M, sum)`, where `S = Σ_j scale_j Σ code · x` and
-//!   `M = Σ_j min_j Σ x`; one chain an output.
+//! - Blocks of 256: block `b` goes to chain `b % 4` as `fma(d_w · d_x, S, chain)`, and for formats
+//!   with minima then `fma(-(dmin_w · d_x), M, chain)`, where `S = Σ_j scale_j Σ code · x` and
+//!   `M = Σ_j min_j Σ x`. The four chains are added by halving: `l` and `l + 2`, then the two.
 //! - Blocks of 32: `S = Σ code · x` with the offset applied; block `b` goes to chain `b % 8` as
 //!   `fma(d_w · d_x, S, chain)`, and for formats with a minimum then `fma(m_w · d_x, Σ x, chain)`.
-//!   The eight chains are added by halving: `l` and `l + 4`, then `l` and `l + 2`, then the two.
+//!   The eight chains are added by halving: `l` and `l + 4`, then as four are.
 //! - Rows without an integer kernel are dequantised and multiplied by [`dot`](super::dot()).
 //!
 //! `blocks` says what each format's bytes mean, `scalar` defines the products.
@@ -39,7 +39,7 @@ pub use activations::{ActivationRow, Activations, SUM_CODES};
 pub use groups::{Group, GroupScratch, group_products};
 pub use products::{Product, ServingScratch, products};
 
-use scalar::join;
+use scalar::{join_4, join_8};
 
 use crate::cpu::{Isa, fastest};
 use crate::quant::{Dtype, MatrixView};
@@ -90,11 +90,6 @@ pub fn block_size(view: &MatrixView) -> Option<BlockSize> {
         _ => None,
     }
 }
-
-/// How far ahead of a row's blocks their successors are asked for: a page, which hides the latency
-/// of memory at the rate of one core and stays within what the first-level cache keeps.
-#[allow(dead_code, reason = "not every processor's variants ask ahead")]
-const PREFETCH_BYTES: usize = 4096;
 
 /// One stored row: whole blocks, and the exponents that lie elsewhere (`E2M1` alone).
 #[derive(Debug, Clone, Copy)]

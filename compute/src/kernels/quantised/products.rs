@@ -141,7 +141,7 @@ fn run_job(
         let out = Disjoint::new(&mut *product.out);
         *part = Some(Part { view: &product.view, out, task_rows, end: tasks });
     }
-    let ahead = gemm::ROWS * pool.threads();
+    let ahead = gemm::ROWS;
     pool.run(tasks, &|task| {
         if cancel.check().is_err() {
             return;

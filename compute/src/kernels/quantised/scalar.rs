@@ -1,4 +1,4 @@
-//! The definition: exact integers a block, and one chain of fused multiply-adds an output (eight
+//! The definition: exact integers a block, and four chains of fused multiply-adds an output (eight
 //! for blocks of 32).
 
 use super::blocks::*;
@@ -22,11 +22,11 @@ pub(super) const VARIANT: Variant = Variant {
 };
 
 fn blocks_of_256<F: Format256>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
-    out.fill(0.0);
-    for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
-        let block = F::read(block);
-        for (p, out) in out.iter_mut().enumerate() {
-            let x = x.row(first + p);
+    for (p, out) in out.iter_mut().enumerate() {
+        let x = x.row(first + p);
+        let mut chains = [0.0_f32; 4];
+        for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
+            let block = F::read(block);
             let (codes, sums) = (&x.codes[index * 256..], &x.sums[index * 16..]);
             let (mut s, mut m) = (0, 0);
             for j in 0..16 {
@@ -34,12 +34,13 @@ fn blocks_of_256<F: Format256>(row: Row, x: &Activations, first: usize, out: &mu
                 s += i32::from(block.scales[j]) * product(weights, &codes[16 * j..]);
                 m += i32::from(block.mins[j]) * i32::from(sums[j]);
             }
-            let d = x.scales[index];
-            *out = (block.d * d).mul_add(s as f32, *out);
+            let (d, chain) = (x.scales[index], &mut chains[index % 4]);
+            *chain = (block.d * d).mul_add(s as f32, *chain);
             if F::MINS {
-                *out = (-(block.dmin * d)).mul_add(m as f32, *out);
+                *chain = (-(block.dmin * d)).mul_add(m as f32, *chain);
             }
         }
+        *out = join_4(chains);
     }
 }
 
@@ -56,14 +57,18 @@ fn blocks_of_32<F: Format32>(row: Row, x: &Activations, first: usize, out: &mut 
                 *chain = (block.m * d).mul_add(f32::from(x.sums[index]), *chain);
             }
         }
-        *out = join(chains);
+        *out = join_8(chains);
     }
 }
 
-/// The sum of the eight chains, by halving.
-pub(in crate::kernels::quantised) fn join(chains: [f32; 8]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = chains;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+/// The sum of four chains, by halving.
+pub(in crate::kernels::quantised) fn join_4([a, b, c, d]: [f32; 4]) -> f32 {
+    (a + c) + (b + d)
+}
+
+/// The sum of eight chains, by halving.
+pub(in crate::kernels::quantised) fn join_8([a, b, c, d, e, f, g, h]: [f32; 8]) -> f32 {
+    join_4([a + e, b + f, c + g, d + h])
 }
 
 /// `Σ weights · codes`, over as many as there are weights.

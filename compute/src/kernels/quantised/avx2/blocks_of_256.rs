@@ -6,7 +6,8 @@ use std::arch::x86_64::*;
 
 use super::{nibbles, pairs_of_products, sums_across, table};
 use crate::kernels::quantised::blocks::{Format256, IQ4_LEVELS, Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, PREFETCH_BYTES, Row};
+use crate::kernels::quantised::scalar::join_4;
+use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 4;
@@ -68,16 +69,19 @@ fn rows_checked<F: Registers, const N: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N]) -> [f32; N] {
     let blocks = row.len() / F::BYTES;
-    let mut sums = [0.0_f32; N];
+    let mut chains = [_mm_setzero_ps(); N];
     for first in (0..blocks).step_by(GROUP) {
         let count = GROUP.min(blocks - first);
         // SAFETY: `count` blocks of the row are left.
-        unsafe { group::<F, N>(row.as_ptr().add(first * F::BYTES), x, first, count, &mut sums) };
+        unsafe { group::<F, N>(row.as_ptr().add(first * F::BYTES), x, first, count, &mut chains) };
     }
-    sums
+    chains.map(|chains| {
+        // SAFETY: a register of four floats is four floats.
+        join_4(unsafe { std::mem::transmute::<__m128, [f32; 4]>(chains) })
+    })
 }
 
-/// Adds the products of `count` blocks, from block `first` on.
+/// Adds the products of `count` blocks, from block `first` on, to the four chains.
 ///
 /// # Safety
 /// As for [`rows`]; `start` is good for `count` blocks.
@@ -87,25 +91,21 @@ unsafe fn group<F: Registers, const N: usize>(
     x: &[ActivationRow; N],
     first: usize,
     count: usize,
-    sums: &mut [f32; N],
+    chains: &mut [__m128; N],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        for line in 0..(GROUP * F::BYTES).div_ceil(64) {
-            // A prefetch may name any address.
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
-        }
         let mut products = [[_mm256_setzero_si256(); GROUP]; N];
         let mut minima = [[_mm256_setzero_si256(); GROUP]; N];
-        let mut factors = [0_i32; GROUP];
+        // `d` of each block, then `dmin`; of blocks that are not there they are zero.
+        let mut factors = [[0_i16; GROUP]; 2];
         for index in 0..count {
             {
                 let block = start.add(index * F::BYTES);
-                factors[index] = if F::MINS {
-                    block.add(F::D).cast::<i32>().read_unaligned()
-                } else {
-                    i32::from(block.add(F::D).cast::<i16>().read_unaligned())
-                };
+                factors[0][index] = block.add(F::D).cast::<i16>().read_unaligned();
+                if F::MINS {
+                    factors[1][index] = block.add(F::D + 2).cast::<i16>().read_unaligned();
+                }
                 let (scales, mins) = F::scales(block);
                 let block_sums = block_products::<F, N>(block, scales, x, first + index);
                 let (scales, mins) = (_mm256_cvtepi8_epi16(scales), _mm256_cvtepu8_epi16(mins));
@@ -127,23 +127,14 @@ unsafe fn group<F: Registers, const N: usize>(
             }
         }
         let factors = _mm256_cvtph_ps(_mm_loadu_si128(factors.as_ptr().cast()));
-        for (p, sum) in sums.iter_mut().enumerate() {
-            let d = _mm256_castps128_ps256(_mm_loadu_ps(x[p].scales.as_ptr().add(first)));
-            let d = _mm256_permutevar8x32_ps(d, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-            let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
-            let factors = _mm256_mul_ps(factors, _mm256_xor_ps(d, odd));
+        let (d, dmin) = (_mm256_castps256_ps128(factors), _mm256_extractf128_ps::<1>(factors));
+        for (p, chains) in chains.iter_mut().enumerate() {
+            let d_x = _mm_loadu_ps(x[p].scales.as_ptr().add(first));
             let s = _mm_cvtepi32_ps(sums_across(products[p]));
-            let m = _mm_cvtepi32_ps(sums_across(minima[p]));
-            let (mut factor, mut value) = ([[0.0_f32; 2]; GROUP], ([0.0; GROUP], [0.0; GROUP]));
-            _mm256_storeu_ps(factor.as_mut_ptr().cast(), factors);
-            _mm_storeu_ps(value.0.as_mut_ptr(), s);
-            _mm_storeu_ps(value.1.as_mut_ptr(), m);
-            let terms = factor.iter().zip(value.0.iter().zip(&value.1));
-            for (&[d, dmin], (&s, &m)) in terms.take(count) {
-                *sum = d.mul_add(s, *sum);
-                if F::MINS {
-                    *sum = dmin.mul_add(m, *sum);
-                }
+            *chains = _mm_fmadd_ps(_mm_mul_ps(d, d_x), s, *chains);
+            if F::MINS {
+                let m = _mm_cvtepi32_ps(sums_across(minima[p]));
+                *chains = _mm_fnmadd_ps(_mm_mul_ps(dmin, d_x), m, *chains);
             }
         }
     }

@@ -9,8 +9,8 @@ use crate::kernels::quantised::blocks::{
     E2M1, E2M1_DOUBLED, Format32, IQ4_LEVELS, Iq4Nl, MxFp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
     half_of_exponent,
 };
-use crate::kernels::quantised::scalar::join;
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, PREFETCH_BYTES, Row};
+use crate::kernels::quantised::scalar::join_8;
+use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 8;
@@ -80,10 +80,6 @@ unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -
         // SAFETY: the group is within the row; no format but those with exponents reads them.
         unsafe {
             let start = row.bytes.as_ptr().add(first * F::BYTES);
-            for line in 0..(GROUP * F::BYTES).div_ceil(64) {
-                // A prefetch may name any address.
-                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
-            }
             let exponents = row.exponents.as_ptr().wrapping_add(first);
             group::<F, N>(start, exponents, x, first, &mut chains);
         }
@@ -102,7 +98,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -
     }
     chains.map(|chains| {
         // SAFETY: both types are eight floats.
-        join(unsafe { std::mem::transmute::<__m256, [f32; 8]>(chains) })
+        join_8(unsafe { std::mem::transmute::<__m256, [f32; 8]>(chains) })
     })
 }
 

@@ -8,12 +8,42 @@ use std::arch::x86_64::*;
 
 use super::transpose_sum;
 use crate::kernels::quantised::blocks::{Format256, Q2K, Q3K, Q4K, Q5K, Q6K};
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, PREFETCH_BYTES, Row};
+use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 4;
 /// Rows of activations for which a block is unpacked once.
 const ROWS: usize = 4;
+
+/// A block as registers.
+pub(super) struct Unpacked {
+    /// The codes, none negative; in order, or crossed as [`ActivationRow::crossed`].
+    codes: [__m512i; 4],
+    /// The scales of sums of four products, when registers 0 and 1, and 2 and 3, are packed to 16
+    /// bits: of each 128 bits the lower half is from the first register, the upper from the second.
+    spread: [__m512i; 2],
+    /// The scales, one for each 16 elements; used only where codes are above their value.
+    scales: __m256i,
+}
+
+impl Unpacked {
+    /// From codes in order and scales in order.
+    ///
+    /// # Safety
+    /// The processor must have the features of this file.
+    #[inline(always)]
+    unsafe fn new(codes: [__m512i; 4], scales: __m256i) -> Unpacked {
+        // SAFETY: the caller's promise; the tables are as long as registers.
+        unsafe {
+            let all = _mm512_castsi256_si512(scales);
+            let spread = [0, 1].map(|half: usize| {
+                let places = _mm512_loadu_si512(SPREAD[half].as_ptr().cast());
+                _mm512_permutexvar_epi16(places, all)
+            });
+            Unpacked { codes, spread, scales }
+        }
+    }
+}
 
 /// A format as registers.
 pub(super) trait Registers: Format256 {
@@ -21,6 +51,8 @@ pub(super) trait Registers: Format256 {
     type Header: Copy;
     /// By how much codes are above their value, as a power of two, if they are.
     const OFFSET_BITS: Option<u32>;
+    /// Whether codes come crossed.
+    const CROSSED: bool;
 
     /// Reads scales and minima.
     ///
@@ -28,23 +60,17 @@ pub(super) trait Registers: Format256 {
     /// Each pointer is good for `BYTES` bytes, and the processor has the features of this file.
     unsafe fn header(group: [*const u8; GROUP]) -> Self::Header;
 
-    /// The scales of block `index`, one for each 16 elements.
+    /// Codes and scales of a block; `index` is 0 to 3.
     ///
     /// # Safety
     /// As for [`Registers::header`], whose result is given; `block` is that block.
-    unsafe fn scales(header: Self::Header, index: usize, block: *const u8) -> __m256i;
+    unsafe fn unpack(header: Self::Header, index: usize, block: *const u8) -> Unpacked;
 
-    /// The codes of a block in order, none negative.
+    /// `d` of each block, and `dmin` where there are minima.
     ///
     /// # Safety
     /// As for [`Registers::header`].
-    unsafe fn codes(block: *const u8) -> [__m512i; 4];
-
-    /// `d` of each block, or `d` and `dmin` of each in turn.
-    ///
-    /// # Safety
-    /// As for [`Registers::header`].
-    unsafe fn factors(header: Self::Header, group: [*const u8; GROUP]) -> __m256;
+    unsafe fn factors(header: Self::Header, group: [*const u8; GROUP]) -> [__m128; 2];
 
     /// `M` of each block; called only where there are minima.
     ///
@@ -86,81 +112,63 @@ fn rows_checked<F: Registers, const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N]) -> [f32; N] {
     let blocks = row.len() / F::BYTES;
-    let mut sums = [0.0_f32; N];
+    let mut chains = [_mm_setzero_ps(); N];
     let mut first = 0;
-    while first + GROUP <= blocks {
-        // SAFETY: the group is within the row.
-        unsafe { group::<F, N>(row.as_ptr().add(first * F::BYTES), x, first, GROUP, &mut sums) };
-        first += GROUP;
+    // SAFETY: each group is within the row.
+    unsafe {
+        while first + GROUP <= blocks {
+            let start = row.as_ptr().add(first * F::BYTES);
+            group::<F, N, GROUP>(start, x, first, &mut chains);
+            first += GROUP;
+        }
+        let start = row.as_ptr().add(first * F::BYTES);
+        match blocks - first {
+            1 => group::<F, N, 1>(start, x, first, &mut chains),
+            2 => group::<F, N, 2>(start, x, first, &mut chains),
+            3 => group::<F, N, 3>(start, x, first, &mut chains),
+            _ => {}
+        }
     }
-    if first < blocks {
-        let count = blocks - first;
-        // SAFETY: `count` blocks are left.
-        unsafe { group::<F, N>(row.as_ptr().add(first * F::BYTES), x, first, count, &mut sums) };
-    }
-    sums
+    chains.map(|chains| {
+        // Chains 0 and 2, and 1 and 3, and then the two.
+        let two = _mm_add_ps(chains, _mm_movehl_ps(chains, chains));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    })
 }
 
-/// Adds the products of `count` blocks, from block `first` on.
+/// Adds the products of `COUNT` blocks, from block `first` on, to the chains.
 ///
 /// # Safety
-/// As for [`rows`]; `start` is good for `count` blocks, of which there is at least one.
+/// As for [`rows`]; `start` is good for `COUNT` blocks, of which there is at least one.
 #[inline(always)]
-unsafe fn group<F: Registers, const N: usize>(
+unsafe fn group<F: Registers, const N: usize, const COUNT: usize>(
     start: *const u8,
     x: &[ActivationRow; N],
     first: usize,
-    count: usize,
-    sums: &mut [f32; N],
+    chains: &mut [__m128; N],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        for line in 0..(GROUP * F::BYTES).div_ceil(64) {
-            // A prefetch may name any address.
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_BYTES + 64 * line).cast());
-        }
         // Blocks that are not there are the last one again; their sums go nowhere.
-        let block = |index: usize| start.add(index.min(count - 1) * F::BYTES);
+        let block = |index: usize| start.add(index.min(COUNT - 1) * F::BYTES);
         let group = [block(0), block(1), block(2), block(3)];
         let mut products = [[_mm512_setzero_si512(); GROUP]; N];
         let header = F::header(group);
-        for index in 0..count {
-            let scales = F::scales(header, index, group[index]);
-            let codes = F::codes(group[index]);
+        for index in 0..COUNT {
+            let unpacked = F::unpack(header, index, group[index]);
             for (x, products) in x.iter().zip(&mut products) {
-                products[index] = block_product::<F>(codes, scales, x, first + index);
+                products[index] = block_product::<F>(&unpacked, x, first + index);
             }
         }
-        let factors = F::factors(header, group);
-        for ((x, products), sum) in x.iter().zip(products).zip(sums) {
-            let s = add_lanes(transpose_sum(products));
-            let d = _mm_loadu_ps(x.scales.as_ptr().add(first));
+        let [d, dmin] = F::factors(header, group);
+        let there = ((1_u32 << COUNT) - 1) as __mmask8;
+        for ((x, products), chains) in x.iter().zip(products).zip(chains) {
+            let s = _mm_cvtepi32_ps(add_lanes(transpose_sum(products)));
+            let d_x = _mm_loadu_ps(x.scales.as_ptr().add(first));
+            *chains = _mm_fmadd_ps(_mm_maskz_mul_ps(there, d, d_x), s, *chains);
             if F::MINS {
-                // `d`, `dmin` and `S`, `M` in turn, in the order of the chain.
-                let twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-                let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
-                let d = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(d), twice);
-                let factors = _mm256_mul_ps(factors, _mm256_xor_ps(d, odd));
-                let m = F::minima(header, x, first);
-                let low = _mm_unpacklo_epi32(s, m);
-                let values = _mm256_inserti128_si256::<1>(
-                    _mm256_castsi128_si256(low),
-                    _mm_unpackhi_epi32(s, m),
-                );
-                let (mut factor, mut value) = ([0.0; 2 * GROUP], [0.0; 2 * GROUP]);
-                _mm256_storeu_ps(factor.as_mut_ptr(), factors);
-                _mm256_storeu_ps(value.as_mut_ptr(), _mm256_cvtepi32_ps(values));
-                for (&factor, &value) in factor.iter().zip(&value).take(2 * count) {
-                    *sum = factor.mul_add(value, *sum);
-                }
-            } else {
-                let (mut factor, mut value) = ([0.0; GROUP], [0.0; GROUP]);
-                let factors = _mm_mul_ps(_mm256_castps256_ps128(factors), d);
-                _mm_storeu_ps(factor.as_mut_ptr(), factors);
-                _mm_storeu_ps(value.as_mut_ptr(), _mm_cvtepi32_ps(s));
-                for (&factor, &value) in factor.iter().zip(&value).take(count) {
-                    *sum = factor.mul_add(value, *sum);
-                }
+                let m = _mm_cvtepi32_ps(F::minima(header, x, first));
+                *chains = _mm_fnmadd_ps(_mm_maskz_mul_ps(there, dmin, d_x), m, *chains);
             }
         }
     }
@@ -172,36 +180,27 @@ unsafe fn group<F: Registers, const N: usize>(
 /// As for [`rows`]; `x` has the block `index`.
 #[inline(always)]
 unsafe fn block_product<F: Registers>(
-    codes: [__m512i; 4],
-    scales: __m256i,
+    unpacked: &Unpacked,
     x: &ActivationRow,
     index: usize,
 ) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
+        let codes = if F::CROSSED { x.crossed } else { x.codes };
         let mut fours = [_mm512_setzero_si512(); 4];
         for (part, four) in fours.iter_mut().enumerate() {
-            let x = x.codes.as_ptr().add(index * 256 + part * 64);
-            *four = _mm512_dpbusd_epi32(*four, codes[part], _mm512_load_si512(x.cast()));
+            let x = codes.as_ptr().add(index * 256 + part * 64);
+            *four = _mm512_dpbusd_epi32(*four, unpacked.codes[part], _mm512_load_si512(x.cast()));
         }
-        let scales_of_low = _mm512_loadu_si512(SPREAD[0].as_ptr().cast());
-        let scales_of_high = _mm512_loadu_si512(SPREAD[1].as_ptr().cast());
-        let all_scales = _mm512_castsi256_si512(scales);
-        let low = _mm512_madd_epi16(
-            _mm512_packs_epi32(fours[0], fours[1]),
-            _mm512_permutexvar_epi16(scales_of_low, all_scales),
-        );
-        let sum = _mm512_dpwssd_epi32(
-            low,
-            _mm512_packs_epi32(fours[2], fours[3]),
-            _mm512_permutexvar_epi16(scales_of_high, all_scales),
-        );
+        let low = _mm512_madd_epi16(_mm512_packs_epi32(fours[0], fours[1]), unpacked.spread[0]);
+        let sum =
+            _mm512_dpwssd_epi32(low, _mm512_packs_epi32(fours[2], fours[3]), unpacked.spread[1]);
         match F::OFFSET_BITS {
             None => sum,
             Some(bits) => {
                 let sums = _mm256_loadu_si256(x.sums.as_ptr().add(index * 16).cast());
                 let above = _mm256_sll_epi32(
-                    _mm256_madd_epi16(scales, sums),
+                    _mm256_madd_epi16(unpacked.scales, sums),
                     _mm_cvtsi32_si128(bits.cast_signed()),
                 );
                 _mm512_sub_epi32(sum, _mm512_zextsi256_si512(above))
@@ -210,8 +209,7 @@ unsafe fn block_product<F: Registers>(
     }
 }
 
-/// Which of sixteen scales each pair of bytes takes, after sums of four were packed: of each 128
-/// bits the lower half is from the first register, the upper from the second.
+/// Which of sixteen scales each pair of bytes takes, see [`Unpacked::spread`].
 static SPREAD: [[i16; 32]; 2] = {
     let mut spread = [[0; 32]; 2];
     let mut place = 0;
@@ -251,20 +249,22 @@ unsafe fn halves(group: [*const u8; GROUP], at: usize) -> __m128 {
     }
 }
 
-/// Nibbles of 128 bytes as `Q4_K` has them: of each 32 bytes first the low ones, then the high.
+/// Nibbles of 128 bytes as `Q4_K` has them, crossed: of each 64 bytes first the low ones, which are
+/// elements 0 to 31 and 64 to 95, then the high ones, the others of 128.
 ///
 /// # Safety
 /// The pointer must be good for 128 bytes, and the processor have the features of this file.
 #[inline(always)]
-unsafe fn nibbles(from: *const u8) -> [__m512i; 4] {
+unsafe fn crossed_nibbles(from: *const u8) -> [__m512i; 4] {
     // SAFETY: the caller's promise.
     unsafe {
         let low = _mm512_set1_epi8(15);
+        let (a, b) = (_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(64).cast()));
         [
-            _mm512_and_si512(twice::<4>(from), low),
-            _mm512_and_si512(twice::<4>(from.add(32)), low),
-            _mm512_and_si512(twice::<4>(from.add(64)), low),
-            _mm512_and_si512(twice::<4>(from.add(96)), low),
+            _mm512_and_si512(a, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(a), low),
+            _mm512_and_si512(b, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(b), low),
         ]
     }
 }
@@ -302,9 +302,20 @@ pub(super) struct Header {
     packed: __m512i,
     /// Eight scales and eight minima of each block, a byte each.
     bytes: __m512i,
-    /// The same.
-    stored: [[u8; 16]; GROUP],
 }
+
+/// Which byte of a header each byte of [`Unpacked::spread`] is, when codes are crossed; 128 is zero.
+static CROSSED_SPREAD: [[u8; 64]; 2] = {
+    let mut spread = [[128; 64]; 2];
+    let mut word = 0;
+    while word < 64 {
+        let (half, lane, second) = (word / 32, word % 32 / 8, word % 8 / 4);
+        // Lanes 0 and 1 are of the sub-blocks 0 and 1 of four, lanes 2 and 3 of 2 and 3.
+        spread[half][2 * (word % 32)] = (4 * half + 2 * (lane / 2) + second) as u8;
+        word += 1;
+    }
+    spread
+};
 
 impl Header {
     /// # Safety
@@ -332,37 +343,45 @@ impl Header {
             let places = _mm512_srli_epi32::<2>(_mm512_shuffle_epi32::<0b10_10_01_01>(packed));
             let masks = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x3030_3030, 0, 0x3030_3030));
             let bytes = _mm512_or_si512(lower, _mm512_and_si512(places, masks));
-            let mut stored = [[0; 16]; GROUP];
-            _mm512_storeu_si512(stored.as_mut_ptr().cast(), bytes);
-            Header { packed, bytes, stored }
+            Header { packed, bytes }
         }
     }
 
-    /// The scales of a block, each twice.
+    /// The scales of block `index` for crossed codes.
     ///
     /// # Safety
     /// The processor must have the features of this file.
     #[inline(always)]
-    unsafe fn scales(&self, index: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+    unsafe fn spread(&self, index: usize) -> [__m512i; 2] {
+        // SAFETY: the caller's promise; the tables are as long as registers.
         unsafe {
-            let [a, b, c, d, e, f, g, h, ..] = self.stored[index];
-            let bytes = _mm_cvtsi64_si128(i64::from_le_bytes([a, b, c, d, e, f, g, h]));
-            _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes))
+            // The sixteen bytes of the block in every lane.
+            let bytes = match index {
+                0 => _mm512_shuffle_i32x4::<0b00_00_00_00>(self.bytes, self.bytes),
+                1 => _mm512_shuffle_i32x4::<0b01_01_01_01>(self.bytes, self.bytes),
+                2 => _mm512_shuffle_i32x4::<0b10_10_10_10>(self.bytes, self.bytes),
+                _ => _mm512_shuffle_i32x4::<0b11_11_11_11>(self.bytes, self.bytes),
+            };
+            [0, 1].map(|half: usize| {
+                let places = _mm512_loadu_si512(CROSSED_SPREAD[half].as_ptr().cast());
+                _mm512_shuffle_epi8(bytes, places)
+            })
         }
     }
 
-    /// `d` and `dmin` of each block in turn.
+    /// `d` and `dmin` of each block.
     ///
     /// # Safety
     /// The processor must have the features of this file.
     #[inline(always)]
-    unsafe fn factors(&self) -> __m256 {
+    unsafe fn factors(&self) -> [__m128; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-            let halves = _mm512_castsi512_si128(_mm512_permutexvar_epi32(first, self.packed));
-            _mm256_cvtph_ps(halves)
+            // The first two words of each lane.
+            let places = _mm512_zextsi128_si512(_mm_setr_epi16(0, 8, 16, 24, 1, 9, 17, 25));
+            let halves = _mm512_castsi512_si128(_mm512_permutexvar_epi16(places, self.packed));
+            let both = _mm256_cvtph_ps(halves);
+            [_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both)]
         }
     }
 
@@ -387,36 +406,32 @@ impl Header {
 
 /// The functions that `Q4_K` and `Q5_K` share.
 macro_rules! header_in_front {
-    () => {
+    ($codes:expr) => {
         type Header = Header;
         const OFFSET_BITS: Option<u32> = None;
+        const CROSSED: bool = true;
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn header(group: [*const u8; GROUP]) -> Header {
             // SAFETY: the caller's promise.
             unsafe { Header::read(group) }
         }
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
-        unsafe fn scales(header: Header, index: usize, _block: *const u8) -> __m256i {
+        unsafe fn unpack(header: Header, index: usize, block: *const u8) -> Unpacked {
             // SAFETY: the caller's promise.
-            unsafe { header.scales(index) }
+            unsafe {
+                let scales = _mm256_setzero_si256();
+                Unpacked { codes: $codes(block), spread: header.spread(index), scales }
+            }
         }
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
-        unsafe fn factors(header: Header, _group: [*const u8; GROUP]) -> __m256 {
+        unsafe fn factors(header: Header, _group: [*const u8; GROUP]) -> [__m128; 2] {
             // SAFETY: the caller's promise.
             unsafe { header.factors() }
         }
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn minima(header: Header, x: &ActivationRow, first: usize) -> __m128i {
             // SAFETY: the caller's promise.
@@ -426,55 +441,55 @@ macro_rules! header_in_front {
 }
 
 impl Registers for Q4K {
-    header_in_front!();
-
-    #[inline(always)]
-    unsafe fn codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { nibbles(block.add(16)) }
-    }
+    header_in_front!(|block: *const u8| crossed_nibbles(block.add(16)));
 }
 
 impl Registers for Q5K {
-    header_in_front!();
+    header_in_front!(q5_k_codes);
+}
 
-    #[inline(always)]
-    unsafe fn codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let [a, b, c, d] = nibbles(block.add(48));
-            // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
-            let fifths = twice::<1>(block.add(16));
-            [
-                with_bits(a, _mm512_slli_epi16::<4>(fifths), 16),
-                with_bits(b, _mm512_slli_epi16::<2>(fifths), 16),
-                with_bits(c, fifths, 16),
-                with_bits(d, _mm512_srli_epi16::<2>(fifths), 16),
-            ]
-        }
+/// The codes of a block of `Q5_K`, crossed.
+///
+/// # Safety
+/// The pointer must be good for 176 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q5_k_codes(block: *const u8) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [a, b, c, d] = crossed_nibbles(block.add(48));
+        // Of each byte, bit `j` belongs to sub-block `j`: register `2 k + h` has in its lower half
+        // sub-block `4 k + h` and in its upper half `4 k + h + 2`.
+        let fifths = twice::<2>(block.add(16));
+        [
+            with_bits(a, _mm512_slli_epi16::<4>(fifths), 16),
+            with_bits(b, _mm512_slli_epi16::<3>(fifths), 16),
+            with_bits(c, fifths, 16),
+            with_bits(d, _mm512_srli_epi16::<1>(fifths), 16),
+        ]
     }
 }
 
 /// The functions of formats without minima, whose only header is `d`.
 macro_rules! no_minima {
-    ($d:literal) => {
+    ($d:literal, $scales:ident, $codes:ident) => {
         type Header = ();
+        const CROSSED: bool = false;
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
         unsafe fn header(_group: [*const u8; GROUP]) {}
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
         #[inline(always)]
-        unsafe fn factors((): (), group: [*const u8; GROUP]) -> __m256 {
+        unsafe fn unpack((): (), _index: usize, block: *const u8) -> Unpacked {
             // SAFETY: the caller's promise.
-            unsafe { _mm256_castps128_ps256(halves(group, $d)) }
+            unsafe { Unpacked::new($codes(block), $scales(block)) }
         }
 
-        /// # Safety
-        /// The processor must have this variant's instructions; pointers, what is read through them.
+        #[inline(always)]
+        unsafe fn factors((): (), group: [*const u8; GROUP]) -> [__m128; 2] {
+            // SAFETY: the caller's promise.
+            unsafe { [halves(group, $d), _mm_setzero_ps()] }
+        }
+
         #[inline(always)]
         unsafe fn minima((): (), _x: &ActivationRow, _first: usize) -> __m128i {
             // SAFETY: the caller's promise.
@@ -484,23 +499,27 @@ macro_rules! no_minima {
 }
 
 impl Registers for Q6K {
-    no_minima!(208);
+    no_minima!(208, q6_k_scales, q6_k_codes);
 
     const OFFSET_BITS: Option<u32> = Some(5);
+}
 
-    #[inline(always)]
-    unsafe fn scales((): (), _index: usize, block: *const u8) -> __m256i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast())) }
-    }
+/// # Safety
+/// The pointer must be good for 210 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q6_k_scales(block: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast())) }
+}
 
-    #[inline(always)]
-    unsafe fn codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let ([a, b], [c, d]) = (half_of_q6_k(block, 0), half_of_q6_k(block, 1));
-            [a, b, c, d]
-        }
+/// # Safety
+/// The pointer must be good for 192 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q6_k_codes(block: *const u8) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ([a, b], [c, d]) = (half_of_q6_k(block, 0), half_of_q6_k(block, 1));
+        [a, b, c, d]
     }
 }
 
@@ -541,50 +560,54 @@ unsafe fn pairs(from: *const u8) -> [__m512i; 4] {
 }
 
 impl Registers for Q3K {
-    no_minima!(108);
+    no_minima!(108, q3_k_scales, q3_k_codes);
 
     const OFFSET_BITS: Option<u32> = Some(2);
+}
 
-    #[inline(always)]
-    unsafe fn scales((): (), _index: usize, block: *const u8) -> __m256i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (low, high) = (
-                block.add(96).cast::<u64>().read_unaligned(),
-                block.add(104).cast::<u32>().read_unaligned(),
-            );
-            let nibbles = _mm_set_epi64x(
-                ((low >> 4) & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-                (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
-            );
-            let pairs =
-                _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
-            let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
-            let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
-            _mm256_cvtepi8_epi16(scales)
-        }
+/// # Safety
+/// The pointer must be good for 110 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q3_k_scales(block: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (
+            block.add(96).cast::<u64>().read_unaligned(),
+            block.add(104).cast::<u32>().read_unaligned(),
+        );
+        let nibbles = _mm_set_epi64x(
+            ((low >> 4) & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+            (low & 0x0f0f_0f0f_0f0f_0f0f).cast_signed(),
+        );
+        let pairs = _mm_srlv_epi32(_mm_set1_epi32(high.cast_signed()), _mm_setr_epi32(0, 2, 4, 6));
+        let pairs = _mm_slli_epi32::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
+        let scales = _mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32));
+        _mm256_cvtepi8_epi16(scales)
     }
+}
 
-    #[inline(always)]
-    unsafe fn codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let [a, b, c, d] = pairs(block.add(32));
-            // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
-            let thirds = twice::<1>(block);
-            [
-                with_bits(a, _mm512_slli_epi16::<2>(thirds), 4),
-                with_bits(b, thirds, 4),
-                with_bits(c, _mm512_srli_epi16::<2>(thirds), 4),
-                with_bits(d, _mm512_srli_epi16::<4>(thirds), 4),
-            ]
-        }
+/// # Safety
+/// The pointer must be good for 96 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q3_k_codes(block: *const u8) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [a, b, c, d] = pairs(block.add(32));
+        // Bit `2 k` for the lower half and `2 k + 1` for the upper half of register `k`.
+        let thirds = twice::<1>(block);
+        [
+            with_bits(a, _mm512_slli_epi16::<2>(thirds), 4),
+            with_bits(b, thirds, 4),
+            with_bits(c, _mm512_srli_epi16::<2>(thirds), 4),
+            with_bits(d, _mm512_srli_epi16::<4>(thirds), 4),
+        ]
     }
 }
 
 impl Registers for Q2K {
     type Header = [*const u8; GROUP];
     const OFFSET_BITS: Option<u32> = None;
+    const CROSSED: bool = false;
 
     #[inline(always)]
     unsafe fn header(group: [*const u8; GROUP]) -> [*const u8; GROUP] {
@@ -592,27 +615,19 @@ impl Registers for Q2K {
     }
 
     #[inline(always)]
-    unsafe fn scales(_header: [*const u8; GROUP], _index: usize, block: *const u8) -> __m256i {
+    unsafe fn unpack(_header: [*const u8; GROUP], _index: usize, block: *const u8) -> Unpacked {
         // SAFETY: the caller's promise.
         unsafe {
             let packed = _mm_loadu_si128(block.cast());
-            _mm256_cvtepu8_epi16(_mm_and_si128(packed, _mm_set1_epi8(15)))
+            let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, _mm_set1_epi8(15)));
+            Unpacked::new(pairs(block.add(16)), scales)
         }
     }
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8) -> [__m512i; 4] {
+    unsafe fn factors(_header: [*const u8; GROUP], group: [*const u8; GROUP]) -> [__m128; 2] {
         // SAFETY: the caller's promise.
-        unsafe { pairs(block.add(16)) }
-    }
-
-    #[inline(always)]
-    unsafe fn factors(_header: [*const u8; GROUP], group: [*const u8; GROUP]) -> __m256 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let both = group.map(|block| block.add(80).cast::<i32>().read_unaligned());
-            _mm256_cvtph_ps(_mm_setr_epi32(both[0], both[1], both[2], both[3]))
-        }
+        unsafe { [halves(group, 80), halves(group, 82)] }
     }
 
     #[inline(always)]

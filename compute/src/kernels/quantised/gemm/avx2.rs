@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::lanes::{Lanes, Pointers};
 use super::panel::{PanelPart, SUM_WORDS};
-use super::tile::{Layout, Line, ROWS, Tile};
+use super::tile::{Layout, Line, ROWS, Tile, chains};
 use super::{TileRows, Variant, unpack};
 use crate::cpu::Isa;
 use crate::quant::Dtype;
@@ -119,7 +119,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: 
 ) {
     // As in AVX-512: a number that the compiler does not know.
     let quads = if PARTS == 1 { panel.quads } else { 64 };
-    let chains = if PARTS == 1 { 8 } else { 1 };
+    let chains = chains(PARTS);
     let each = quads / PARTS;
     for lane in (0..ROWS).step_by(SIDES * LANES) {
         for block in 0..panel.blocks {
@@ -242,7 +242,7 @@ fn add_minima<const P: usize, const PARTS: usize>(
     lane: usize,
     sums: &mut [Line],
 ) {
-    let chains = if PARTS == 1 { 8 } else { 1 };
+    let chains = chains(PARTS);
     let m = parts(&tile.m[block], lane);
     let words = SUM_WORDS.of_parts(PARTS);
     for p in 0..P {

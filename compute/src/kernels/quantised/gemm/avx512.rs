@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::lanes::{Lanes, Pointers};
 use super::panel::{PanelPart, SUM_WORDS};
-use super::tile::{Layout, Line, Tile};
+use super::tile::{Layout, Line, Tile, chains};
 use super::{Variant, unpack};
 use crate::cpu::Isa;
 
@@ -96,7 +96,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool>(
     // A number that the compiler does not know keeps it from unrolling the loop over a whole block,
     // whose sums it would then not keep in registers.
     let quads = if PARTS == 1 { panel.quads } else { 64 };
-    let chains = if PARTS == 1 { 8 } else { 1 };
+    let chains = chains(PARTS);
     for chain in 0..chains {
         for block in (chain..panel.blocks).step_by(chains) {
             let weights = &tile.codes[block * quads..][..quads];
@@ -182,7 +182,7 @@ fn add_minima<const P: usize, const PARTS: usize>(
     chain: usize,
     sums: &mut [Line],
 ) {
-    let chains = if PARTS == 1 { 8 } else { 1 };
+    let chains = chains(PARTS);
     let mut totals = [[_mm512_setzero_ps(); 2]; P];
     if PARTS == 1 {
         for (totals, &sum) in totals.iter_mut().zip(&panel.sums[block * P..][..P]) {

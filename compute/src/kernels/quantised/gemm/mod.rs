@@ -28,7 +28,7 @@ use std::sync::LazyLock;
 use self::panel::PanelPart;
 pub(crate) use self::panel::Panels;
 use self::tile::{Layout, Line, Tile};
-use super::{Activations, Row, join};
+use super::{Activations, Row, join_4, join_8};
 use crate::cpu::{Cancel, Disjoint, Isa, Pool, fastest};
 use crate::quant::{Dtype, MatrixView};
 
@@ -37,7 +37,7 @@ pub(crate) const ROWS: usize = tile::ROWS;
 
 /// Columns that are unpacked at a time: 256 KiB of codes, which stay in a core's own cache.
 const TILE_COLUMNS: usize = 8192;
-/// Lines of sums that a task keeps, of 128 bytes each: a line a position, or eight in blocks of 32.
+/// Lines of sums that a task keeps, of 128 bytes each: four a position, or eight in blocks of 32.
 const SUM_LINES: usize = 1024;
 
 /// The rows of a tile; where there are fewer, the last one again.
@@ -197,14 +197,12 @@ impl Variant {
                 // SAFETY: the columns of these outputs, which the caller leaves to us.
                 let out =
                     unsafe { out.slice(position * view.rows() + outputs.start, outputs.len()) };
-                match sums {
-                    [sum] => out.copy_from_slice(bytemuck::cast_slice(&sum.0[..outputs.len()])),
-                    sums => {
-                        let chain = |chain: usize, lane: usize| f32::from_bits(sums[chain].0[lane]);
-                        for (lane, out) in out.iter_mut().enumerate() {
-                            *out = join(std::array::from_fn(|index| chain(index, lane)));
-                        }
-                    }
+                let chain = |index: usize, lane: usize| f32::from_bits(sums[index].0[lane]);
+                for (lane, out) in out.iter_mut().enumerate() {
+                    *out = match chains {
+                        4 => join_4(std::array::from_fn(|index| chain(index, lane))),
+                        _ => join_8(std::array::from_fn(|index| chain(index, lane))),
+                    };
                 }
             }
             first_panel = last_panel + 1;

@@ -35,8 +35,13 @@ impl Layout {
 
     /// Chains of sums of an output.
     pub fn chains(&self) -> usize {
-        if self.parts == 1 { 8 } else { 1 }
+        chains(self.parts)
     }
+}
+
+/// Chains of sums of an output, in formats whose blocks have so many parts.
+pub(super) const fn chains(parts: usize) -> usize {
+    if parts == 1 { 8 } else { 4 }
 }
 
 /// Some blocks of [`ROWS`] rows, unpacked. Memory is kept from tile to tile.

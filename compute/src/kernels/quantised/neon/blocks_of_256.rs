@@ -4,6 +4,7 @@ use std::arch::aarch64::*;
 
 use super::{add_products, less, look_up, nibbles};
 use crate::kernels::quantised::blocks::{Format256, IQ4_LEVELS, Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
+use crate::kernels::quantised::scalar::join_4;
 use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
 
 /// Rows of activations for which a block is unpacked once.
@@ -45,14 +46,14 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
     out: &mut [f32],
 ) {
     let x: [ActivationRow; N] = std::array::from_fn(|p| x.row(first + p));
-    let mut chains = [0.0_f32; N];
+    let mut chains = [[0.0_f32; 4]; N];
     for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
         let ((d, dmin), (scales, mins)) = (F::read_factors(block), F::read_scales(block));
         // SAFETY: variants with `DOT` are listed only where the processor has it; the caller saw
         // that every row of activations has the block.
         let sums = unsafe { block_sums::<F, DOT, N>(block.as_ptr(), &scales, &x, index) };
         for ((x, chain), s) in x.iter().zip(&mut chains).zip(sums) {
-            let d_x = x.scales[index];
+            let (d_x, chain) = (x.scales[index], &mut chain[index % 4]);
             *chain = (d * d_x).mul_add(s as f32, *chain);
             if F::MINS {
                 let sums = &x.sums[16 * index..16 * index + 16];
@@ -61,7 +62,7 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
             }
         }
     }
-    out.copy_from_slice(&chains);
+    out.copy_from_slice(&chains.map(join_4));
 }
 
 /// `S` of a block for every row of activations.

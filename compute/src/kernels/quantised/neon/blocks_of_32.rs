@@ -6,7 +6,7 @@ use super::{add_products, less, look_up, nibbles};
 use crate::kernels::quantised::blocks::{
     E2M1, E2M1_DOUBLED, Format32, IQ4_LEVELS, Iq4Nl, MxFp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
 };
-use crate::kernels::quantised::scalar::join;
+use crate::kernels::quantised::scalar::join_8;
 use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
 
 /// Rows of activations for which a block is unpacked once.
@@ -70,7 +70,7 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
             }
         }
     }
-    out.copy_from_slice(&chains.map(join));
+    out.copy_from_slice(&chains.map(join_8));
 }
 
 /// Nibbles and their fifth bits.
