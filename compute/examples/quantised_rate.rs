@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use larql_compute::cpu::{Isa, Pool, streaming};
-use larql_compute::kernels::quantised::{Activations, Row, RowProduct, block_size, variants};
+use larql_compute::kernels::quantised::{Activations, RowProduct, Weights, block_size, variants};
 use larql_compute::quant::{Dtype, MatrixView, Scales};
 
 const FORMATS: [Dtype; 14] = [
@@ -117,12 +117,10 @@ impl<'a> Matrix<'a> {
         let view = &self.view.0;
         let task_rows = (TASK_BYTES / view.row_bytes()).max(1);
         pool.run(view.rows().div_ceil(task_rows), &|task| {
-            let mut sums = [0.0; 16];
-            let sums = &mut sums[..self.activations.rows()];
-            for row in task * task_rows..view.rows().min((task + 1) * task_rows) {
-                product(Row::of(view, row), &self.activations, 0, sums);
-                black_box(&sums);
-            }
+            let outputs = task * task_rows..view.rows().min((task + 1) * task_rows);
+            let mut sums = vec![0.0; outputs.len() * self.activations.rows()];
+            product(&Weights { view, outputs }, &self.activations, 0, &mut sums);
+            black_box(&sums);
         });
     }
 

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::{Activations, BlockSize, Row, block_size, dispatch};
+use super::products::{OUTPUTS_TOGETHER, ROWS_TOGETHER, in_chunks};
+use super::{Activations, BlockSize, Weights, block_size, dispatch};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::rows::Rows;
 use crate::kernels::{dot, rows_per_task};
@@ -29,8 +30,6 @@ pub struct GroupScratch {
 
 /// Groups that share a job; more are done one job after another.
 const JOB_GROUPS: usize = 16;
-/// Rows of activations whose results a task gathers before it writes them.
-const ROWS_TOGETHER: usize = 16;
 
 /// A group as the tasks of a job see it.
 struct Part<'a, 'o> {
@@ -127,13 +126,16 @@ fn multiply(part: &Part, outputs: Range<usize>, x: &[f32], scratch: &GroupScratc
         }
     };
     let product = dispatch(view.dtype());
-    for first in part.rows.clone().step_by(ROWS_TOGETHER) {
-        let mut sums = [0.0; ROWS_TOGETHER];
-        let sums = &mut sums[..ROWS_TOGETHER.min(part.rows.end - first)];
-        for output in outputs.clone() {
-            product(Row::of(view, output), activations, first, sums);
-            for (p, &sum) in sums.iter().enumerate() {
-                write(first - part.rows.start + p, output, sum);
+    for outputs in in_chunks(outputs, OUTPUTS_TOGETHER) {
+        for first in part.rows.clone().step_by(ROWS_TOGETHER) {
+            let positions = ROWS_TOGETHER.min(part.rows.end - first);
+            let mut sums = [0.0; OUTPUTS_TOGETHER * ROWS_TOGETHER];
+            let sums = &mut sums[..outputs.len() * positions];
+            product(&Weights { view, outputs: outputs.clone() }, activations, first, sums);
+            for (output, sums) in outputs.clone().zip(sums.chunks_exact(positions)) {
+                for (p, &sum) in sums.iter().enumerate() {
+                    write(first - part.rows.start + p, output, sum);
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 pub use activations::{ActivationRow, Activations, SUM_CODES};
@@ -108,9 +109,60 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Writes `out[p] = row · activations[first + p]`. The activations are cut as the format demands
-/// and have as many blocks as the row; variants panic otherwise.
-pub type RowProduct = fn(Row, &Activations, usize, &mut [f32]);
+/// Some rows of a matrix.
+#[derive(Debug, Clone)]
+pub struct Weights<'v, 'a> {
+    /// The matrix, `[outputs, columns]`.
+    pub view: &'v MatrixView<'a>,
+    /// Which of its rows.
+    pub outputs: Range<usize>,
+}
+
+impl<'a> Weights<'_, 'a> {
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = Row<'a>> {
+        self.outputs.clone().map(|output| Row::of(self.view, output))
+    }
+
+    /// Panics unless rows have as many blocks of a format as the activations, exponents included.
+    fn check(&self, x: &Activations, size: BlockSize, bytes: usize, exponents: bool) {
+        assert_eq!(x.block_size(), size);
+        let row_bytes = x.blocks() * bytes;
+        assert_eq!(self.view.row_bytes(), row_bytes, "rows and activations differ in blocks");
+        let counts = self.rows().map(|row| row.exponents.len());
+        assert!(!exponents || counts.eq(self.outputs.clone().map(|_| x.blocks())), "exponents");
+    }
+}
+
+/// Writes `out[r, p] = weights[r] · activations[first + p]`, `[outputs, positions]`. The activations
+/// are cut as the format demands and have as many blocks as a row; variants panic otherwise.
+pub type RowProduct = fn(&Weights<'_, '_>, &Activations, usize, &mut [f32]);
+
+/// Rows of activations for which a block of weights is unpacked once.
+const POSITIONS: usize = 4;
+
+/// The body of a [`RowProduct`]: calls `$rows::<.., N>(weights, x, out, stride)` for up to
+/// [`POSITIONS`] rows of activations at a time; row `r` of its results begins at `r · stride`.
+macro_rules! by_positions {
+    ($rows:ident::<$($generic:ident),+>($weights:ident, $x:ident, $first:ident, $out:ident)) => {{
+        let stride = $out.len() / $weights.outputs.len().max(1);
+        assert_eq!($out.len(), stride * $weights.outputs.len(), "outputs and results differ");
+        for begin in (0..stride).step_by(POSITIONS) {
+            let (row, out) = (|p: usize| $x.row($first + begin + p), &mut $out[begin..]);
+            // SAFETY: a variant is listed only where the processor has its instructions, and the
+            // caller saw that weights and activations, which are padded, have as many blocks.
+            unsafe {
+                match stride - begin {
+                    1 => $rows::<$($generic,)+ 1>($weights, &[row(0)], out, stride),
+                    2 => $rows::<$($generic,)+ 2>($weights, &[row(0), row(1)], out, stride),
+                    3 => $rows::<$($generic,)+ 3>($weights, &[0, 1, 2].map(row), out, stride),
+                    _ => $rows::<$($generic,)+ 4>($weights, &[0, 1, 2, 3].map(row), out, stride),
+                }
+            }
+        }
+    }};
+}
+use by_positions;
 
 /// One variant: a function a format.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,9 @@
 //! Several matrices over the same rows of activations, in one job of the pool.
 
+use std::ops::Range;
+
 use super::gemm::{self, Panels};
-use super::{Activations, BlockSize, Row, block_size, dispatch};
+use super::{Activations, BlockSize, Weights, block_size, dispatch};
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::float_gemm::{self, FloatPanels};
 use crate::kernels::rows::Rows;
@@ -45,7 +47,9 @@ impl ServingScratch {
 /// Products that share a job; more are done one job after another.
 const JOB_PRODUCTS: usize = 16;
 /// Rows of activations whose results a task gathers before it writes them.
-const ROWS_TOGETHER: usize = 16;
+pub(super) const ROWS_TOGETHER: usize = 16;
+/// Outputs whose results a task gathers before it writes them.
+pub(super) const OUTPUTS_TOGETHER: usize = 16;
 /// From so many rows of activations on, unpacking a tile of weights for all of them pays. On one
 /// core of a Zen 4 (`gemm_rate`, `quantised_rate`), four rows of `Q6_K` take as long either way
 /// (27 and 29 giga multiply-adds a second), four of `Q4_K` are faster in tiles, and eight rows are
@@ -176,7 +180,7 @@ fn run_job(
 }
 
 /// Computes some rows of outputs for every row of activations.
-fn multiply(part: &Part, outputs: std::ops::Range<usize>, x: &[f32], scratch: &ServingScratch) {
+fn multiply(part: &Part, outputs: Range<usize>, x: &[f32], scratch: &ServingScratch) {
     let view = part.view;
     let n = x.len() / view.columns();
     let write = |p: usize, output: usize, value: f32| {
@@ -199,14 +203,29 @@ fn multiply(part: &Part, outputs: std::ops::Range<usize>, x: &[f32], scratch: &S
         }
     };
     let product = dispatch(view.dtype());
-    for first in (0..n).step_by(ROWS_TOGETHER) {
-        let mut sums = [0.0; ROWS_TOGETHER];
-        let sums = &mut sums[..ROWS_TOGETHER.min(n - first)];
-        for output in outputs.clone() {
-            product(Row::of(view, output), activations, first, sums);
-            for (p, &sum) in sums.iter().enumerate() {
-                write(first + p, output, sum);
+    if n == 1 {
+        // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
+        let out = unsafe { part.out.slice(outputs.start, outputs.len()) };
+        return product(&Weights { view, outputs }, activations, 0, out);
+    }
+    for outputs in in_chunks(outputs, OUTPUTS_TOGETHER) {
+        for first in (0..n).step_by(ROWS_TOGETHER) {
+            let positions = ROWS_TOGETHER.min(n - first);
+            let mut sums = [0.0; OUTPUTS_TOGETHER * ROWS_TOGETHER];
+            let sums = &mut sums[..outputs.len() * positions];
+            let weights = Weights { view, outputs: outputs.clone() };
+            product(&weights, activations, first, sums);
+            for (output, sums) in outputs.clone().zip(sums.chunks_exact(positions)) {
+                for (p, &sum) in sums.iter().enumerate() {
+                    write(first + p, output, sum);
+                }
             }
         }
     }
+}
+
+/// Consecutive parts of a range, of at most so many.
+pub(super) fn in_chunks(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(most).map(move |first| first..end.min(first + most))
 }

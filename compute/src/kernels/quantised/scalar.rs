@@ -2,7 +2,7 @@
 //! for blocks of 32).
 
 use super::blocks::*;
-use super::{Activations, Row, Variant};
+use super::{ActivationRow, Activations, BlockSize, Row, Variant, Weights};
 
 pub(super) const VARIANT: Variant = Variant {
     q2_k: blocks_of_256::<Q2K>,
@@ -21,9 +21,14 @@ pub(super) const VARIANT: Variant = Variant {
     e2m1: blocks_of_32::<E2M1>,
 };
 
-fn blocks_of_256<F: Format256>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
-    for (p, out) in out.iter_mut().enumerate() {
-        let x = x.row(first + p);
+fn blocks_of_256<F: Format256>(
+    weights: &Weights<'_, '_>,
+    x: &Activations,
+    first: usize,
+    out: &mut [f32],
+) {
+    weights.check(x, BlockSize::K256, F::BYTES, false);
+    for_each(weights, x, first, out, |row, x| {
         let mut chains = [0.0_f32; 4];
         for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
             let block = F::read(block);
@@ -40,13 +45,18 @@ fn blocks_of_256<F: Format256>(row: Row, x: &Activations, first: usize, out: &mu
                 *chain = (-(block.dmin * d)).mul_add(m as f32, *chain);
             }
         }
-        *out = join_4(chains);
-    }
+        join_4(chains)
+    });
 }
 
-fn blocks_of_32<F: Format32>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
-    for (p, out) in out.iter_mut().enumerate() {
-        let x = x.row(first + p);
+fn blocks_of_32<F: Format32>(
+    weights: &Weights<'_, '_>,
+    x: &Activations,
+    first: usize,
+    out: &mut [f32],
+) {
+    weights.check(x, BlockSize::K32, F::BYTES, F::EXPONENTS);
+    for_each(weights, x, first, out, |row, x| {
         let mut chains = [0.0_f32; 8];
         for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
             let block = F::read(block, row.exponents.get(index).copied().unwrap_or_default());
@@ -57,7 +67,23 @@ fn blocks_of_32<F: Format32>(row: Row, x: &Activations, first: usize, out: &mut 
                 *chain = (block.m * d).mul_add(f32::from(x.sums[index]), *chain);
             }
         }
-        *out = join_8(chains);
+        join_8(chains)
+    });
+}
+
+/// Writes what `product` gives for each row of weights and each row of activations.
+fn for_each(
+    weights: &Weights<'_, '_>,
+    x: &Activations,
+    first: usize,
+    out: &mut [f32],
+    product: impl Fn(Row, ActivationRow) -> f32,
+) {
+    let positions = out.len() / weights.outputs.len().max(1);
+    for (row, out) in weights.rows().zip(out.chunks_mut(positions.max(1))) {
+        for (p, out) in out.iter_mut().enumerate() {
+            *out = product(row, x.row(first + p));
+        }
     }
 }
 

@@ -128,19 +128,17 @@ fn every_variant_gives_the_bits_of_the_definition_on_any_blocks() {
                 }
                 let mut activations = Activations::default();
                 activations.quantise(block_size(&view).unwrap(), columns, &x);
-                for row in 0..rows {
-                    let row = Row::of(&view, row);
-                    let mut expected = vec![0.0; n];
-                    scalar::VARIANT.of(dtype)(row, &activations, 0, &mut expected);
-                    for (isa, variant) in variants() {
-                        let mut out = vec![9.0; n];
-                        variant.of(dtype)(row, &activations, 0, &mut out);
-                        for (p, (&is, &expected)) in out.iter().zip(&expected).enumerate() {
-                            assert!(
-                                same(is, expected),
-                                "{isa:?} {dtype}, {columns} columns, row {p} of {n}: {is:e}, not {expected:e}"
-                            );
-                        }
+                let weights = Weights { view: &view, outputs: 0..rows };
+                let mut expected = vec![0.0; rows * n];
+                scalar::VARIANT.of(dtype)(&weights, &activations, 0, &mut expected);
+                for (isa, variant) in variants() {
+                    let mut out = vec![9.0; rows * n];
+                    variant.of(dtype)(&weights, &activations, 0, &mut out);
+                    for (p, (&is, &expected)) in out.iter().zip(&expected).enumerate() {
+                        assert!(
+                            same(is, expected),
+                            "{isa:?} {dtype}, {columns} columns, result {p} of {rows} x {n}: {is:e}, not {expected:e}"
+                        );
                     }
                 }
             }
@@ -165,10 +163,11 @@ fn the_largest_codes_do_not_saturate() {
                 let mut activations = Activations::default();
                 activations.quantise(block_size(&view).unwrap(), columns, &vec![x; columns]);
                 let mut expected = [0.0];
-                scalar::VARIANT.of(dtype)(Row::of(&view, 0), &activations, 0, &mut expected);
+                let weights = Weights { view: &view, outputs: 0..1 };
+                scalar::VARIANT.of(dtype)(&weights, &activations, 0, &mut expected);
                 for (isa, variant) in variants() {
                     let mut out = [9.0];
-                    variant.of(dtype)(Row::of(&view, 0), &activations, 0, &mut out);
+                    variant.of(dtype)(&weights, &activations, 0, &mut out);
                     assert!(same(out[0], expected[0]), "{isa:?} {dtype} {fill:#x} {x}");
                 }
             }

@@ -7,12 +7,12 @@ use std::arch::x86_64::*;
 use super::{nibbles, pairs_of_products, sums_across, table};
 use crate::kernels::quantised::blocks::{Format256, IQ4_LEVELS, Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::kernels::quantised::scalar::join_4;
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
+use crate::kernels::quantised::{
+    ActivationRow, Activations, BlockSize, POSITIONS, Weights, by_positions,
+};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 4;
-/// Rows of activations for which a block is unpacked once.
-const ROWS: usize = 4;
 
 /// A format as registers.
 pub(super) trait Registers: Format256 {
@@ -36,38 +36,41 @@ pub(super) trait Registers: Format256 {
     unsafe fn codes(block: *const u8, part: usize) -> __m256i;
 }
 
-/// One row of weights times rows of activations.
-pub(super) fn product<F: Registers>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
-    assert_eq!(x.block_size(), BlockSize::K256);
-    assert_eq!(row.bytes.len(), x.blocks() * F::BYTES, "row and activations differ in blocks");
-    for (index, out) in out.chunks_mut(ROWS).enumerate() {
-        let first = first + index * ROWS;
-        match out.len() {
-            1 => rows_checked::<F, 1>(row.bytes, x, first, out),
-            2 => rows_checked::<F, 2>(row.bytes, x, first, out),
-            3 => rows_checked::<F, 3>(row.bytes, x, first, out),
-            _ => rows_checked::<F, ROWS>(row.bytes, x, first, out),
-        }
-    }
-}
-
-fn rows_checked<F: Registers, const N: usize>(
-    row: &[u8],
+/// Rows of weights times rows of activations.
+pub(super) fn product<F: Registers>(
+    weights: &Weights<'_, '_>,
     x: &Activations,
     first: usize,
     out: &mut [f32],
 ) {
-    let x: [ActivationRow; N] = std::array::from_fn(|p| x.row(first + p));
-    // SAFETY: this variant is listed only where the processor has the features, and the caller saw
-    // that the row has as many blocks as the activations, which are padded to whole groups.
-    out.copy_from_slice(&unsafe { rows::<F, N>(row, &x) });
+    weights.check(x, BlockSize::K256, F::BYTES, false);
+    by_positions!(rows::<F>(weights, x, first, out));
+}
+
+/// # Safety
+/// As for [`row_product`], for every row.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows<F: Registers, const N: usize>(
+    weights: &Weights<'_, '_>,
+    x: &[ActivationRow; N],
+    out: &mut [f32],
+    stride: usize,
+) {
+    for (row, out) in weights.rows().zip(out.chunks_mut(stride)) {
+        // SAFETY: the caller's promise.
+        out[..N].copy_from_slice(&unsafe { row_product::<F, N>(row.bytes, x) });
+    }
 }
 
 /// # Safety
 /// The processor must have the features; every `x` has at least as many blocks as `row`, rounded
 /// up to whole groups.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N]) -> [f32; N] {
+#[inline]
+unsafe fn row_product<F: Registers, const N: usize>(
+    row: &[u8],
+    x: &[ActivationRow; N],
+) -> [f32; N] {
     let blocks = row.len() / F::BYTES;
     let mut chains = [_mm_setzero_ps(); N];
     for first in (0..blocks).step_by(GROUP) {
@@ -84,7 +87,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: &[u8], x: &[ActivationRow; N])
 /// Adds the products of `count` blocks, from block `first` on, to the four chains.
 ///
 /// # Safety
-/// As for [`rows`]; `start` is good for `count` blocks.
+/// As for [`row_product`]; `start` is good for `count` blocks.
 #[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,
@@ -143,7 +146,7 @@ unsafe fn group<F: Registers, const N: usize>(
 /// For every row of activations eight numbers whose sum is `S` of a block, offset included.
 ///
 /// # Safety
-/// As for [`rows`]; every `x` has the block `index`.
+/// As for [`row_product`]; every `x` has the block `index`.
 #[inline(always)]
 unsafe fn block_products<F: Registers, const N: usize>(
     block: *const u8,

@@ -10,12 +10,12 @@ use crate::kernels::quantised::blocks::{
     half_of_exponent,
 };
 use crate::kernels::quantised::scalar::join_8;
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
+use crate::kernels::quantised::{
+    ActivationRow, Activations, BlockSize, POSITIONS, Row, Weights, by_positions,
+};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 8;
-/// Rows of activations for which a block is unpacked once.
-const ROWS: usize = 4;
 /// The largest block.
 const BYTES_MAX: usize = 34;
 
@@ -40,39 +40,38 @@ pub(super) trait Registers: Format32 {
     unsafe fn scales(start: *const u8, exponents: *const u8) -> __m256;
 }
 
-/// One row of weights times rows of activations.
-pub(super) fn product<F: Registers>(row: Row, x: &Activations, first: usize, out: &mut [f32]) {
-    assert_eq!(x.block_size(), BlockSize::K32);
-    assert_eq!(row.bytes.len(), x.blocks() * F::BYTES, "row and activations differ in blocks");
-    assert!(!F::EXPONENTS || row.exponents.len() == x.blocks(), "an exponent a block");
-    for (index, out) in out.chunks_mut(ROWS).enumerate() {
-        let first = first + index * ROWS;
-        match out.len() {
-            1 => rows_checked::<F, 1>(row, x, first, out),
-            2 => rows_checked::<F, 2>(row, x, first, out),
-            3 => rows_checked::<F, 3>(row, x, first, out),
-            _ => rows_checked::<F, ROWS>(row, x, first, out),
-        }
-    }
-}
-
-fn rows_checked<F: Registers, const N: usize>(
-    row: Row,
+/// Rows of weights times rows of activations.
+pub(super) fn product<F: Registers>(
+    weights: &Weights<'_, '_>,
     x: &Activations,
     first: usize,
     out: &mut [f32],
 ) {
-    let x: [ActivationRow; N] = std::array::from_fn(|p| x.row(first + p));
-    // SAFETY: this variant is listed only where the processor has the features, and the caller saw
-    // that the row has as many blocks as the activations, which are padded to whole groups.
-    out.copy_from_slice(&unsafe { rows::<F, N>(row, &x) });
+    weights.check(x, BlockSize::K32, F::BYTES, F::EXPONENTS);
+    by_positions!(rows::<F>(weights, x, first, out));
+}
+
+/// # Safety
+/// As for [`row_product`], for every row.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows<F: Registers, const N: usize>(
+    weights: &Weights<'_, '_>,
+    x: &[ActivationRow; N],
+    out: &mut [f32],
+    stride: usize,
+) {
+    for (row, out) in weights.rows().zip(out.chunks_mut(stride)) {
+        // SAFETY: the caller's promise.
+        out[..N].copy_from_slice(&unsafe { row_product::<F, N>(row, x) });
+    }
 }
 
 /// # Safety
 /// The processor must have the features; every `x` has at least as many blocks as `row`, rounded
 /// up to whole groups, and so has `row` exponents where the format needs them.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -> [f32; N] {
+#[inline]
+unsafe fn row_product<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -> [f32; N] {
     let blocks = row.bytes.len() / F::BYTES;
     let mut chains = [_mm256_setzero_ps(); N];
     let mut first = 0;
@@ -105,7 +104,7 @@ unsafe fn rows<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -
 /// Adds the products of eight blocks, from block `first` on, to the eight chains.
 ///
 /// # Safety
-/// As for [`rows`]; the pointers are good for eight blocks.
+/// As for [`row_product`]; the pointers are good for eight blocks.
 #[inline(always)]
 unsafe fn group<F: Registers, const N: usize>(
     start: *const u8,

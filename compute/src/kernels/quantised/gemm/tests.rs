@@ -1,7 +1,7 @@
 //! Claims about every variant: the bits of the product of few rows, whatever the shape.
 
 use super::super::tests::{FORMATS, Random, exponents, same, stored, view};
-use super::super::{Row, block_size, scalar};
+use super::super::{Weights, block_size, scalar};
 use super::*;
 
 /// The product by a variant, and by the definition.
@@ -24,10 +24,11 @@ fn both(
         unsafe { variant.product(view, outputs, &panels, &disjoint, ROWS, &Cancel::new()) };
     });
     let mut expected = vec![0.0; n * rows];
-    for row in 0..rows {
-        let mut sums = vec![0.0; n];
-        scalar::VARIANT.of(view.dtype())(Row::of(view, row), &activations, 0, &mut sums);
-        for (p, sum) in sums.into_iter().enumerate() {
+    let mut sums = vec![0.0; rows * n];
+    let weights = Weights { view, outputs: 0..rows };
+    scalar::VARIANT.of(view.dtype())(&weights, &activations, 0, &mut sums);
+    for (row, sums) in sums.chunks_exact(n).enumerate() {
+        for (p, &sum) in sums.iter().enumerate() {
             expected[p * rows + row] = sum;
         }
     }

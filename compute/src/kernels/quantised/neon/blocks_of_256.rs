@@ -5,10 +5,9 @@ use std::arch::aarch64::*;
 use super::{add_products, less, look_up, nibbles};
 use crate::kernels::quantised::blocks::{Format256, IQ4_LEVELS, Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::kernels::quantised::scalar::join_4;
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
-
-/// Rows of activations for which a block is unpacked once.
-const ROWS: usize = 4;
+use crate::kernels::quantised::{
+    ActivationRow, Activations, BlockSize, POSITIONS, Row, Weights, by_positions,
+};
 
 /// A format as registers.
 pub(super) trait Registers: Format256 {
@@ -19,39 +18,43 @@ pub(super) trait Registers: Format256 {
     unsafe fn values(block: *const u8, part: usize) -> [int8x16_t; 2];
 }
 
-/// One row of weights times rows of activations.
+/// Rows of weights times rows of activations.
 pub(super) fn product<F: Registers, const DOT: bool>(
-    row: Row,
+    weights: &Weights<'_, '_>,
     x: &Activations,
     first: usize,
     out: &mut [f32],
 ) {
-    assert_eq!(x.block_size(), BlockSize::K256);
-    assert_eq!(row.bytes.len(), x.blocks() * F::BYTES, "row and activations differ in blocks");
-    for (index, out) in out.chunks_mut(ROWS).enumerate() {
-        let first = first + index * ROWS;
-        match out.len() {
-            1 => rows::<F, DOT, 1>(row.bytes, x, first, out),
-            2 => rows::<F, DOT, 2>(row.bytes, x, first, out),
-            3 => rows::<F, DOT, 3>(row.bytes, x, first, out),
-            _ => rows::<F, DOT, ROWS>(row.bytes, x, first, out),
-        }
+    weights.check(x, BlockSize::K256, F::BYTES, false);
+    by_positions!(rows::<F, DOT>(weights, x, first, out));
+}
+
+/// # Safety
+/// With `DOT` the processor has the dot product instruction; every `x` has as many blocks as a row.
+unsafe fn rows<F: Registers, const DOT: bool, const N: usize>(
+    weights: &Weights<'_, '_>,
+    x: &[ActivationRow; N],
+    out: &mut [f32],
+    stride: usize,
+) {
+    for (row, out) in weights.rows().zip(out.chunks_mut(stride)) {
+        // SAFETY: the caller's promise.
+        out[..N].copy_from_slice(&unsafe { row_product::<F, DOT, N>(row, x) });
     }
 }
 
-fn rows<F: Registers, const DOT: bool, const N: usize>(
-    row: &[u8],
-    x: &Activations,
-    first: usize,
-    out: &mut [f32],
-) {
-    let x: [ActivationRow; N] = std::array::from_fn(|p| x.row(first + p));
+/// # Safety
+/// As for [`rows`].
+#[inline]
+unsafe fn row_product<F: Registers, const DOT: bool, const N: usize>(
+    row: Row,
+    x: &[ActivationRow; N],
+) -> [f32; N] {
     let mut chains = [[0.0_f32; 4]; N];
-    for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
+    for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
         let ((d, dmin), (scales, mins)) = (F::read_factors(block), F::read_scales(block));
-        // SAFETY: variants with `DOT` are listed only where the processor has it; the caller saw
-        // that every row of activations has the block.
-        let sums = unsafe { block_sums::<F, DOT, N>(block.as_ptr(), &scales, &x, index) };
+        // SAFETY: the caller's promise; the block is whole.
+        let sums = unsafe { block_sums::<F, DOT, N>(block.as_ptr(), &scales, x, index) };
         for ((x, chain), s) in x.iter().zip(&mut chains).zip(sums) {
             let (d_x, chain) = (x.scales[index], &mut chain[index % 4]);
             *chain = (d * d_x).mul_add(s as f32, *chain);
@@ -62,7 +65,7 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
             }
         }
     }
-    out.copy_from_slice(&chains.map(join_4));
+    chains.map(join_4)
 }
 
 /// `S` of a block for every row of activations.

@@ -7,10 +7,9 @@ use crate::kernels::quantised::blocks::{
     E2M1, E2M1_DOUBLED, Format32, IQ4_LEVELS, Iq4Nl, MxFp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
 };
 use crate::kernels::quantised::scalar::join_8;
-use crate::kernels::quantised::{ActivationRow, Activations, BlockSize, Row};
-
-/// Rows of activations for which a block is unpacked once.
-const ROWS: usize = 4;
+use crate::kernels::quantised::{
+    ActivationRow, Activations, BlockSize, POSITIONS, Row, Weights, by_positions,
+};
 
 /// A format as registers.
 pub(super) trait Registers: Format32 {
@@ -21,34 +20,38 @@ pub(super) trait Registers: Format32 {
     unsafe fn values(block: *const u8) -> [int8x16_t; 2];
 }
 
-/// One row of weights times rows of activations.
+/// Rows of weights times rows of activations.
 pub(super) fn product<F: Registers, const DOT: bool>(
-    row: Row,
+    weights: &Weights<'_, '_>,
     x: &Activations,
     first: usize,
     out: &mut [f32],
 ) {
-    assert_eq!(x.block_size(), BlockSize::K32);
-    assert_eq!(row.bytes.len(), x.blocks() * F::BYTES, "row and activations differ in blocks");
-    assert!(!F::EXPONENTS || row.exponents.len() == x.blocks(), "an exponent a block");
-    for (index, out) in out.chunks_mut(ROWS).enumerate() {
-        let first = first + index * ROWS;
-        match out.len() {
-            1 => rows::<F, DOT, 1>(row, x, first, out),
-            2 => rows::<F, DOT, 2>(row, x, first, out),
-            3 => rows::<F, DOT, 3>(row, x, first, out),
-            _ => rows::<F, DOT, ROWS>(row, x, first, out),
-        }
+    weights.check(x, BlockSize::K32, F::BYTES, F::EXPONENTS);
+    by_positions!(rows::<F, DOT>(weights, x, first, out));
+}
+
+/// # Safety
+/// With `DOT` the processor has the dot product instruction; every `x` has as many blocks as a row.
+unsafe fn rows<F: Registers, const DOT: bool, const N: usize>(
+    weights: &Weights<'_, '_>,
+    x: &[ActivationRow; N],
+    out: &mut [f32],
+    stride: usize,
+) {
+    for (row, out) in weights.rows().zip(out.chunks_mut(stride)) {
+        // SAFETY: the caller's promise.
+        out[..N].copy_from_slice(&unsafe { row_product::<F, DOT, N>(row, x) });
     }
 }
 
-fn rows<F: Registers, const DOT: bool, const N: usize>(
+/// # Safety
+/// As for [`rows`].
+#[inline]
+unsafe fn row_product<F: Registers, const DOT: bool, const N: usize>(
     row: Row,
-    x: &Activations,
-    first: usize,
-    out: &mut [f32],
-) {
-    let x: [ActivationRow; N] = std::array::from_fn(|p| x.row(first + p));
+    x: &[ActivationRow; N],
+) -> [f32; N] {
     let mut chains = [[0.0_f32; 8]; N];
     for (index, block) in row.bytes.chunks_exact(F::BYTES).enumerate() {
         let exponent = if F::EXPONENTS { row.exponents[index] } else { 0 };
@@ -56,8 +59,7 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
         // SAFETY: the block is whole.
         let values = unsafe { F::values(block.as_ptr()) };
         for (x, chains) in x.iter().zip(&mut chains) {
-            // SAFETY: every row of activations has the block; variants with `DOT` are listed only
-            // where the processor has it.
+            // SAFETY: the caller's promise.
             let s = unsafe {
                 let x = x.codes.as_ptr().add(index * 32);
                 let low = add_products::<DOT>(vdupq_n_s32(0), values[0], vld1q_s8(x));
@@ -70,7 +72,7 @@ fn rows<F: Registers, const DOT: bool, const N: usize>(
             }
         }
     }
-    out.copy_from_slice(&chains.map(join_8));
+    chains.map(join_8)
 }
 
 /// Nibbles and their fifth bits.
