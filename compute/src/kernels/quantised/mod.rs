@@ -138,6 +138,26 @@ impl<'a> Weights<'_, 'a> {
 /// are cut as the format demands and have as many blocks as a row; variants panic otherwise.
 pub type RowProduct = fn(&Weights<'_, '_>, &Activations, usize, &mut [f32]);
 
+/// How far ahead of a row's blocks their successors are asked for, into the second-level cache.
+#[cfg(target_arch = "x86_64")]
+const AHEAD_BYTES: usize = 8192;
+
+/// Asks for the `count` bytes [`AHEAD_BYTES`] behind an address, which may be any.
+///
+/// The processor's own prefetchers follow a stream of weights less well when much else is read
+/// beside it, as the activations are in the products of 256-blocks: see
+/// `docs/benchmarks/streaming.md`, also for blocks of 32, where asking gains nothing.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn ask_ahead(start: *const u8, count: usize) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    for line in 0..count.div_ceil(64) {
+        let address = start.wrapping_add(AHEAD_BYTES + 64 * line);
+        // SAFETY: asking for an address does not access it, and SSE is always there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+}
+
 /// Rows of activations for which a block of weights is unpacked once.
 const POSITIONS: usize = 4;
 

@@ -8,7 +8,7 @@ use super::{nibbles, pairs_of_products, sums_across, table};
 use crate::kernels::quantised::blocks::{Format256, IQ4_LEVELS, Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::kernels::quantised::scalar::join_4;
 use crate::kernels::quantised::{
-    ActivationRow, Activations, BlockSize, POSITIONS, Weights, by_positions,
+    ActivationRow, Activations, BlockSize, POSITIONS, Weights, ask_ahead, by_positions,
 };
 
 /// Blocks whose sums are joined.
@@ -96,6 +96,7 @@ unsafe fn group<F: Registers, const N: usize>(
     count: usize,
     chains: &mut [__m128; N],
 ) {
+    ask_ahead(start, count * F::BYTES);
     // SAFETY: the caller's promise.
     unsafe {
         let mut products = [[_mm256_setzero_si256(); GROUP]; N];

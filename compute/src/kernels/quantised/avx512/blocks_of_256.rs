@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use super::transpose_sum;
 use crate::kernels::quantised::blocks::{Format256, Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::kernels::quantised::{
-    ActivationRow, Activations, BlockSize, POSITIONS, Weights, by_positions,
+    ActivationRow, Activations, BlockSize, POSITIONS, Weights, ask_ahead, by_positions,
 };
 
 /// Blocks whose sums are joined.
@@ -36,11 +36,10 @@ impl Unpacked {
         // SAFETY: the caller's promise; the tables are as long as registers.
         unsafe {
             let all = _mm512_castsi256_si512(scales);
-            let spread = [0, 1].map(|half: usize| {
-                let places = _mm512_loadu_si512(SPREAD[half].as_ptr().cast());
-                _mm512_permutexvar_epi16(places, all)
-            });
-            Unpacked { codes, spread, scales }
+            let low = _mm512_loadu_si512(SPREAD[0].as_ptr().cast());
+            let high = _mm512_loadu_si512(SPREAD[1].as_ptr().cast());
+            let low = _mm512_permutexvar_epi16(low, all);
+            Unpacked { codes, spread: [low, _mm512_permutexvar_epi16(high, all)], scales }
         }
     }
 }
@@ -132,11 +131,13 @@ unsafe fn row_product<F: Registers, const N: usize>(
             _ => {}
         }
     }
-    chains.map(|chains| {
+    let mut sums = [0.0; N];
+    for (sum, chains) in sums.iter_mut().zip(chains) {
         // Chains 0 and 2, and 1 and 3, and then the two.
         let two = _mm_add_ps(chains, _mm_movehl_ps(chains, chains));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-    })
+        *sum = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    sums
 }
 
 /// Adds the products of `COUNT` blocks, from block `first` on, to the chains.
@@ -150,11 +151,14 @@ unsafe fn group<F: Registers, const N: usize, const COUNT: usize>(
     first: usize,
     chains: &mut [__m128; N],
 ) {
+    ask_ahead(start, COUNT * F::BYTES);
     // SAFETY: the caller's promise.
     unsafe {
         // Blocks that are not there are the last one again; their sums go nowhere.
-        let block = |index: usize| start.add(index.min(COUNT - 1) * F::BYTES);
-        let group = [block(0), block(1), block(2), block(3)];
+        let mut group = [start; GROUP];
+        for (index, block) in group.iter_mut().enumerate() {
+            *block = start.add(index.min(COUNT - 1) * F::BYTES);
+        }
         let mut products = [[_mm512_setzero_si512(); GROUP]; N];
         let header = F::header(group);
         for index in 0..COUNT {
@@ -246,9 +250,11 @@ unsafe fn add_lanes(sums: __m512i) -> __m128i {
 unsafe fn halves(group: [*const u8; GROUP], at: usize) -> __m128 {
     // SAFETY: the caller's promise.
     unsafe {
-        let [a, b, c, d] =
-            group.map(|block| u64::from(block.add(at).cast::<u16>().read_unaligned()));
-        _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
+        let mut packed = 0_u64;
+        for (index, block) in group.iter().enumerate() {
+            packed |= u64::from(block.add(at).cast::<u16>().read_unaligned()) << (16 * index);
+        }
+        _mm_cvtph_ps(_mm_cvtsi64_si128(packed.cast_signed()))
     }
 }
 
@@ -327,7 +333,8 @@ impl Header {
     unsafe fn read(group: [*const u8; GROUP]) -> Header {
         // SAFETY: the caller's promise.
         unsafe {
-            let [a, b, c, d] = group.map(|block| _mm_loadu_si128(block.cast()));
+            let (a, b) = (_mm_loadu_si128(group[0].cast()), _mm_loadu_si128(group[1].cast()));
+            let (c, d) = (_mm_loadu_si128(group[2].cast()), _mm_loadu_si128(group[3].cast()));
             let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
             let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
             let packed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
@@ -365,10 +372,9 @@ impl Header {
                 2 => _mm512_shuffle_i32x4::<0b10_10_10_10>(self.bytes, self.bytes),
                 _ => _mm512_shuffle_i32x4::<0b11_11_11_11>(self.bytes, self.bytes),
             };
-            [0, 1].map(|half: usize| {
-                let places = _mm512_loadu_si512(CROSSED_SPREAD[half].as_ptr().cast());
-                _mm512_shuffle_epi8(bytes, places)
-            })
+            let low = _mm512_loadu_si512(CROSSED_SPREAD[0].as_ptr().cast());
+            let high = _mm512_loadu_si512(CROSSED_SPREAD[1].as_ptr().cast());
+            [_mm512_shuffle_epi8(bytes, low), _mm512_shuffle_epi8(bytes, high)]
         }
     }
 
@@ -444,7 +450,17 @@ macro_rules! header_in_front {
 }
 
 impl Registers for Q4K {
-    header_in_front!(|block: *const u8| crossed_nibbles(block.add(16)));
+    header_in_front!(q4_k_codes);
+}
+
+/// The codes of a block of `Q4_K`, crossed.
+///
+/// # Safety
+/// The pointer must be good for 144 bytes, and the processor have the features of this file.
+#[inline(always)]
+unsafe fn q4_k_codes(block: *const u8) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe { crossed_nibbles(block.add(16)) }
 }
 
 impl Registers for Q5K {
