@@ -16,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use crate::config::{Arguments, Config, LogFormat};
 use crate::engine::Engine;
+use crate::machine;
 use crate::server::{self, Callers, Listeners};
 
 /// Runs the daemon until it is told to stop.
@@ -23,6 +24,7 @@ use crate::server::{self, Callers, Listeners};
 /// # Errors
 /// When the data directory belongs to another daemon, or nothing can be served.
 pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
+    machine::prepare_allocator();
     let log = start_log(&config)?;
     let _lock = take_data_dir(&config.data_dir)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "larqld starts");

@@ -265,7 +265,9 @@ impl Engine {
         if let Some(model) = self.opened(&self.opened.lock(), &path) {
             return Ok(model);
         }
-        let model = Model::open(&self.files, &path, cancel)?;
+        let model = Model::open(&self.files, &path, cancel);
+        machine::return_freed_memory();
+        let model = model?;
         let source = self.catalog.lock().get_setting(&source_key(model.base_hash()));
         // Where the weights come from only makes hints better.
         let source = source.unwrap_or_else(|error| {

@@ -28,6 +28,8 @@ const CLIENTS_MAX: u32 = 1024;
 const PROMPT_TOKENS: u32 = 16;
 /// Tokens made for each client, unless told how many.
 const TOKENS: u32 = 64;
+/// The most tokens of the prompt that is read before the clock starts: they fill every buffer of a pass.
+const WARM_UP_TOKENS: u32 = 256;
 /// Events that may wait for a client of the bench: it never reads slowly.
 const EVENTS_AHEAD: usize = 64;
 
@@ -57,18 +59,18 @@ pub(super) fn serve(
         return Err(Failure::new(code::INVALID_PARAMETER, message).hint("ask for fewer"));
     }
     mounted.model.require_inference()?;
-    let round = |clients: u32, tokens: u32| -> Result<Vec<Served>, Failure> {
+    let round = |clients: u32, (prompt_tokens, tokens): (u32, u32)| {
         let number = ROUNDS.fetch_add(1, Ordering::Relaxed);
         let ask = |client: u32| letters(&mounted.model, prompt_tokens as usize, (number, client));
         let prompts = (0..clients).map(ask).collect::<Result<Vec<_>, _>>()?;
         generate_together(engine, mounted, &prompts, tokens, cancel)
     };
     // What the first request alone would pay for.
-    round(1, tokens.min(2))?;
+    round(1, (prompt_tokens.min(WARM_UP_TOKENS), tokens.min(2)))?;
     let before = bytes_touched(engine, mounted);
     let mut rounds = Vec::new();
     for _ in 0..tell.runs {
-        let served = round(clients, tokens)?;
+        let served = round(clients, (prompt_tokens, tokens))?;
         tell.run(&format!("{:.1} tokens/s together", rate(&served)));
         rounds.push(served);
     }

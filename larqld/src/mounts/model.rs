@@ -17,6 +17,7 @@ use super::gate_statistics::Learned;
 use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
+use crate::machine;
 use crate::source::SourceModel;
 use crate::text::{ChatTemplate, Guides, Tokenizer};
 
@@ -327,7 +328,11 @@ impl Model {
                 let message = format!("{} has no tokenizer.json", self.path.display());
                 Failure::new(code::MISSING_COMPONENT, message).hint("copy it to the weights")
             })?;
-            Tokenizer::from_bytes(&bytes, self.architecture().vocabulary_size).map_err(|error| {
+            let tokenizer = Tokenizer::from_bytes(&bytes, self.architecture().vocabulary_size);
+            drop(bytes);
+            // A vocabulary's text is parsed into many times its size.
+            machine::return_freed_memory();
+            tokenizer.map_err(|error| {
                 let message = format!("{}: {error}", self.path.display());
                 Failure::new(code::UNSUPPORTED_FORMAT, message)
                     .hint("download tokenizer.json again")
@@ -377,7 +382,11 @@ impl Model {
     /// # Errors
     /// The same failure each time, for a tokenizer whose tokens are no bytes.
     pub fn guides(&self) -> Result<&Guides, Failure> {
-        let make = || Ok(Guides::new(self.tokenizer()?, &self.end_tokens()?)?);
+        let make = || {
+            let guides = Guides::new(self.tokenizer()?, &self.end_tokens()?);
+            machine::return_freed_memory();
+            Ok(guides?)
+        };
         self.guides.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 

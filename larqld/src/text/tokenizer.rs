@@ -3,6 +3,9 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
+use tokenizers::models::bpe::BPE;
+use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
 /// Why text could not be turned into tokens or back.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -44,7 +47,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Unreadable`] with the reason.
     pub fn from_bytes(bytes: &[u8], vocabulary_size: usize) -> Result<Self, TextError> {
-        let made = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let made = std::panic::catch_unwind(|| read(bytes));
         let mut inner = made
             .map_err(|_| TextError::Unreadable("its rules are inconsistent".to_owned()))?
             .map_err(|error| TextError::Unreadable(error.to_string()))?;
@@ -113,7 +116,7 @@ impl Tokenizer {
     }
 
     /// What turns written tokens into text.
-    pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
+    pub(super) fn decoder(&self) -> Option<&DecoderWrapper> {
         self.inner.get_decoder()
     }
 
@@ -122,6 +125,26 @@ impl Tokenizer {
         self.inner
             .get_added_vocabulary()
             .is_special_token(&self.inner.id_to_token(id).unwrap_or_default())
+    }
+}
+
+/// A tokenizer whose model is known to be of pairs of pieces, as nearly all are.
+type BpeTokenizer = tokenizers::TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+/// Reads the text of a tokenizer.
+///
+/// The library looks for the kind of model in two trees of the whole text, which take twenty times its
+/// size; told the kind, it makes none. What is of another kind, or wrong, it is left to find out.
+fn read(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    match serde_json::from_slice::<BpeTokenizer>(bytes) {
+        Ok(tokenizer) => Ok(tokenizer.into()),
+        Err(_) => tokenizers::Tokenizer::from_bytes(bytes),
     }
 }
 
@@ -223,6 +246,21 @@ mod tests {
     #[test]
     fn an_id_beyond_the_vocabulary_has_no_word() {
         assert_eq!(&*atlas().word(4_000_000), "");
+    }
+
+    #[test]
+    fn told_its_kind_a_tokenizer_is_read_as_the_library_reads_it() {
+        let bytes = include_bytes!("../../assets/atlas/tokenizer.json");
+        let library = tokenizers::Tokenizer::from_bytes(bytes).unwrap();
+        assert!(serde_json::from_slice::<BpeTokenizer>(bytes).is_ok(), "the quick way is taken");
+        assert_eq!(
+            read(bytes).unwrap().to_string(false).unwrap(),
+            library.to_string(false).unwrap()
+        );
+        // Another kind.
+        let words = br#"{"version": "1.0", "added_tokens": [], "model": {
+            "type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
+        assert_eq!(read(words).unwrap().token_to_id("b"), Some(1));
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! checkpoint it was converted from give the same tokens. The way back is for writing GGUF; what a
 //! `tokenizer.json` can say and GGUF cannot is refused by name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::keys::refuse;
@@ -35,6 +37,46 @@ const MERGES_RATIO_MAX: usize = 16;
 /// What a vocabulary may have beyond that ratio, for small ones.
 const MERGES_BYTES_FREE: usize = 1 << 20;
 
+/// A `tokenizer.json`. It is written piece by piece: as a tree of values a vocabulary takes many times its
+/// size.
+#[derive(Serialize)]
+struct TokenizerText<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: ModelText<'a>,
+}
+
+/// The part of a `tokenizer.json` that puts pieces together.
+#[derive(Serialize)]
+struct ModelText<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dropout: (),
+    unk_token: Option<&'a str>,
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: VocabularyText<'a>,
+    merges: &'a [(String, String)],
+}
+
+/// Tokens with their ids.
+struct VocabularyText<'a>(&'a [String]);
+
+impl Serialize for VocabularyText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(0_u32..))
+    }
+}
+
 impl Vocabulary {
     /// The text of `tokenizer.json`.
     ///
@@ -48,43 +90,29 @@ impl Vocabulary {
             }
         }
         let unknown = self.unknown.map(|id| &self.tokens[id as usize]);
-        let vocabulary: Map<String, Value> =
-            self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
-        let (merges, by_characters) = match &self.pieces {
-            Pieces::Bytes { merges, .. } => (merges.clone(), false),
-            Pieces::Characters { merges } => (merges.clone(), true),
-            Pieces::Scored { scores, .. } => (self.merges_by_score(scores)?, true),
+        let merges: Cow<'_, [(String, String)]> = match &self.pieces {
+            Pieces::Bytes { merges, .. } | Pieces::Characters { merges } => merges.into(),
+            Pieces::Scored { scores, .. } => self.merges_by_score(scores)?.into(),
         };
+        let by_characters = !matches!(self.pieces, Pieces::Bytes { .. });
         let pre = match &self.pieces {
             Pieces::Bytes { pre, .. } => PreTokenizer::named(pre),
             Pieces::Scored { .. } | Pieces::Characters { .. } => None,
         };
         let space_prefix = matches!(self.pieces, Pieces::Scored { space_prefix: true, .. });
-        let model = json!({
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": if by_characters { json!(unknown) } else { Value::Null },
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": by_characters,
-            "byte_fallback": by_characters,
-            "ignore_merges": pre.is_some_and(|pre| pre.ignore_merges),
-            "vocab": vocabulary,
-            "merges": merges,
-        });
-        let text = json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": match pre {
+        let text = TokenizerText {
+            version: "1.0",
+            truncation: (),
+            padding: (),
+            added_tokens: self.added_tokens(),
+            normalizer: match pre {
                 Some(pre) if pre.composed => json!({"type": "NFC"}),
                 Some(_) => Value::Null,
                 None => spaces_marked(space_prefix),
             },
-            "pre_tokenizer": pre.map_or(Value::Null, PreTokenizer::json),
-            "post_processor": self.post_processor(),
-            "decoder": match pre {
+            pre_tokenizer: pre.map_or(Value::Null, PreTokenizer::json),
+            post_processor: self.post_processor(),
+            decoder: match pre {
                 Some(_) => json!({
                     "type": "ByteLevel",
                     "add_prefix_space": true,
@@ -93,9 +121,23 @@ impl Vocabulary {
                 }),
                 None => spaces_shown(space_prefix),
             },
-            "model": model,
-        });
-        Ok(serde_json::to_vec(&text).expect("plain data"))
+            model: ModelText {
+                kind: "BPE",
+                dropout: (),
+                unk_token: unknown.filter(|_| by_characters).map(String::as_str),
+                continuing_subword_prefix: (),
+                end_of_word_suffix: (),
+                fuse_unk: by_characters,
+                byte_fallback: by_characters,
+                ignore_merges: pre.is_some_and(|pre| pre.ignore_merges),
+                vocab: VocabularyText(&self.tokens),
+                merges: &merges,
+            },
+        };
+        let mut text = serde_json::to_vec(&text).expect("plain data");
+        // It is kept as long as the model is.
+        text.shrink_to_fit();
+        Ok(text)
     }
 
     /// Tokens that are found in a text as they are, before merges.

@@ -129,6 +129,7 @@ struct Alone {
 
 struct Bench {
     work: PathBuf,
+    binaries: PathBuf,
     daemon: Daemon,
     opponent: Opponent,
     external_probe: PathBuf,
@@ -157,7 +158,7 @@ pub(super) fn run(root: &Path, models: &[Model], pairs: usize, record: bool) -> 
     let status = daemon.json(&["-F", "json", "admin", "status"])?;
     let threads = status["threads"].as_u64().context("the daemon's threads")?;
     let opponent = Opponent::new(&llama, threads);
-    let bench = Bench { work, daemon, opponent, external_probe, threads };
+    let bench = Bench { work, binaries, daemon, opponent, external_probe, threads };
     let began = Instant::now();
     let load_before = load::average();
     println!("load average before: {load_before}");
@@ -201,9 +202,13 @@ pub(super) fn run(root: &Path, models: &[Model], pairs: usize, record: bool) -> 
 
 impl Bench {
     fn mount(&self, model: Model) -> anyhow::Result<()> {
+        self.mount_in(&self.daemon, model)
+    }
+
+    fn mount_in(&self, daemon: &Daemon, model: Model) -> anyhow::Result<()> {
         let file = model.shape().file(&self.work)?;
         let statement = format!("MOUNT \"{}\" AS \"{}\"", file.display(), model.name());
-        output(&mut self.daemon.larql(&["-q", "-c", &statement])).map(drop)
+        output(&mut daemon.larql(&["-q", "-c", &statement])).map(drop)
     }
 
     fn unmount(&self, model: Model) -> anyhow::Result<()> {
@@ -213,13 +218,7 @@ impl Bench {
 
     /// One bench of ours.
     fn ours(&self, kind: &str, model: &str, options: &[(&str, u32)]) -> anyhow::Result<Value> {
-        let mut arguments = vec!["bench".to_owned(), kind.to_owned(), model.to_owned()];
-        for (name, value) in options {
-            arguments.extend([format!("--{name}"), value.to_string()]);
-        }
-        arguments.push("--json".to_owned());
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.daemon.json(&arguments)
+        ours(&self.daemon, kind, model, options)
     }
 
     /// The better of both probes at this moment, in GB/s.
@@ -300,6 +299,19 @@ impl Bench {
         Ok(lines)
     }
 
+    /// Anonymous memory at its peak, in bytes, of a daemon that serves one generation and has done nothing
+    /// else. One that has served others keeps their prefixes too, as many as its configuration allows.
+    fn memory(&self, model: Model) -> anyhow::Result<f64> {
+        let data = self.work.join("data-memory");
+        let _ = std::fs::remove_dir_all(&data);
+        let daemon = Daemon::start(&self.binaries, &data)?;
+        self.mount_in(&daemon, model)?;
+        let options =
+            [("clients", 1), ("context", MEMORY_CONTEXT - 32), ("tokens", 32), ("runs", 1)];
+        let json = ours(&daemon, "serve", model.name(), &options)?;
+        Ok(number(&json["anonymous_bytes"], "peak"))
+    }
+
     /// What has no counterpart in llama.cpp's programs.
     fn alone(&self, model: Model, alone: &mut Alone) -> anyhow::Result<()> {
         match model {
@@ -312,10 +324,7 @@ impl Bench {
                     println!("{}, first token after {prompt}: {first:.1} ms", model.name());
                     alone.first_tokens.push((prompt, first));
                 }
-                let options =
-                    [("clients", 1), ("context", MEMORY_CONTEXT - 32), ("tokens", 32), ("runs", 1)];
-                let json = self.ours("serve", model.name(), &options)?;
-                let peak = number(&json["anonymous_bytes"], "peak");
+                let peak = self.memory(model)?;
                 println!("{}, anonymous memory at most {:.0} MB", model.name(), peak / 1e6);
                 alone.memory = Some(peak);
             }
@@ -348,6 +357,22 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// One bench of ours, by this daemon.
+fn ours(
+    daemon: &Daemon,
+    kind: &str,
+    model: &str,
+    options: &[(&str, u32)],
+) -> anyhow::Result<Value> {
+    let mut arguments = vec!["bench".to_owned(), kind.to_owned(), model.to_owned()];
+    for (name, value) in options {
+        arguments.extend([format!("--{name}"), value.to_string()]);
+    }
+    arguments.push("--json".to_owned());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    daemon.json(&arguments)
 }
 
 /// A number of a bench's object; NaN where it has none.
