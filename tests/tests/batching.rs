@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use larql_client::{
     BatchStatus, CallError, ChatMessage, Client, ConnectOptions, ExecuteOptions, GenerateEvent,
-    GenerateRequest, Target, Token,
+    GenerateRequest, Speculation, Target, Token,
 };
 use larql_proto::v1::generate_client::GenerateClient;
 use larql_proto::v1::{self as wire, generate_event};
@@ -64,6 +64,11 @@ async fn until(what: &str, client: &Client, mut holds: impl FnMut(&BatchStatus) 
     }
 }
 
+/// Guesses by that model.
+fn guessed_by(draft_model: &str) -> Speculation {
+    Speculation { draft_model: draft_model.to_owned(), ..Speculation::default() }
+}
+
 /// A prompt of so many tokens that begins with words of its own.
 fn prompt(first: usize, words: usize) -> String {
     (first..first + words).map(|word| format!("Word{} ", word % 200 + 3)).collect()
@@ -91,6 +96,7 @@ fn mixed_requests(model: &str, count: usize, random: &mut Random) -> Vec<Generat
 async fn requests_that_share_steps_pages_and_prefixes_get_the_tokens_of_each_alone() {
     let alone = Daemon::start_with(&["--batch-sequences-max", "1"]);
     let model = write_model(&alone, "quick", QUICK);
+    let drafts = [model.clone(), write_model(&alone, "draft", Size { layers: 1, ..QUICK })];
     let mut random = Random(99);
     let requests = mixed_requests(&model, 48, &mut random);
     let client = alone.client().await;
@@ -109,10 +115,13 @@ async fn requests_that_share_steps_pages_and_prefixes_get_the_tokens_of_each_alo
         let daemon = Arc::new(Daemon::start_with(arguments));
         let mut all = tokio::task::JoinSet::new();
         for (index, request) in requests.iter().enumerate() {
-            let (daemon, request, expected) =
+            let (daemon, mut request, expected) =
                 (daemon.clone(), request.clone(), expected[index].clone());
             let (delay, leaves) = (random.below(400) as u64, random.below(5) == 0);
             let after = random.below(10);
+            if random.below(3) == 0 {
+                request.speculation = Some(guessed_by(&drafts[random.below(2)]));
+            }
             all.spawn(async move {
                 let client = daemon.client().await;
                 sleep(Duration::from_millis(delay)).await;
@@ -229,6 +238,53 @@ async fn pages_return_when_a_request_is_cancelled_and_prefixes_make_room() {
     }
     let state = batch(&watch).await;
     assert!(state.pages_used <= state.pages_max, "{state:?}");
+}
+
+#[tokio::test]
+async fn a_draft_models_pages_count_within_the_bound_and_return_with_the_request() {
+    // 42 pages of this model, or 21 of it and of a draft of the same shape.
+    let daemon = Daemon::start_with(&["--kv-cache-mb", "2"]);
+    let model = write_model(&daemon, "quick", QUICK);
+    let (client, watch) = (daemon.client().await, daemon.client().await);
+    let plain = |first, words, tokens_max| GenerateRequest {
+        model: model.clone(),
+        prompt: prompt(first, words),
+        tokens_max,
+        ..GenerateRequest::default()
+    };
+    let guessed = |first, words, tokens_max| GenerateRequest {
+        speculation: Some(guessed_by(&model)),
+        ..plain(first, words, tokens_max)
+    };
+    generate(&client, plain(0, 3, 1)).await.expect("a generation");
+    let before = batch(&watch).await;
+    let error = generate(&client, guessed(0, 700, 20)).await.expect_err("a refusal");
+    assert_eq!(error.code, "54000", "{error}");
+    assert!(error.message.contains("draft model"), "{error}");
+    assert!(error.hint.contains("kv_cache_mb"), "{error:?}");
+    assert_eq!(batch(&watch).await.tokens_prefilled, before.tokens_prefilled, "work was done");
+    let alone = generate(&client, plain(0, 700, 20)).await.expect("it fits without a draft");
+    assert_eq!(alone.len(), 20);
+
+    let mut generation = client.generate(guessed(50, 400, 0)).await.expect("a generation");
+    generation.next().await.expect("a token");
+    let both = 2 * 400 / PAGE as u64;
+    until("the draft reads along", &watch, |state| {
+        u64::from(state.pages_used) - u64::from(state.pages_reusable) >= both
+    })
+    .await;
+    drop(generation);
+    until("the generation is gone", &watch, |state| state.running == 0).await;
+    let free = batch(&watch).await;
+    assert_eq!(free.pages_used, free.pages_reusable, "{free:?}");
+    // Who asks for as many tokens as there is room for gets those that it would get without a draft,
+    // up to the room that both have together.
+    for words in 10..14 {
+        let expected = generate(&client, plain(0, words, 0)).await.expect("a generation");
+        let found = generate(&client, guessed(0, words, 0)).await.expect("a generation");
+        let room = (before.pages_max as usize / 2 * PAGE - words).min(expected.len());
+        assert_eq!(found, expected[..room], "{words} words");
+    }
 }
 
 #[tokio::test]

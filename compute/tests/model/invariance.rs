@@ -304,3 +304,39 @@ fn a_batch_that_does_not_fit_is_refused_before_anything_is_written() {
     decoder.forward(&mut [], None, &cancel).unwrap();
     assert!(decoder.logits().is_empty());
 }
+
+#[test]
+fn pages_of_two_models_beside_each_other_stay_within_one_bound() {
+    let (small, large) = (read(&llama()), read(&gemma3()));
+    let pool = Pool::new(1);
+    let weights = [&small, &large].map(|model| Checkpoint::random(model, Dtype::F32, 5));
+    let page = KvPages::new(&large, KvType::F16, 0).page_bytes();
+    let pages = KvPages::new(&large, KvType::F16, 4 * page);
+    let beside = pages.beside(&small);
+    let per_page = beside.page_bytes();
+    let cancel = Cancel::new();
+    let mut decoder = Decoder::new(&large, &weights[1], &pool, SERVING).unwrap();
+    let mut draft = Decoder::new(&small, &weights[0], &pool, SERVING).unwrap();
+    let (mut own, mut guest) = (pages.cache(600), beside.cache(600));
+    decoder.prefill(&prompt(40, 50), &mut own, None, &cancel).unwrap();
+    assert_eq!((pages.pages_used(), pages.pages_free()), (2, 2));
+    draft.prefill(&prompt(33, 50), &mut guest, None, &cancel).unwrap();
+    assert_eq!((beside.pages_used(), pages.pages_used()), (2, 2));
+    assert_eq!(pages.bytes_free(), 2 * (page - per_page));
+    // What one takes the other lacks, until it is given back.
+    let most = pages.bytes_free() / per_page;
+    let error = draft.prefill(&prompt(32 * (most + 2), 50), &mut guest, None, &cancel).unwrap_err();
+    assert!(matches!(error, DecodeError::PagesExhausted { free, .. } if free == most), "{error}");
+    let lacking = (pages.pages_free() + 1) * 32;
+    let error = decoder.prefill(&prompt(24 + lacking, 50), &mut own, None, &cancel).unwrap_err();
+    assert!(matches!(error, DecodeError::PagesExhausted { .. }), "{error}");
+    guest.truncate(0);
+    assert_eq!((beside.pages_used(), pages.bytes_free()), (0, 2 * page));
+    decoder.prefill(&prompt(88, 50), &mut own, None, &cancel).unwrap();
+    assert_eq!((pages.pages_used(), beside.pages_free()), (4, 0));
+    drop(own);
+    assert_eq!(pages.bytes_free(), pages.bytes_max());
+    // Pages of another shape are not each other's.
+    draft.prefill(&prompt(64, 50), &mut guest, None, &cancel).unwrap();
+    assert_eq!(pages.cache_from(guest.whole_pages(), 600).len(), 0);
+}

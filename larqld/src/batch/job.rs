@@ -5,16 +5,17 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::LogitsWanted;
+use larql_compute::model::{KvPages, LogitsWanted};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::failure::Failure;
-use crate::generation::speculation::Proposer;
+use crate::generation::speculation::{Memory, Proposer};
 use crate::generation::{Finished, Sequence, TokenEvent};
 use crate::inference;
 use crate::mounts::Model;
@@ -173,8 +174,46 @@ impl Job {
         next.decodes || !resumes && count == next.tokens
     }
 
+    fn proposer(&self) -> Option<&dyn Proposer> {
+        match &self.task {
+            Task::Generate { proposer, .. } => proposer.as_deref(),
+            Task::Infer { .. } => None,
+        }
+    }
+
+    /// Says in which memory guesses are kept.
+    pub(super) fn keep_guesses_in(&mut self, pages: &KvPages) {
+        if let Task::Generate { proposer: Some(proposer), .. } = &mut self.task {
+            proposer.keep_in(pages);
+        }
+    }
+
+    /// Memory that whoever guesses for it holds, and may come to hold.
+    pub(super) fn guess_memory(&self) -> Memory {
+        self.proposer().map(Proposer::memory).unwrap_or_default()
+    }
+
+    /// Bytes that whoever guesses for it takes to guess what comes next.
+    pub(super) fn guess_bytes_needed(&self) -> usize {
+        self.proposer().map_or(0, |proposer| proposer.bytes_needed(self.tokens().len()))
+    }
+
+    /// Gives back the memory of whoever guesses for it, until it goes on.
+    pub(super) fn release_guesses(&mut self) {
+        if let Task::Generate { proposer: Some(proposer), .. } = &mut self.task {
+            proposer.release();
+        }
+    }
+
+    /// Goes on without guesses.
+    pub(super) fn stop_guessing(&mut self) {
+        if let Task::Generate { proposer, .. } = &mut self.task {
+            *proposer = None;
+        }
+    }
+
     /// Lets tokens be guessed that are verified with the next one.
-    pub(super) fn propose(&mut self, pool: &Pool) {
+    pub(super) fn propose(&mut self, pool: &Arc<Pool>) {
         let Task::Generate { sequence, proposer: Some(proposer), .. } = &mut self.task else {
             return;
         };
@@ -236,6 +275,7 @@ impl Job {
         if std::mem::replace(&mut self.over, true) {
             return;
         }
+        self.stop_guessing();
         match &self.task {
             Task::Infer { answer, .. } => {
                 let _ = answer.try_send(Err(failure));

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{KvPages, KvType, PAGE_POSITIONS};
+use larql_compute::model::{DenseFfn, Ffn, KvPages, KvType, PAGE_POSITIONS};
 use parking_lot::Mutex;
 
 pub use job::{Event, Events, Inferred};
@@ -70,7 +70,8 @@ pub struct State {
     pub waiting: usize,
     /// Requests whose clients have not read what there is.
     pub paused: usize,
-    /// Pages of keys and values in memory that hold something.
+    /// Pages of keys and values in memory that hold something; those of draft models, which are of
+    /// another size, as so many as they take the place of.
     pub pages_used: usize,
     /// Of those, pages that only the index of prefixes holds: they go when others are needed.
     pub pages_reusable: usize,
@@ -95,9 +96,14 @@ pub struct State {
 pub struct Batching {
     limits: Limits,
     pool: Arc<Pool>,
+    /// Makes what computes the feed-forward networks of a runner's passes.
+    network: Network,
     runners: Arc<Mutex<Runners>>,
     draining: AtomicBool,
 }
+
+/// Makes a feed-forward network's way to compute.
+type Network = fn() -> Box<dyn Ffn>;
 
 /// Runners by the address of their model, which they keep alive.
 type Runners = HashMap<usize, Arc<Shared>>;
@@ -105,8 +111,12 @@ type Runners = HashMap<usize, Arc<Shared>>;
 impl Batching {
     /// No runner yet.
     pub fn new(limits: Limits, pool: Arc<Pool>) -> Self {
+        Self::with_network(limits, pool, || Box::new(DenseFfn))
+    }
+
+    fn with_network(limits: Limits, pool: Arc<Pool>, network: Network) -> Self {
         let runners = Arc::default();
-        Self { limits, pool, runners, draining: AtomicBool::new(false) }
+        Self { limits, pool, network, runners, draining: AtomicBool::new(false) }
     }
 
     /// Begins a generation; its events, the failure that ends it included, go to `events`. `held` is
@@ -126,8 +136,7 @@ impl Batching {
     ) -> Result<(), Failure> {
         model.require_inference()?;
         let mut sequence = Box::new(Sequence::new(model, request)?);
-        let positions_max = self.pages(model).pages_max().saturating_mul(PAGE_POSITIONS);
-        sequence.limit_positions(positions_max);
+        sequence.limit_positions(self.positions_max(model, request.draft.as_deref()));
         let proposer = match &request.speculation {
             Some(speculation) => Some(speculation.proposer(&sequence, request.draft.as_ref())?),
             None => None,
@@ -183,7 +192,24 @@ impl Batching {
         KvPages::new(model.architecture(), self.limits.kv_type, self.limits.kv_cache_bytes)
     }
 
-    fn submit(&self, model: &Arc<Model>, job: Job) -> Result<(), Failure> {
+    /// The longest sequence for which there are pages, those of a draft model that reads along included.
+    fn positions_max(&self, model: &Model, draft: Option<&Model>) -> usize {
+        let pages = self.pages(model);
+        let (mut both, mut beside) = (pages.page_bytes(), 0);
+        if let Some(draft) = draft {
+            let own = pages.beside(draft.architecture());
+            let whole = own.pages_for(draft.architecture().context_max);
+            both += own.page_bytes();
+            // Beyond its own context a draft model reads no further.
+            if pages.bytes_max() / both.max(1) > whole {
+                (both, beside) = (pages.page_bytes(), whole * own.page_bytes());
+            }
+        }
+        let pages = (pages.bytes_max() - beside) / both.max(1);
+        pages.saturating_mul(PAGE_POSITIONS)
+    }
+
+    fn submit(&self, model: &Arc<Model>, mut job: Job) -> Result<(), Failure> {
         let needed = schedule::pages(job.positions_max(), PAGE_POSITIONS);
         let mut runners = self.runners.lock();
         if self.draining.load(Ordering::Acquire) && job.is_new_generation() {
@@ -193,25 +219,47 @@ impl Batching {
             Some(shared) => shared.clone(),
             None => {
                 let shared = Arc::new(Shared::new(self.limits.queue_max, self.pages(model)));
-                Runner::start(model.clone(), &self.pool, self.limits, &shared, &self.runners)?;
+                let (pool, registry) = (&self.pool, &self.runners);
+                Runner::start(model.clone(), pool, self.network, self.limits, &shared, registry)?;
                 runners.insert(address(model), shared.clone());
                 shared
             }
         };
-        if needed > shared.pages_max() {
-            let message = format!(
-                "{} positions take {needed} pages of keys and values, and there may be {}",
-                job.positions_max(),
-                shared.pages_max()
-            );
-            let mebibytes = self.limits.kv_cache_bytes >> 20;
-            return Err(Failure::new(code::LIMIT, message)
-                .hint(format!("ask for less, or raise kv_cache_mb, which is {mebibytes}")));
-        }
+        job.keep_guesses_in(shared.pages());
+        self.check_room(shared.pages(), needed, &job)?;
         match shared.push(job) {
             Pushed::Queued | Pushed::Displaced(_) => Ok(()),
             Pushed::Refused(_) => Err(overloaded(self.limits.queue_max)),
         }
+    }
+
+    /// Refuses a request that could not go on even alone.
+    fn check_room(&self, pages: &KvPages, needed: usize, job: &Job) -> Result<(), Failure> {
+        let (positions, pages_max) = (job.positions_max(), pages.pages_max());
+        let guesses = job.guess_memory().bytes_max;
+        let limit = self.limits.kv_cache_bytes >> 20;
+        if needed > pages_max {
+            let message = format!(
+                "{positions} positions take {needed} pages of keys and values, and there may be \
+                 {pages_max}"
+            );
+            return Err(Failure::new(code::LIMIT, message)
+                .hint(format!("ask for less, or raise kv_cache_mb, which is {limit}")));
+        }
+        let own = needed * pages.page_bytes();
+        if guesses > pages.bytes_max() - own {
+            let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
+            let message = format!(
+                "{positions} positions take {} MiB of keys and values, those of the draft model {} \
+                 MiB, and there may be {limit}",
+                mebibytes(own),
+                mebibytes(guesses)
+            );
+            return Err(Failure::new(code::LIMIT, message).hint(format!(
+                "ask for less, leave out the draft model, or raise kv_cache_mb, which is {limit}"
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{
-    DecodeError, Decoder, DecoderOptions, DenseFfn, KvCache, KvPages, PAGE_POSITIONS, Precision,
-    Segment, SharedPage,
+    DecodeError, Decoder, DecoderOptions, KvCache, KvPages, PAGE_POSITIONS, Precision, Segment,
+    SharedPage,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -21,7 +21,7 @@ use super::job::Job;
 use super::prefix::{Namespace, Page, PrefixIndex};
 use super::queue::{FairQueue, Pushed};
 use super::schedule::{self, Candidate, Feed, Plan, pages};
-use super::{Limits, Runners, State, address, overloaded, shutting_down};
+use super::{Limits, Network, Runners, State, address, overloaded, shutting_down};
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::session::Principal;
@@ -73,8 +73,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn pages_max(&self) -> usize {
-        self.pages.pages_max()
+    /// The memory for keys and values.
+    pub(super) fn pages(&self) -> &KvPages {
+        &self.pages
     }
 
     pub(super) fn state(&self) -> State {
@@ -134,6 +135,7 @@ impl Active {
 pub(super) struct Runner {
     model: Arc<Model>,
     pool: Arc<Pool>,
+    network: Network,
     limits: Limits,
     shared: Arc<Shared>,
     registry: Arc<Mutex<Runners>>,
@@ -153,19 +155,21 @@ impl Runner {
     pub(super) fn start(
         model: Arc<Model>,
         pool: &Arc<Pool>,
+        network: Network,
         limits: Limits,
         shared: &Arc<Shared>,
         registry: &Arc<Mutex<Runners>>,
     ) -> Result<(), Failure> {
         let state = State {
             model: model.path().display().to_string(),
-            pages_max: shared.pages_max(),
+            pages_max: shared.pages.pages_max(),
             ..State::default()
         };
         *shared.state.lock() = state.clone();
         let runner = Self {
             model,
             pool: pool.clone(),
+            network,
             limits,
             shared: shared.clone(),
             registry: registry.clone(),
@@ -184,9 +188,9 @@ impl Runner {
 
     fn run(mut self) {
         tracing::debug!(model = self.state.model, "runner starts");
-        let (model, pool) = (self.model.clone(), self.pool.clone());
+        let (model, pool, network) = (self.model.clone(), self.pool.clone(), (self.network)());
         loop {
-            let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
+            let options = DecoderOptions { precision: Precision::Serving, ffn: &*network };
             let decoder = Decoder::new(model.architecture(), &*model, &pool, options);
             let end = match decoder {
                 Ok(mut decoder) => {
@@ -339,10 +343,18 @@ impl Runner {
         }
     }
 
-    /// Pages that are free or only remembered, as far as it matters to somebody who needs so many.
+    /// Pages that are free, only remembered or only guessed for, as far as it matters to somebody who
+    /// needs so many.
     fn pages_available(&self, needed: usize) -> usize {
-        let free = self.shared.pages.pages_max() - self.shared.pages.pages_used();
-        if free >= needed { free } else { free + self.prefixes.reclaimable() }
+        let pages = &self.shared.pages;
+        let free = pages.pages_free();
+        if free >= needed {
+            return free;
+        }
+        let guesses: usize =
+            self.running.iter().map(|active| active.job.guess_memory().bytes).sum();
+        let guesses = (pages.bytes_free() + guesses) / pages.page_bytes().max(1) - free;
+        free + guesses + self.prefixes.reclaimable()
     }
 
     /// One pass over the weights for whoever can go on.
@@ -404,17 +416,36 @@ impl Runner {
     /// Lets tokens be guessed for those who go on by one. False when that ended somebody.
     fn propose(&mut self) -> bool {
         let mut fine = true;
-        for active in &mut self.running {
-            let goes_on = active.job.next(active.cache.len()).decodes && !active.job.is_paused();
-            if goes_on && !active.job.is_over() {
-                let propose = AssertUnwindSafe(|| active.job.propose(&self.pool));
-                if catch_unwind(propose).is_err() {
-                    active.job.fail(defect());
-                }
-                fine &= !active.job.is_over();
+        for index in 0..self.running.len() {
+            let Active { job, cache, .. } = &self.running[index];
+            let goes_on = job.next(cache.len()).decodes && !job.is_paused();
+            if !goes_on || job.is_over() {
+                continue;
             }
+            self.forget_prefixes_for(job.guess_bytes_needed());
+            let job = &mut self.running[index].job;
+            let propose = AssertUnwindSafe(|| job.propose(&self.pool));
+            if catch_unwind(propose).is_err() {
+                job.fail(defect());
+            }
+            fine &= !job.is_over();
         }
         fine
+    }
+
+    /// Frees memory for guesses, if forgetting prefixes that nobody uses is enough for it.
+    fn forget_prefixes_for(&mut self, needed: usize) {
+        let pages = &self.shared.pages;
+        let lacking = needed.saturating_sub(pages.bytes_free());
+        if lacking > 0 && lacking <= self.prefixes.reclaimable() * pages.page_bytes() {
+            while pages.bytes_free() < needed && self.prefixes.drop_oldest() {}
+        }
+    }
+
+    /// Ends the guesses for the youngest sequence that has memory for them. False when none has.
+    fn stop_a_guesser(&mut self) -> bool {
+        let guesser = self.running.iter_mut().rfind(|active| active.job.guess_memory().bytes > 0);
+        guesser.map(|active| active.job.stop_guessing()).is_some()
     }
 
     /// Hands a sequence its part of the step's outcome.
@@ -444,7 +475,7 @@ impl Runner {
         }
     }
 
-    /// Frees what the step will take, least recently used prefixes first.
+    /// Frees what the step will take: least recently used prefixes first, and then guesses.
     fn make_room(&mut self, feeds: &[Feed]) {
         let needed: usize = feeds
             .iter()
@@ -453,8 +484,15 @@ impl Runner {
                 pages(cached + feed.tokens, PAGE_POSITIONS) - pages(cached, PAGE_POSITIONS)
             })
             .sum();
-        let free = |shared: &Shared| shared.pages.pages_max() - shared.pages.pages_used();
-        while free(&self.shared) < needed && self.prefixes.drop_oldest() {}
+        while self.shared.pages.pages_free() < needed {
+            let unused = self.prefixes.reclaimable() > 0;
+            let freed = unused && self.prefixes.drop_oldest()
+                || self.stop_a_guesser()
+                || self.prefixes.drop_oldest();
+            if !freed {
+                break;
+            }
+        }
     }
 
     /// The stop sign of a step: when nobody is left who wants it, it ends at once.
@@ -490,8 +528,9 @@ impl Runner {
     }
 
     /// Gives back a sequence's cache, and keeps its whole pages in mind.
-    fn release(&mut self, active: Active) -> Job {
+    fn release(&mut self, mut active: Active) -> Job {
         remember(&mut self.prefixes, &self.model, &active);
+        active.job.release_guesses();
         active.job
     }
 
@@ -546,7 +585,7 @@ impl Runner {
     /// Shows the state to those who ask for it.
     fn tell(&mut self) {
         self.state.running = self.running.len();
-        self.state.pages_used = self.shared.pages.pages_used();
+        self.state.pages_used = self.state.pages_max - self.shared.pages.pages_free();
         self.state.pages_reusable = self.prefixes.len();
         self.shared.state.lock().clone_from(&self.state);
     }

@@ -192,7 +192,7 @@ impl Sequence {
     pub fn propose(
         &mut self,
         proposer: &mut dyn Proposer,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         cancel: &Cancel,
     ) -> Result<(), Failure> {
         // The verified row behind the last guess makes a token too.

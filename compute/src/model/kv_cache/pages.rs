@@ -5,9 +5,13 @@
 //! has positions in the lanes of the scores and dimensions in those of the values. In `Q8` the
 //! scales of a head's positions follow its codes.
 //!
+//! Models may have pages beside one another in the same memory, each of its own shape.
+//!
 //! A page belongs to the caches that hold it, and goes back to the free ones with the last of
 //! them. It is written by one cache as long as no other holds it, and never after it is shared.
 
+use std::collections::TryReserveError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{KvCache, Storage, Widths};
@@ -128,15 +132,30 @@ pub struct KvPages {
 #[derive(Debug)]
 struct Shared {
     layout: Layout,
-    pages_max: usize,
+    memory: Arc<Memory>,
+    /// Whether the memory was made for this model: its pages are kept when nobody holds them.
+    is_host: bool,
+    /// Pages that somebody holds; changed under the memory's lock.
+    used: AtomicUsize,
+}
+
+/// What the pages of one model, and of those beside it, may take together.
+#[derive(Debug)]
+struct Memory {
+    bytes_max: usize,
+    /// Of the model that it was made for.
+    page_bytes: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    used: usize,
-    /// Memory of pages that nobody holds.
+    /// Memory of pages that somebody holds, whatever their model.
+    used_bytes: usize,
+    /// Memory of pages of the host that nobody holds.
     free: Vec<Vec<Line>>,
+    /// Memory of pages beside the host's, between asking for it and giving it out.
+    asked: Vec<Vec<Line>>,
 }
 
 /// 32 positions that several caches may hold; what is in it no longer changes.
@@ -159,15 +178,65 @@ impl SharedPage {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        let mut state = self.home.state();
-        state.used -= 1;
-        state.free.push(std::mem::take(&mut self.lines));
+        let mut state = self.home.memory.state();
+        self.home.count(&mut state, 0, 1);
+        if self.home.is_host {
+            state.free.push(std::mem::take(&mut self.lines));
+        }
+    }
+}
+
+impl Memory {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(layout: Layout, memory: Arc<Memory>, is_host: bool) -> Shared {
+        Shared { layout, memory, is_host, used: AtomicUsize::new(0) }
+    }
+
+    /// Pages that could be taken now.
+    fn pages_free(&self, state: &State) -> usize {
+        (self.memory.bytes_max - state.used_bytes) / self.layout.page_bytes.max(1)
+    }
+
+    /// Takes note of pages that somebody takes or gives back.
+    fn count(&self, state: &mut State, taken: usize, given: usize) {
+        let bytes = self.layout.page_bytes;
+        state.used_bytes = state.used_bytes + taken * bytes - given * bytes;
+        let used = self.used.load(Ordering::Relaxed) + taken - given;
+        self.used.store(used, Ordering::Relaxed);
+    }
+
+    /// Memory of pages that nobody holds.
+    fn spare<'s>(&self, state: &'s mut State) -> &'s mut Vec<Vec<Line>> {
+        if self.is_host { &mut state.free } else { &mut state.asked }
+    }
+
+    /// Sees to it that there is spare memory for so many pages, which are counted as used.
+    fn ask(&self, state: &mut State, needed: usize) -> Result<(), TryReserveError> {
+        if self.is_host {
+            // So that a page that is given back finds its place without asking for memory.
+            let used = self.used.load(Ordering::Relaxed);
+            if state.free.capacity() < used + state.free.len() {
+                state.free.try_reserve(used)?;
+            }
+        } else {
+            // What is kept for the host's next pages counts when others take their place.
+            let room = self.memory.bytes_max - state.used_bytes;
+            state.free.truncate(room / self.memory.page_bytes.max(1));
+        }
+        let spare = self.spare(state);
+        while spare.len() < needed {
+            let mut lines: Vec<Line> = Vec::new();
+            let count = self.layout.page_bytes.div_ceil(ALIGNMENT);
+            lines.try_reserve_exact(count)?;
+            lines.resize(count, Line([0; ALIGNMENT]));
+            spare.push(lines);
+        }
+        Ok(())
     }
 }
 
@@ -175,8 +244,15 @@ impl KvPages {
     /// Pages for a model's caches, in at most `bytes_max` of memory, which is taken as it is used.
     pub fn new(architecture: &Architecture, kv_type: KvType, bytes_max: usize) -> KvPages {
         let layout = Layout::new(architecture, kv_type);
-        let pages_max = bytes_max / layout.page_bytes.max(1);
-        KvPages { shared: Arc::new(Shared { layout, pages_max, state: Mutex::default() }) }
+        let page_bytes = layout.page_bytes;
+        let memory = Memory { bytes_max, page_bytes, state: Mutex::default() };
+        KvPages { shared: Arc::new(Shared::new(layout, Arc::new(memory), true)) }
+    }
+
+    /// Pages for caches of another model within the same memory: what these take, those lack.
+    pub fn beside(&self, architecture: &Architecture) -> KvPages {
+        let layout = Layout::new(architecture, self.kv_type());
+        KvPages { shared: Arc::new(Shared::new(layout, Arc::clone(&self.shared.memory), false)) }
     }
 
     /// Pages for one cache of `positions_max` positions (or as many as the model was made for).
@@ -221,14 +297,29 @@ impl KvPages {
         self.shared.layout.kv_type
     }
 
-    /// Pages that there may be.
+    /// Memory that pages may take, those of other models beside these included.
+    pub fn bytes_max(&self) -> usize {
+        self.shared.memory.bytes_max
+    }
+
+    /// Pages that there may be, if all memory is theirs.
     pub fn pages_max(&self) -> usize {
-        self.shared.pages_max
+        self.bytes_max() / self.page_bytes().max(1)
     }
 
     /// Pages that caches, or others, hold now.
     pub fn pages_used(&self) -> usize {
-        self.shared.state().used
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// Pages that could be taken now: pages of other models beside these take memory too.
+    pub fn pages_free(&self) -> usize {
+        self.shared.pages_free(&self.shared.memory.state())
+    }
+
+    /// Memory that could be taken now, by pages of any model.
+    pub fn bytes_free(&self) -> usize {
+        self.bytes_max() - self.shared.memory.state().used_bytes
     }
 
     /// Pages that `positions` take.
@@ -286,29 +377,21 @@ impl Paged {
         }
         let memory = |_| DecodeError::Memory { positions: length + count };
         self.pages.try_reserve(needed).map_err(memory)?;
-        let mut state = self.home.state();
-        let free = self.home.pages_max - state.used;
+        let mut state = self.home.memory.state();
+        let free = self.home.pages_free(&state);
         if needed > free {
             return Err(DecodeError::PagesExhausted { needed, free });
         }
-        let room = state.used + needed;
-        let (capacity, waiting) = (state.free.capacity(), state.free.len());
-        // So that a page that is given back finds its place without asking for memory.
-        if capacity < room + waiting {
-            state.free.try_reserve(room).map_err(memory)?;
+        self.home.count(&mut state, needed, 0);
+        if let Err(error) = self.home.ask(&mut state, needed) {
+            self.home.count(&mut state, 0, needed);
+            state.asked.clear();
+            return Err(memory(error));
         }
-        while state.free.len() < needed {
-            let mut lines: Vec<Line> = Vec::new();
-            let count = self.home.layout.page_bytes.div_ceil(ALIGNMENT);
-            lines.try_reserve_exact(count).map_err(memory)?;
-            lines.resize(count, Line([0; ALIGNMENT]));
-            state.free.push(lines);
-        }
-        state.used += needed;
         let mut taken = 0;
         let mut take = || {
             taken += 1;
-            let lines = state.free.pop().expect("as many are free as are needed");
+            let lines = self.home.spare(&mut state).pop().expect("as many as are needed");
             Page { lines, regime: self.regime, home: Arc::clone(&self.home) }
         };
         // Written in part and held by another: it goes on as a copy. The old page may be ours alone
@@ -326,7 +409,8 @@ impl Paged {
         while self.pages.len() < whole {
             self.pages.push(SharedPage(Arc::new(take())));
         }
-        state.used -= needed - taken;
+        self.home.count(&mut state, 0, needed - taken);
+        state.asked.clear();
         drop(state);
         drop(old);
         Ok(())

@@ -15,6 +15,7 @@ mod ngram;
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::KvPages;
 
 pub use self::draft::Draft;
 pub use self::ngram::NgramLookup;
@@ -94,6 +95,9 @@ impl Speculation {
 }
 
 /// Guesses tokens. What it answers never changes what is made.
+///
+/// One that keeps keys and values does so in the memory of the model that it guesses for, and gives them
+/// back whenever they are needed there.
 pub trait Proposer: Send + std::fmt::Debug {
     /// At most `most` tokens that may follow `tokens`, which is what stood there at the last call with
     /// more behind it; none is an answer too. What has to be computed is computed on `pool`.
@@ -104,9 +108,34 @@ pub trait Proposer: Send + std::fmt::Debug {
         &mut self,
         tokens: &[u32],
         most: usize,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         cancel: &Cancel,
     ) -> Result<Vec<u32>, Failure>;
+
+    /// Says where keys and values are kept, before anything is proposed.
+    fn keep_in(&mut self, _: &KvPages) {}
+
+    /// What it keeps there.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
+    /// Bytes that it takes there to go on after so many tokens.
+    fn bytes_needed(&self, _: usize) -> usize {
+        0
+    }
+
+    /// Gives back what it keeps; it is computed again when it is needed.
+    fn release(&mut self) {}
+}
+
+/// Memory for keys and values of a proposer, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Taken now.
+    pub bytes: usize,
+    /// Taken at most.
+    pub bytes_max: usize,
 }
 
 /// How guesses fared.

@@ -4,6 +4,7 @@
 //! the latest match first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
 
@@ -54,7 +55,7 @@ impl Proposer for NgramLookup {
         &mut self,
         tokens: &[u32],
         most: usize,
-        _: &Pool,
+        _: &Arc<Pool>,
         _: &Cancel,
     ) -> Result<Vec<u32>, Failure> {
         Ok(self.guess(tokens, most).to_vec())
