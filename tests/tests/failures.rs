@@ -954,6 +954,48 @@ async fn a_file_truncated_under_running_statements_never_kills_the_daemon() {
 }
 
 #[tokio::test]
+async fn a_file_truncated_under_a_running_generation_ends_it_and_no_other() {
+    let daemon = Daemon::start();
+    let size =
+        Size { layers: 3, hidden: 256, features: 2048, experts: 0, vocabulary: 600, context: 4096 };
+    let checkpoint = daemon.data_dir().join("long");
+    random_checkpoint::write(&checkpoint, size, 3);
+    let vindex = daemon.data_dir().join("long.vindex");
+    daemon.extract(&checkpoint, &vindex, "WITH INFERENCE").await;
+    let (client, other) = (daemon.client().await, daemon.extract_atlas("WITH INFERENCE").await);
+    let request = |path: &Path, tokens_max| GenerateRequest {
+        model: path.display().to_string(),
+        prompt: random_checkpoint::prompt(20),
+        tokens_max,
+        // Its text does not end by itself.
+        logit_bias: vec![(2, -100.0)],
+        ..GenerateRequest::default()
+    };
+    for (path, name) in [(&checkpoint, "model.safetensors"), (&vindex, "down_features.bin")] {
+        let file = path.join(name);
+        let bytes = fs::read(&file).expect("the file");
+        let mut generation = client.generate(request(path, 4000)).await.expect("a generation");
+        for _ in 0..3 {
+            generation.next().await.expect("a token");
+        }
+        File::options().write(true).open(&file).expect("the file").set_len(4096).expect("cut");
+        let error = loop {
+            match timeout(PATIENCE, generation.next()).await.expect("an end") {
+                Ok(event) => assert!(!matches!(event, None | Some(GenerateEvent::Done(_)))),
+                Err(error) => break error,
+            }
+        };
+        assert_call(&error, "XX001", &[name]);
+        assert!(!error.hint.is_empty(), "{error:?}");
+        assert_well(&daemon).await;
+        generate(&client, request(&other, 5)).await.expect("another model goes on");
+        // Restored, it answers again.
+        fs::write(&file, &bytes).expect("restored");
+        assert_eq!(generate(&client, request(path, 5)).await.expect("a generation"), 5);
+    }
+}
+
+#[tokio::test]
 async fn a_mount_whose_directory_vanished_is_shown_and_explained_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let gone = directory.path().join("gone.vindex");

@@ -23,6 +23,8 @@ mod prefix;
 mod queue;
 mod runner;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::collections::HashMap;
