@@ -80,9 +80,9 @@ fn for_each(
     product: impl Fn(Row, ActivationRow) -> f32,
 ) {
     let positions = out.len() / weights.outputs.len().max(1);
-    for (row, out) in weights.rows().zip(out.chunks_mut(positions.max(1))) {
+    for (index, out) in out.chunks_mut(positions.max(1)).enumerate() {
         for (p, out) in out.iter_mut().enumerate() {
-            *out = product(row, x.row(first + p));
+            *out = product(weights.row(index), x.row(first + p));
         }
     }
 }

@@ -98,7 +98,8 @@ unsafe fn rows<F: Registers, const N: usize>(
     out: &mut [f32],
     stride: usize,
 ) {
-    for (row, out) in weights.rows().zip(out.chunks_mut(stride)) {
+    for index in 0..weights.outputs.len() {
+        let (row, out) = (weights.row(index), &mut out[index * stride..]);
         // SAFETY: the caller's promise.
         out[..N].copy_from_slice(&unsafe { row_product::<F, N>(row.bytes, x) });
     }
