@@ -31,8 +31,7 @@ pub struct ServingScratch {
 #[derive(Debug, Default)]
 struct Cut {
     rows: Activations,
-    /// For codes with minima, and for codes without.
-    panels: [Panels; 2],
+    panels: Panels,
 }
 
 impl ServingScratch {
@@ -50,14 +49,13 @@ const JOB_PRODUCTS: usize = 16;
 pub(super) const ROWS_TOGETHER: usize = 16;
 /// Outputs whose results a task gathers before it writes them.
 pub(super) const OUTPUTS_TOGETHER: usize = 16;
-/// From so many rows of activations on, unpacking a tile of weights for all of them pays. On one
-/// core of a Zen 4 (`gemm_rate`, `quantised_rate`), four rows of `Q6_K` take as long either way
-/// (27 and 29 giga multiply-adds a second), four of `Q4_K` are faster in tiles, and eight rows are
-/// 1.6 times as fast in tiles in any format.
+/// From so many rows of activations on, unpacking weights for all of them pays. On one core of a
+/// Zen 4 (`gemm_rate`), two rows of `Q6_K` and `Q8_0` are slower that way; four rows are 1.2 times
+/// (`Q6_K`) to twice (`Q8_0`) as fast.
 const GEMM_ROWS_MIN: usize = 4;
-/// The same for floats, whose products of few rows need no unpacking: with eight rows the tiles are
-/// a fifth ahead.
-const FLOAT_GEMM_ROWS_MIN: usize = 8;
+/// The same for floats, whose products of few rows need no unpacking: on one core of a Zen 4, 8 rows
+/// of `F16` do 9 giga multiply-adds a second in tiles and 16 row by row, 16 rows 16 and 18.
+const FLOAT_GEMM_ROWS_MIN: usize = 16;
 
 /// Writes `out[p, r] = row r · x[p]` for every product, by the arithmetic of this module.
 ///
@@ -88,19 +86,10 @@ pub fn products(
     let _ = (dispatch(Dtype::Q8_0), dot::dispatch(Dtype::F32));
     let gemm = gemm::dispatch().filter(|_| n >= GEMM_ROWS_MIN);
     for (block, cut) in [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)] {
-        let formats = products.iter().filter(|product| block_size(&product.view) == Some(block));
-        let mut offsets = [false; 2];
-        for product in formats {
-            offsets[usize::from(gemm::takes_offset(product.view.dtype()))] = true;
-        }
-        if offsets != [false; 2] {
+        if products.iter().any(|product| block_size(&product.view) == Some(block)) {
             cut.rows.quantise_on(pool, block, columns, x);
-        }
-        if let Some(gemm) = gemm {
-            for (offset, panels) in [false, true].into_iter().zip(&mut cut.panels) {
-                if offsets[usize::from(offset)] {
-                    gemm.arrange(pool, &cut.rows, offset, panels);
-                }
+            if let Some(gemm) = gemm {
+                gemm.arrange(pool, &cut.rows, &mut cut.panels);
             }
         }
     }
@@ -158,8 +147,7 @@ fn run_job(
                 let outputs = first..first + count;
                 return match (block_size(part.view), gemm, float_gemm) {
                     (Some(block), Some(gemm), _) => {
-                        let offset = gemm::takes_offset(part.view.dtype());
-                        let panels = &scratch.cut(block).panels[usize::from(offset)];
+                        let panels = &scratch.cut(block).panels;
                         // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
                         unsafe {
                             gemm.product(part.view, outputs, panels, &part.out, ahead, cancel);

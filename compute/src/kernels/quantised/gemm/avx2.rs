@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use super::lanes::{Lanes, Pointers};
 use super::panel::{PanelPart, SUM_WORDS};
 use super::tile::{Layout, Line, ROWS, Tile, chains};
-use super::{TileRows, Variant, unpack};
+use super::{Ahead, TileRows, Variant, unpack};
 use crate::cpu::Isa;
 use crate::quant::Dtype;
 
@@ -30,32 +30,43 @@ pub(super) fn detect() -> Option<Variant> {
             unpack_rows(dtype, rows, first, blocks, tile);
         },
         // SAFETY: as above.
-        multiply: |layout, tile, panel, sums| unsafe { multiply(layout, tile, panel, sums) },
+        multiply: |layout, tile, panel, ahead, sums| unsafe {
+            multiply(layout, tile, panel, ahead, sums);
+        },
+        fused: None,
     })
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_rows(dtype: Dtype, rows: &TileRows<'_>, first: usize, blocks: usize, tile: &mut Tile) {
     // SAFETY: this function enables what the registers stand for.
-    unsafe { unpack::unpack::<__m256i>(dtype, rows, first, blocks, tile) }
+    unsafe { unpack::unpack::<__m256i, _>(dtype, rows, first, blocks, tile) }
 }
 
 /// Chooses the loops for a layout and a number of positions.
 #[target_feature(enable = "avx2,fma")]
-fn multiply(layout: Layout, tile: &Tile, panel: &PanelPart<'_>, sums: &mut [Line]) {
-    panel.check(layout, tile, sums);
+fn multiply(
+    layout: Layout,
+    tile: &Tile,
+    panel: &PanelPart<'_>,
+    ahead: &mut Ahead<'_, '_>,
+    sums: &mut [Line],
+) {
+    panel.check(layout, sums);
+    panel.check_tile(layout, tile);
+    let offset = layout.offset.cast_signed();
     macro_rules! positions {
         ($parts:literal, $minima:literal, $together:literal) => {
             match panel.positions {
-                1 => walk::<1, $parts, $minima, $together>(tile, panel, sums),
-                2 => walk::<2, $parts, $minima, $together>(tile, panel, sums),
-                3 => walk::<3, $parts, $minima, $together>(tile, panel, sums),
-                4 => walk::<4, $parts, $minima, $together>(tile, panel, sums),
+                1 => walk::<1, $parts, $minima, $together>(tile, panel, offset, ahead, sums),
+                2 => walk::<2, $parts, $minima, $together>(tile, panel, offset, ahead, sums),
+                3 => walk::<3, $parts, $minima, $together>(tile, panel, offset, ahead, sums),
+                4 => walk::<4, $parts, $minima, $together>(tile, panel, offset, ahead, sums),
                 other => panic!("a panel of {other} positions"),
             }
         };
     }
-    match (layout.parts, layout.minima, layout.quads_in_16_bits) {
+    match (layout.parts, layout.minima(), layout.quads_in_16_bits) {
         (1, false, 0) => positions!(1, false, 0),
         (1, false, 4) => positions!(1, false, 4),
         (1, false, 8) => positions!(1, false, 8),
@@ -115,6 +126,8 @@ fn add_scaled(
 fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: usize>(
     tile: &Tile,
     panel: &PanelPart<'_>,
+    offset: i32,
+    ahead: &mut Ahead<'_, '_>,
     sums: &mut [Line],
 ) {
     // As in AVX-512: a number that the compiler does not know.
@@ -123,16 +136,20 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: 
     let each = quads / PARTS;
     for lane in (0..ROWS).step_by(SIDES * LANES) {
         for block in 0..panel.blocks {
-            let chain = block % chains;
+            ahead.fetch();
+            let chain = (panel.first + block) % chains;
             let weights = &tile.codes[block * quads..][..quads];
             let codes = &panel.codes[block * quads * P..][..quads * P];
-            // Wide codes meet activations without their offset.
-            let start = if MINIMA || TOGETHER == 0 {
-                [_mm256_setzero_si256(); SIDES]
-            } else {
-                parts(&tile.starts[block], lane)
-            };
-            let mut totals = [start; P];
+            // Wide codes are brought back to their value, and have no offset.
+            let has_offset = !MINIMA && TOGETHER != 0;
+            let mut totals = [[_mm256_setzero_si256(); SIDES]; P];
+            if has_offset && PARTS > 1 {
+                let offset = _mm256_set1_epi32(-offset);
+                for (p, total) in totals.iter_mut().enumerate() {
+                    let sums = pairs::<P, PARTS>(tile, panel, block, lane, p);
+                    *total = sums.map(|sum| _mm256_mullo_epi32(sum, offset));
+                }
+            }
             for index in 0..PARTS {
                 let weights = &weights[index * each..][..each];
                 let codes = &codes[index * each * P..][..each * P];
@@ -169,11 +186,7 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: 
                             let code = _mm256_set1_epi32(codes[quad * P + p].cast_signed());
                             for side in 0..SIDES {
                                 // The first factor is unsigned, the second signed.
-                                let products = if MINIMA {
-                                    _mm256_maddubs_epi16(weights[side], code)
-                                } else {
-                                    _mm256_maddubs_epi16(code, weights[side])
-                                };
+                                let products = _mm256_maddubs_epi16(weights[side], code);
                                 pairs[p][side] = _mm256_add_epi16(pairs[p][side], products);
                             }
                         }
@@ -187,13 +200,27 @@ fn walk<const P: usize, const PARTS: usize, const MINIMA: bool, const TOGETHER: 
                 }
             }
             let d = parts(&tile.d[block], lane);
+            let m = parts(&tile.m[block], lane);
             for p in 0..P {
-                let totals = [_mm256_cvtepi32_ps(totals[p][0]), _mm256_cvtepi32_ps(totals[p][1])];
+                let mut totals = totals[p].map(|total| _mm256_cvtepi32_ps(total));
+                let line = &mut sums[p * chains + chain];
                 let d_x = panel.scales[block * P + p];
-                add_scaled(&mut sums[p * chains + chain], lane, d, d_x, totals);
-            }
-            if MINIMA {
-                add_minima::<P, PARTS>(tile, panel, block, lane, sums);
+                let sum = || _mm256_set1_ps(f32::from_bits(panel.sums[block * P + p]));
+                if has_offset && PARTS == 1 {
+                    // Exact: all of these are whole numbers below 2^24.
+                    let offset = _mm256_set1_ps(-offset as f32);
+                    totals = totals.map(|total| _mm256_fmadd_ps(offset, sum(), total));
+                }
+                add_scaled(line, lane, d, d_x, totals);
+                if MINIMA {
+                    let totals = if PARTS == 1 {
+                        [sum(); SIDES]
+                    } else {
+                        let sums = pairs::<P, PARTS>(tile, panel, block, lane, p);
+                        sums.map(|sum| _mm256_cvtepi32_ps(sum))
+                    };
+                    add_scaled(line, lane, m, d_x, totals);
+                }
             }
         }
     }
@@ -206,7 +233,7 @@ fn in_both_halves(words: __m256i) -> __m256i {
     _mm256_blend_epi16::<0xaa>(words, _mm256_slli_epi32::<16>(words))
 }
 
-/// Adds products of quads whose codes fill a byte, with activations brought back to their value.
+/// Adds products of quads whose codes fill a byte and are 128 above their value.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_wide<const P: usize>(
@@ -217,11 +244,10 @@ fn add_wide<const P: usize>(
 ) {
     let (ones, offset) = (_mm256_set1_epi16(1), _mm256_set1_epi8(-128));
     for (quad, weights) in weights.iter().enumerate() {
-        let weights = parts(weights, lane);
+        let weights = parts(weights, lane).map(|codes| _mm256_xor_si256(codes, offset));
         let sizes = [_mm256_abs_epi8(weights[0]), _mm256_abs_epi8(weights[1])];
         for p in 0..P {
             let code = _mm256_set1_epi32(codes[quad * P + p].cast_signed());
-            let code = _mm256_xor_si256(code, offset);
             for side in 0..SIDES {
                 let signed = _mm256_sign_epi8(code, weights[side]);
                 let pairs = _mm256_maddubs_epi16(sizes[side], signed);
@@ -232,38 +258,27 @@ fn add_wide<const P: usize>(
     }
 }
 
-/// Adds a block's minima, times sums of activations.
+/// The sum of a block's pairs of integers, times one position's sums of activations.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_minima<const P: usize, const PARTS: usize>(
+fn pairs<const P: usize, const PARTS: usize>(
     tile: &Tile,
     panel: &PanelPart<'_>,
     block: usize,
     lane: usize,
-    sums: &mut [Line],
-) {
-    let chains = chains(PARTS);
-    let m = parts(&tile.m[block], lane);
+    p: usize,
+) -> [__m256i; SIDES] {
     let words = SUM_WORDS.of_parts(PARTS);
-    for p in 0..P {
-        let totals = if PARTS == 1 {
-            [_mm256_set1_ps(f32::from_bits(panel.sums[block * P + p])); SIDES]
-        } else {
-            let codes = &panel.sums[block * SUM_WORDS.all * P..][words.start * P..words.end * P];
-            let minima = &tile.minima[block * PARTS / 2..][..PARTS / 2];
-            let mut integers = [_mm256_setzero_si256(); SIDES];
-            for (pair, minima) in minima.iter().enumerate() {
-                let sum = _mm256_set1_epi32(codes[pair * P + p].cast_signed());
-                for (side, minima) in parts(minima, lane).into_iter().enumerate() {
-                    let products = _mm256_madd_epi16(minima, sum);
-                    integers[side] = _mm256_add_epi32(integers[side], products);
-                }
-            }
-            [_mm256_cvtepi32_ps(integers[0]), _mm256_cvtepi32_ps(integers[1])]
-        };
-        let d_x = panel.scales[block * P + p];
-        add_scaled(&mut sums[p * chains + block % chains], lane, m, d_x, totals);
+    let codes = &panel.sums[block * SUM_WORDS.all * P..][words.start * P..words.end * P];
+    let pairs = &tile.pairs[block * PARTS / 2..][..PARTS / 2];
+    let mut sums = [_mm256_setzero_si256(); SIDES];
+    for (pair, numbers) in pairs.iter().enumerate() {
+        let sum = _mm256_set1_epi32(codes[pair * P + p].cast_signed());
+        for (side, numbers) in parts(numbers, lane).into_iter().enumerate() {
+            sums[side] = _mm256_add_epi32(sums[side], _mm256_madd_epi16(numbers, sum));
+        }
     }
+    sums
 }
 
 /// Sixteen bytes of the rows `i` and `4 + i`.
@@ -315,11 +330,6 @@ impl Lanes for __m256i {
     }
 
     #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        unsafe { _mm256_add_epi32(self, other) }
-    }
-
-    #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         unsafe { _mm256_sub_epi32(self, other) }
     }
@@ -337,14 +347,6 @@ impl Lanes for __m256i {
     #[inline(always)]
     unsafe fn shr(self, bits: u32) -> Self {
         unsafe { _mm256_srl_epi32(self, _mm_cvtsi32_si128(bits.cast_signed())) }
-    }
-
-    #[inline(always)]
-    unsafe fn sum_bytes(self) -> Self {
-        unsafe {
-            let pairs = _mm256_maddubs_epi16(self, _mm256_set1_epi8(1));
-            _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-        }
     }
 
     #[inline(always)]

@@ -26,8 +26,6 @@ pub(in crate::kernels) trait Lanes: Copy {
     unsafe fn and(self, other: Self) -> Self;
     unsafe fn or(self, other: Self) -> Self;
     unsafe fn xor(self, other: Self) -> Self;
-    /// Wrapping sums of words.
-    unsafe fn add(self, other: Self) -> Self;
     /// Wrapping differences of words.
     unsafe fn sub(self, other: Self) -> Self;
     /// The lower words of products.
@@ -36,8 +34,6 @@ pub(in crate::kernels) trait Lanes: Copy {
     unsafe fn shl(self, bits: u32) -> Self;
     /// Words shifted down, zeros following.
     unsafe fn shr(self, bits: u32) -> Self;
-    /// The sum of each word's four bytes, taken as unsigned.
-    unsafe fn sum_bytes(self) -> Self;
     /// `table[byte]` for each byte, which is below 16.
     unsafe fn look_up(self, table: &[u8; 16]) -> Self;
     /// The bits of the binary32 that equals the binary16 in each word's lower half.

@@ -35,13 +35,23 @@ use crate::quant::{Dtype, MatrixView};
 /// Rows of a matrix that a task takes.
 pub(crate) const ROWS: usize = tile::ROWS;
 
-/// Columns that are unpacked at a time: 256 KiB of codes, which stay in a core's own cache.
-const TILE_COLUMNS: usize = 8192;
+/// Columns that are unpacked at a time: 16 KiB of codes, half of a first-level cache.
+const TILE_COLUMNS: usize = 512;
+/// Up to so many positions, codes are multiplied as they are unpacked, by the parts of a block; with
+/// more, storing and loading them is faster. Measured on a Zen 4 (`gemm_rate`): six rows of `Q4_0`
+/// and `Q8_0` are faster this way, eight of `Q4_0` slower, as are eight of `Q6_K`.
+const FUSED_POSITIONS_OF_1_PART: usize = 6;
+const FUSED_POSITIONS_OF_8_PARTS: usize = 8;
+const FUSED_POSITIONS_OF_16_PARTS: usize = 4;
 /// Lines of sums that a task keeps, of 128 bytes each: four a position, or eight in blocks of 32.
 const SUM_LINES: usize = 1024;
 
 /// The rows of a tile; where there are fewer, the last one again.
 type TileRows<'a> = [Row<'a>; ROWS];
+
+/// Adds the product of some blocks and a panel to sums, `[positions][chains]`.
+type Fused =
+    fn(Dtype, &TileRows<'_>, first: usize, &PanelPart<'_>, &mut Ahead<'_, '_>, &mut [Line]);
 
 /// One variant.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +61,9 @@ pub(crate) struct Variant {
     /// Unpacks `blocks` blocks from the block `first` on.
     unpack: fn(Dtype, &TileRows<'_>, first: usize, blocks: usize, &mut Tile),
     /// Adds the product of a tile and a panel to sums, `[positions][chains]`.
-    multiply: fn(Layout, &Tile, &PanelPart<'_>, &mut [Line]),
+    multiply: fn(Layout, &Tile, &PanelPart<'_>, &mut Ahead<'_, '_>, &mut [Line]),
+    /// Both at once, for a single panel: its blocks, from the block `first` on.
+    fused: Option<Fused>,
 }
 
 /// Every variant that this processor can run, slowest first; none for the scalar level, whose
@@ -70,11 +82,6 @@ pub(crate) fn variants() -> Vec<(Isa, Option<Variant>)> {
 pub(crate) fn dispatch() -> Option<Variant> {
     static FASTEST: LazyLock<Option<Variant>> = LazyLock::new(|| fastest(variants()));
     *FASTEST
-}
-
-/// Whether codes of a format are multiplied with activations stored 128 above their value.
-pub(crate) fn takes_offset(dtype: Dtype) -> bool {
-    unpack::layout(dtype).is_some_and(|layout| !layout.minima)
 }
 
 /// Memory that a thread keeps from task to task.
@@ -97,41 +104,74 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = const { RefCell::new(Workspace::EMPTY) };
 }
 
-/// Weights that will be read soon.
+/// Rows that will be read soon, asked for little by little: the processor waits with a request while
+/// too many others are under way.
 struct Ahead<'v, 'a> {
     view: &'v MatrixView<'a>,
     rows: Range<usize>,
-    bytes: Range<usize>,
+    /// What is left of a row, or of all of them where they lie one after another.
+    bytes: &'a [u8],
+    /// Cache lines at a time.
+    lines: usize,
 }
 
-impl Ahead<'_, '_> {
-    /// Asks for one of several parts of them.
-    fn fetch_part(&self, part: usize, parts: usize) {
-        let rows = self.rows.start..self.rows.end.min(self.view.rows());
-        // As many rows in a part as come out even; with more parts than rows, some have none.
-        let count = rows.len();
-        for row in rows.clone().take((part + 1) * count / parts).skip(part * count / parts) {
-            fetch(&self.view.row(row)[self.bytes.clone()]);
+impl<'v, 'a> Ahead<'v, 'a> {
+    /// In so many parts.
+    fn new(view: &'v MatrixView<'a>, rows: Range<usize>, parts: usize) -> Ahead<'v, 'a> {
+        let rows = rows.start.min(view.rows())..rows.end.min(view.rows());
+        let row_bytes = view.row_bytes();
+        let lines = (rows.len() * row_bytes).div_ceil(LINE_BYTES * parts);
+        match view.contiguous_bytes() {
+            Some(all) => {
+                let bytes = &all[rows.start * row_bytes..rows.end * row_bytes];
+                Ahead { view, rows: 0..0, bytes, lines }
+            }
+            None => Ahead { view, rows, bytes: &[], lines },
+        }
+    }
+
+    /// Asks for the next part, if there is one.
+    #[inline]
+    fn fetch(&mut self) {
+        let mut left = LINE_BYTES * self.lines;
+        loop {
+            let (now, later) = self.bytes.split_at(left.min(self.bytes.len()));
+            self.bytes = later;
+            fetch(now);
+            left -= now.len();
+            if left == 0 {
+                return;
+            }
+            let Some(row) = self.rows.next() else { return };
+            self.bytes = self.view.row(row);
         }
     }
 }
 
+/// Groups of rows of a tile that variants multiply one after another; weights that come next are
+/// asked for with each block of each group.
+const ROW_GROUPS: usize = 2;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// Asks for bytes that will be read soon.
+#[inline]
 fn fetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
+    for line in 0..bytes.len().div_ceil(LINE_BYTES) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let line = bytes.as_ptr().wrapping_add(LINE_BYTES * line);
         // SAFETY: SSE is always there, and asking for an address does not access it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = bytes;
 }
 
 impl Variant {
-    /// Arranges activations for this variant, as weights of a format take them.
-    pub fn arrange(&self, pool: &Pool, x: &Activations, offset: bool, panels: &mut Panels) {
-        panels.fill(pool, x, offset, self.positions);
+    /// Arranges activations for this variant.
+    pub fn arrange(&self, pool: &Pool, x: &Activations, panels: &mut Panels) {
+        panels.fill(pool, x, self.positions);
     }
 
     /// Writes `out[p, r] = row r · x[p]` for the rows `outputs` of a view, at most [`ROWS`], and
@@ -159,6 +199,17 @@ impl Variant {
             std::array::from_fn(|lane| Row::of(view, (outputs.start + lane).min(outputs.end - 1)));
         let blocks = view.columns().div_ceil(layout.elements);
         let chains = layout.chains();
+        // Of a single small panel, codes are multiplied as they are unpacked, all blocks in one go.
+        let fused_most = match layout.parts {
+            8 => FUSED_POSITIONS_OF_8_PARTS,
+            16 => FUSED_POSITIONS_OF_16_PARTS,
+            _ => FUSED_POSITIONS_OF_1_PART,
+        };
+        let alone = panels.count() == 1 && panels.range(0).len() <= fused_most;
+        let fused = self.fused.filter(|_| alone);
+        let step = if fused.is_some() { blocks } else { TILE_COLUMNS / layout.elements };
+        let rows_ahead = outputs.start + ahead..outputs.end + ahead;
+        let mut ahead = Ahead::new(view, rows_ahead, ROW_GROUPS * blocks * panels.count());
         let mut workspace = WORKSPACE.take();
         let mut first_panel = 0;
         while first_panel < panels.count() {
@@ -170,27 +221,27 @@ impl Variant {
             let positions = first..panels.range(last_panel).end;
             workspace.sums.clear();
             workspace.sums.resize(positions.len() * chains, Line::ZERO);
-            // Whole turns of the chains, so that a block's chain is its index in the tile's.
-            let step = TILE_COLUMNS / layout.elements;
             for block in (0..blocks).step_by(step) {
                 if cancel.check().is_err() {
                     WORKSPACE.set(workspace);
                     return;
                 }
                 let count = step.min(blocks - block);
-                (self.unpack)(view.dtype(), &rows, block, count, &mut workspace.tile);
-                let bytes = view.dtype().block().1;
-                let next = Ahead {
-                    view,
-                    rows: outputs.start + ahead..outputs.end + ahead,
-                    bytes: block * bytes..(block + count) * bytes,
-                };
+                if fused.is_none() {
+                    workspace.tile.fit(layout, count);
+                    (self.unpack)(view.dtype(), &rows, block, count, &mut workspace.tile);
+                }
                 for panel in first_panel..=last_panel {
-                    next.fetch_part(panel - first_panel, last_panel + 1 - first_panel);
                     let range = panels.range(panel);
                     let part = panels.part(panel, block..block + count);
                     let sums = (range.start - first) * chains..(range.end - first) * chains;
-                    (self.multiply)(layout, &workspace.tile, &part, &mut workspace.sums[sums]);
+                    let sums = &mut workspace.sums[sums];
+                    match fused {
+                        Some(fused) => fused(view.dtype(), &rows, block, &part, &mut ahead, sums),
+                        None => {
+                            (self.multiply)(layout, &workspace.tile, &part, &mut ahead, sums);
+                        }
+                    }
                 }
             }
             for (position, sums) in positions.zip(workspace.sums.chunks_exact(chains)) {

@@ -46,6 +46,8 @@ pub(crate) struct Panels {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PanelPart<'p> {
     pub positions: usize,
+    /// The first block's place in its row.
+    pub first: usize,
     pub blocks: usize,
     /// Quads of a block.
     pub quads: usize,
@@ -55,17 +57,26 @@ pub(super) struct PanelPart<'p> {
 }
 
 impl PanelPart<'_> {
-    /// Panics unless the panel, the tile and the sums belong together.
-    pub fn check(&self, layout: Layout, tile: &Tile, sums: &[Line]) {
+    /// Panics unless the panel and the sums are of this layout.
+    pub fn check(&self, layout: Layout, sums: &[Line]) {
         let (p, blocks) = (self.positions, self.blocks);
+        let words = if layout.parts == 1 { 1 } else { SUM_WORDS.all };
+        assert_eq!(self.quads, layout.quads(), "activations are cut otherwise");
+        let codes = self.codes.len() == blocks * self.quads * p;
+        let rest = self.scales.len() == blocks * p && self.sums.len() == blocks * words * p;
+        assert!(codes && rest && sums.len() == p * layout.chains(), "sizes differ");
+    }
+
+    /// Panics unless the tile has the panel's blocks, of this layout.
+    pub fn check_tile(&self, layout: Layout, tile: &Tile) {
+        let blocks = self.blocks;
         let integer_parts = if layout.parts == 1 { 0 } else { layout.parts };
-        let panel =
-            self.codes.len() == blocks * layout.quads() * p && self.scales.len() == blocks * p;
         let weights = tile.codes.len() >= blocks * layout.quads()
             && tile.scales.len() >= blocks * integer_parts
-            && tile.d.len() >= blocks;
-        assert_eq!(self.quads, layout.quads(), "activations are cut otherwise");
-        assert!(panel && weights && sums.len() == p * layout.chains(), "sizes differ");
+            && tile.pairs.len() >= blocks * integer_parts / 2
+            && tile.d.len() >= blocks
+            && tile.m.len() >= blocks;
+        assert!(weights, "sizes differ");
     }
 }
 
@@ -75,9 +86,8 @@ pub(in crate::kernels) fn spread(positions: usize, panels: usize, panel: usize) 
 }
 
 impl Panels {
-    /// Takes all rows of activations, at most `most` positions a panel; codes are stored 128 above
-    /// their value where `offset` says so.
-    pub fn fill(&mut self, pool: &Pool, x: &Activations, offset: bool, most: usize) {
+    /// Takes all rows of activations, at most `most` positions a panel.
+    pub fn fill(&mut self, pool: &Pool, x: &Activations, most: usize) {
         let block = x.block_size();
         self.positions = x.rows();
         self.panels = self.positions.div_ceil(most);
@@ -112,7 +122,7 @@ impl Panels {
                         scales.slice(scale, scale_count),
                     )
                 };
-                this.fill_panel(x, range, offset, codes, sums, scales);
+                this.fill_panel(x, range, codes, sums, scales);
             });
         }
         (self.codes, self.sums, self.scales) = (codes, sums, scales);
@@ -122,20 +132,18 @@ impl Panels {
         &self,
         x: &Activations,
         range: Range<usize>,
-        offset: bool,
         codes: &mut [u32],
         sums: &mut [u32],
         scales: &mut [f32],
     ) {
         let positions = range.len();
-        let flip = if offset { 0x8080_8080 } else { 0 };
         let pair = |pair: &[i16; 2]| {
             u32::from(pair[0].cast_unsigned()) | u32::from(pair[1].cast_unsigned()) << 16
         };
         for (p, row) in range.map(|position| x.row(position)).enumerate() {
             let quads = bytemuck::cast_slice::<i8, u8>(row.codes).as_chunks::<4>().0;
             for (quad, out) in quads.iter().zip(codes[p..].iter_mut().step_by(positions)) {
-                *out = u32::from_le_bytes(*quad) ^ flip;
+                *out = u32::from_le_bytes(*quad);
             }
             for (scale, out) in row.scales.iter().zip(scales[p..].iter_mut().step_by(positions)) {
                 *out = *scale;
@@ -175,6 +183,7 @@ impl Panels {
         };
         PanelPart {
             positions: range.len(),
+            first: blocks.start,
             blocks: blocks.len(),
             quads: self.quads,
             codes: &self.codes[part(self.quads)],

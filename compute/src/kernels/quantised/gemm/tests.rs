@@ -15,7 +15,7 @@ fn both(
     let mut activations = Activations::default();
     activations.quantise(block_size(view).unwrap(), view.columns(), x);
     let (pool, mut panels) = (Pool::new(threads), Panels::default());
-    variant.arrange(&pool, &activations, takes_offset(view.dtype()), &mut panels);
+    variant.arrange(&pool, &activations, &mut panels);
     let mut out = vec![9.0; n * rows];
     let disjoint = Disjoint::new(&mut out);
     pool.run(rows.div_ceil(ROWS), &|tile| {

@@ -1,5 +1,8 @@
 //! A tile of weights, unpacked: so many rows side by side, quad by quad.
 
+use super::lanes::Lanes;
+use super::unpack::{BlockSink, Destination};
+
 /// Rows of a tile: two registers of AVX-512.
 pub(in crate::kernels) const ROWS: usize = 32;
 
@@ -19,17 +22,22 @@ pub(super) struct Layout {
     pub elements: usize,
     /// Parts of a block that have integer scales of their own: 8 or 16, or 1 and no such scale.
     pub parts: usize,
-    /// Whether there are minima. Such codes are unsigned, and multiplied with signed activations;
-    /// codes without are signed, and multiplied with activations stored 128 above their value.
-    pub minima: bool,
+    /// How far above their value codes are unpacked; 0 for formats with minima, whose codes are
+    /// unsigned.
+    pub offset: u32,
     /// How many quads of products a 16-bit lane can add up without overflow; 0 where even one
     /// could overflow.
     pub quads_in_16_bits: usize,
 }
 
 impl Layout {
+    /// Whether there are minima.
+    pub const fn minima(&self) -> bool {
+        self.offset == 0
+    }
+
     /// Quads of a block.
-    pub fn quads(&self) -> usize {
+    pub const fn quads(&self) -> usize {
         self.elements / 4
     }
 
@@ -51,25 +59,22 @@ pub(super) struct Tile {
     pub codes: Vec<Line>,
     /// `[blocks][parts]`: integer scales, signed.
     pub scales: Vec<Line>,
-    /// `[blocks][parts / 2]`: integer minima, two to a word (formats with parts and minima).
-    pub minima: Vec<Line>,
-    /// `[blocks]`: what integer sums begin with, `-128 Σ scale · code`, which takes the offset of
-    /// the activations away again (formats without minima).
-    pub starts: Vec<Line>,
+    /// `[blocks][parts / 2]`: integer minima or, in formats without, scales; two to a word.
+    pub pairs: Vec<Line>,
     /// `[blocks]`: the floating scale.
     pub d: Vec<Line>,
     /// `[blocks]`: the floating factor of the minima, with its sign.
     pub m: Vec<Line>,
 }
 
-/// The lines of one block of a tile.
+/// The lines of one block of a tile, and the lane in which some of its rows begin.
 pub(super) struct BlockLines<'t> {
-    pub codes: &'t mut [Line],
-    pub scales: &'t mut [Line],
-    pub minima: &'t mut [Line],
-    pub start: &'t mut Line,
-    pub d: &'t mut Line,
-    pub m: &'t mut Line,
+    lane: usize,
+    codes: &'t mut [Line],
+    scales: &'t mut [Line],
+    pairs: &'t mut [Line],
+    d: &'t mut Line,
+    m: &'t mut Line,
 }
 
 impl Tile {
@@ -77,8 +82,7 @@ impl Tile {
     pub const EMPTY: Tile = Tile {
         codes: Vec::new(),
         scales: Vec::new(),
-        minima: Vec::new(),
-        starts: Vec::new(),
+        pairs: Vec::new(),
         d: Vec::new(),
         m: Vec::new(),
     };
@@ -93,25 +97,67 @@ impl Tile {
         };
         grow(&mut self.codes, blocks * layout.quads());
         grow(&mut self.scales, blocks * integer_parts);
-        grow(&mut self.minima, blocks * integer_parts / 2);
-        grow(&mut self.starts, blocks);
+        grow(&mut self.pairs, blocks * integer_parts / 2);
         grow(&mut self.d, blocks);
         grow(&mut self.m, blocks);
     }
+}
 
-    /// The lines of one block; panics where there is no room for it.
+impl<V: Lanes> Destination<V> for Tile {
+    type Block<'d> = BlockLines<'d>;
+
     #[inline(always)]
-    pub fn block<const QUADS: usize, const PARTS: usize>(
+    fn block<const QUADS: usize, const PARTS: usize>(
         &mut self,
-        block: usize,
+        index: usize,
+        lane: usize,
     ) -> BlockLines<'_> {
+        let parts = if PARTS == 1 { 0 } else { PARTS };
         BlockLines {
-            codes: &mut self.codes[block * QUADS..(block + 1) * QUADS],
-            scales: &mut self.scales[block * PARTS..(block + 1) * PARTS],
-            minima: &mut self.minima[block * (PARTS / 2)..(block + 1) * (PARTS / 2)],
-            start: &mut self.starts[block],
-            d: &mut self.d[block],
-            m: &mut self.m[block],
+            lane,
+            codes: &mut self.codes[index * QUADS..(index + 1) * QUADS],
+            scales: &mut self.scales[index * parts..(index + 1) * parts],
+            pairs: &mut self.pairs[index * (parts / 2)..(index + 1) * (parts / 2)],
+            d: &mut self.d[index],
+            m: &mut self.m[index],
         }
     }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait asks callers for the instructions")]
+impl<V: Lanes> BlockSink<V> for BlockLines<'_> {
+    #[inline(always)]
+    unsafe fn scale(&mut self, d: V) {
+        unsafe { d.store(self.d, self.lane) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum(&mut self, m: V) {
+        unsafe { m.store(self.m, self.lane) }
+    }
+
+    #[inline(always)]
+    unsafe fn pairs<const PAIRS: usize>(&mut self, pairs: [V; PAIRS]) {
+        for (line, pair) in self.pairs.iter_mut().zip(pairs) {
+            unsafe { pair.store(line, self.lane) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part<const QUADS: usize>(&mut self, part: usize, scale: V, codes: [V; QUADS]) {
+        unsafe { scale.store(&mut self.scales[part], self.lane) }
+        for (line, code) in self.codes[part * QUADS..][..QUADS].iter_mut().zip(codes) {
+            unsafe { code.store(line, self.lane) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn whole(&mut self, codes: [V; 8]) {
+        for (line, code) in self.codes.iter_mut().zip(codes) {
+            unsafe { code.store(line, self.lane) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end<const PARTS: usize, const MINIMA: bool>(self, _offset: u32) {}
 }
