@@ -248,13 +248,24 @@ impl Variant {
                 // SAFETY: the columns of these outputs, which the caller leaves to us.
                 let out =
                     unsafe { out.slice(position * view.rows() + outputs.start, outputs.len()) };
-                let chain = |index: usize, lane: usize| f32::from_bits(sums[index].0[lane]);
-                for (lane, out) in out.iter_mut().enumerate() {
-                    *out = match chains {
-                        4 => join_4(std::array::from_fn(|index| chain(index, lane))),
-                        _ => join_8(std::array::from_fn(|index| chain(index, lane))),
-                    };
+                // All lanes of a line, so that the loop has a length the compiler knows.
+                let mut joined = [0.0; ROWS];
+                let sum = |line: &Line, lane: usize| f32::from_bits(line.0[lane]);
+                match sums {
+                    [a, b, c, d] => {
+                        for (lane, joined) in joined.iter_mut().enumerate() {
+                            *joined = join_4([a, b, c, d].map(|line| sum(line, lane)));
+                        }
+                    }
+                    [a, b, c, d, e, f, g, h] => {
+                        for (lane, joined) in joined.iter_mut().enumerate() {
+                            let lines = [a, b, c, d, e, f, g, h];
+                            *joined = join_8(lines.map(|line| sum(line, lane)));
+                        }
+                    }
+                    other => panic!("{} chains", other.len()),
                 }
+                out.copy_from_slice(&joined[..outputs.len()]);
             }
             first_panel = last_panel + 1;
         }
