@@ -259,6 +259,7 @@ fn dot<const P: usize, const QUADS: usize>(
 }
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait asks callers for the instructions")]
+#[allow(clippy::needless_range_loop, reason = "through iterators, sums do not stay in registers")]
 impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
     #[inline(always)]
     unsafe fn scale(&mut self, d: __m512i) {
@@ -273,9 +274,10 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
     #[inline(always)]
     unsafe fn pairs<const PAIRS: usize>(&mut self, pairs: [__m512i; PAIRS]) {
         for (pair, x) in pairs.into_iter().zip(self.code_sums) {
-            for (sum, x) in self.pairs.iter_mut().zip(x) {
+            for p in 0..P {
                 unsafe {
-                    *sum = _mm512_dpwssd_epi32(*sum, pair, _mm512_set1_epi32(x.cast_signed()));
+                    let x = _mm512_set1_epi32(x[p].cast_signed());
+                    self.pairs[p] = _mm512_dpwssd_epi32(self.pairs[p], pair, x);
                 }
             }
         }
@@ -290,8 +292,9 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
     ) {
         unsafe {
             let sums = dot::<P, QUADS>(&self.codes[part * QUADS..][..QUADS], codes);
-            for (total, sum) in self.totals.iter_mut().zip(sums) {
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(sum, scale));
+            for p in 0..P {
+                let scaled = _mm512_mullo_epi32(sums[p], scale);
+                self.totals[p] = _mm512_add_epi32(self.totals[p], scaled);
             }
         }
     }
