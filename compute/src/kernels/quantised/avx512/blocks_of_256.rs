@@ -421,12 +421,16 @@ macro_rules! header_in_front {
         const OFFSET_BITS: Option<u32> = None;
         const CROSSED: bool = true;
 
+        /// # Safety
+        /// The caller's promise to [`Registers::header`].
         #[inline(always)]
         unsafe fn header(group: [*const u8; GROUP]) -> Header {
             // SAFETY: the caller's promise.
             unsafe { Header::read(group) }
         }
 
+        /// # Safety
+        /// The caller's promise to [`Registers::unpack`].
         #[inline(always)]
         unsafe fn unpack(header: Header, index: usize, block: *const u8) -> Unpacked {
             // SAFETY: the caller's promise.
@@ -436,12 +440,16 @@ macro_rules! header_in_front {
             }
         }
 
+        /// # Safety
+        /// The caller's promise to [`Registers::factors`].
         #[inline(always)]
         unsafe fn factors(header: Header, _group: [*const u8; GROUP]) -> [__m128; 2] {
             // SAFETY: the caller's promise.
             unsafe { header.factors() }
         }
 
+        /// # Safety
+        /// The caller's promise to [`Registers::minima`].
         #[inline(always)]
         unsafe fn minima(header: Header, x: &ActivationRow, first: usize) -> __m128i {
             // SAFETY: the caller's promise.
@@ -495,21 +503,29 @@ macro_rules! no_minima {
         type Header = ();
         const CROSSED: bool = false;
 
+        /// # Safety
+        /// The caller's promise to [`Registers::header`].
         #[inline(always)]
         unsafe fn header(_group: [*const u8; GROUP]) {}
 
+        /// # Safety
+        /// The caller's promise to [`Registers::unpack`].
         #[inline(always)]
         unsafe fn unpack((): (), _index: usize, block: *const u8) -> Unpacked {
             // SAFETY: the caller's promise.
             unsafe { Unpacked::new($codes(block), $scales(block)) }
         }
 
+        /// # Safety
+        /// The caller's promise to [`Registers::factors`].
         #[inline(always)]
         unsafe fn factors((): (), group: [*const u8; GROUP]) -> [__m128; 2] {
             // SAFETY: the caller's promise.
             unsafe { [halves(group, $d), _mm_setzero_ps()] }
         }
 
+        /// # Safety
+        /// The caller's promise to [`Registers::minima`].
         #[inline(always)]
         unsafe fn minima((): (), _x: &ActivationRow, _first: usize) -> __m128i {
             // SAFETY: the caller's promise.
