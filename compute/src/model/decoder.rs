@@ -185,7 +185,9 @@ struct Outputs {
     segments: Vec<(usize, usize)>,
     residual: Vec<f32>,
     normed: Vec<f32>,
-    /// Normed rows whose logits are computed.
+    /// Rows of the stream whose logits are wanted, of all segments.
+    wanted: Vec<f32>,
+    /// The same, normed.
     finals: Vec<f32>,
 }
 
@@ -550,6 +552,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<(), DecodeError> {
         let hidden = self.architecture.hidden_size;
         let stream = &buffers.stream;
+        self.outputs.wanted.clear();
         for part in &buffers.parts {
             if let Some(each) = each {
                 let rows = part.of(stream, hidden);
@@ -571,15 +574,20 @@ impl<'a> Decoder<'a> {
                 LogitsWanted::Last if ends => part.row + part.count - 1..part.row + part.count,
                 _ => 0..0,
             };
-            let first = self.outputs.rows;
-            if !wanted.is_empty() {
-                self.finish_rows(&stream[wanted.start * hidden..wanted.end * hidden], cancel)?;
-            }
+            let first = self.outputs.rows + self.outputs.wanted.len() / hidden;
+            let end = first + wanted.len();
+            let wanted = &stream[wanted.start * hidden..wanted.end * hidden];
+            self.outputs.wanted.extend_from_slice(wanted);
             match self.outputs.segments.get_mut(part.segment) {
-                Some(rows) => rows.1 = self.outputs.rows,
-                None => self.outputs.segments.push((first, self.outputs.rows)),
+                Some(rows) => rows.1 = end,
+                None => self.outputs.segments.push((first, end)),
             }
         }
+        // One pass over the unembedding for all.
+        let wanted = std::mem::take(&mut self.outputs.wanted);
+        let finished = if wanted.is_empty() { Ok(()) } else { self.finish_rows(&wanted, cancel) };
+        self.outputs.wanted = wanted;
+        finished?;
         let last = &stream[stream.len() - hidden..];
         let Outputs { residual, normed, .. } = &mut self.outputs;
         residual.clear();
