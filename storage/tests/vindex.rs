@@ -707,7 +707,7 @@ fn resume_writes_only_what_is_missing() {
 }
 
 #[test]
-fn staging_that_was_finished_but_not_moved_does_not_open_while_it_is_continued() {
+fn staging_that_was_finished_but_not_moved_does_not_open() {
     let (inner, path) = memory();
     let probe = FaultyFiles::new(inner.clone(), None);
     let whole: Arc<dyn Files> = Arc::new(probe.clone());
@@ -717,7 +717,10 @@ fn staging_that_was_finished_but_not_moved_does_not_open_while_it_is_continued()
     let files: Arc<dyn Files> = Arc::new(FaultyFiles::new(inner.clone(), Some(Fault::Stop(at))));
     write(&files, &path, &plan()).unwrap_err();
     let staging = Path::new("/work/atlas.vindex.partial");
-    assert!(is_intact(&inner, staging), "the stop was meant to come right before the move");
+    let finished = inner.metadata(&staging.join("index.json"));
+    assert!(finished.is_ok(), "the stop was meant to come right before the move");
+    let error = Vindex::open(&inner, staging).unwrap_err();
+    assert!(matches!(error, VindexError::Unfinished { .. }), "{error}");
     let resume = WritePlan { resume: true, ..plan() };
     let mut writer = VindexWriter::create(&inner, &path, &resume).unwrap();
     assert!(Vindex::open(&inner, staging).is_err());
