@@ -719,8 +719,10 @@ fn staging_that_was_finished_but_not_moved_does_not_open() {
     let staging = Path::new("/work/atlas.vindex.partial");
     let finished = inner.metadata(&staging.join("index.json"));
     assert!(finished.is_ok(), "the stop was meant to come right before the move");
-    let error = Vindex::open(&inner, staging).unwrap_err();
-    assert!(matches!(error, VindexError::Unfinished { .. }), "{error}");
+    for path in [staging.to_path_buf(), staging.join("")] {
+        let error = Vindex::open(&inner, &path).unwrap_err();
+        assert!(matches!(error, VindexError::Unfinished { .. }), "{}: {error}", path.display());
+    }
     let resume = WritePlan { resume: true, ..plan() };
     let mut writer = VindexWriter::create(&inner, &path, &resume).unwrap();
     assert!(Vindex::open(&inner, staging).is_err());

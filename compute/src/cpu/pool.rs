@@ -1,10 +1,10 @@
 //! The threads that run kernels: started once, shared by every caller of the process.
 //!
 //! A caller brings a number of tasks and a function; it takes part itself, helpers join while
-//! tasks are left (`shares` deals them), and `run` returns when all are done. Callers from several threads are served
-//! one after another in the order of their arrival (a ticket). A helper spins for a moment
-//! between two jobs and then sleeps, so that a decode's many small products wake nobody, and an
-//! idle daemon burns nothing.
+//! tasks are left (`shares` deals them), and `run` returns when all are done. Callers from several
+//! threads are served one after another in the order of their arrival (a ticket). A helper spins
+//! for a moment between two jobs and then sleeps, so that a decode's many small products wake
+//! nobody, and an idle daemon burns nothing.
 //!
 //! Invariants: the function is never called after `run` has returned; a panic in a task reaches
 //! the caller and nobody else; a task that itself calls `run` gets its tasks run in place.

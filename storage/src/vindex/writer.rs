@@ -720,8 +720,8 @@ fn discard(files: &Arc<dyn Files>, directory: &Path) -> Result<()> {
 /// Whether a writer works in this directory, or worked in it when it was interrupted. A finished
 /// vindex may still hold a journal, but not under the name of a staging directory.
 pub(super) fn is_staging(files: &Arc<dyn Files>, directory: &Path) -> bool {
-    let named = directory.as_os_str().as_encoded_bytes().ends_with(STAGING_SUFFIX.as_bytes());
-    named && has_entry(files, directory, journal::NAME)
+    let name = directory.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(STAGING_SUFFIX.as_bytes()) && has_entry(files, directory, journal::NAME)
 }
 
 fn remove_if_there(files: &Arc<dyn Files>, path: &Path) -> Result<()> {
