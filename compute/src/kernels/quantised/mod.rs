@@ -162,28 +162,64 @@ fn ask_ahead(start: *const u8, count: usize) {
 /// Rows of activations for which a block of weights is unpacked once.
 const POSITIONS: usize = 4;
 
-/// The body of a [`RowProduct`]: calls `$rows::<.., N>(weights, x, out, stride)` for up to
-/// [`POSITIONS`] rows of activations at a time; row `r` of its results begins at `r · stride`.
-macro_rules! by_positions {
-    ($rows:ident::<$($generic:ident),+>($weights:ident, $x:ident, $first:ident, $out:ident)) => {{
-        let stride = $out.len() / $weights.outputs.len().max(1);
-        assert_eq!($out.len(), stride * $weights.outputs.len(), "outputs and results differ");
-        for begin in (0..stride).step_by(POSITIONS) {
-            let (row, out) = (|p: usize| $x.row($first + begin + p), &mut $out[begin..]);
-            // SAFETY: a variant is listed only where the processor has its instructions, and the
-            // caller saw that weights and activations, which are padded, have as many blocks.
-            unsafe {
-                match stride - begin {
-                    1 => $rows::<$($generic,)+ 1>($weights, &[row(0)], out, stride),
-                    2 => $rows::<$($generic,)+ 2>($weights, &[row(0), row(1)], out, stride),
-                    3 => $rows::<$($generic,)+ 3>($weights, &[0, 1, 2].map(row), out, stride),
-                    _ => $rows::<$($generic,)+ 4>($weights, &[0, 1, 2, 3].map(row), out, stride),
+/// Defines a [`RowProduct`] named `product`, for formats that are `$registers` and cut as `$block_size`.
+///
+/// It calls `row_product::<F, .., N>(row, x)` of the same module for every row of weights and up to
+/// [`POSITIONS`] rows of activations at a time. That function may ask for the processor's
+/// `$features`, and that every `x` has as many blocks as the row, rounded up to what padding gives.
+macro_rules! define_product {
+    (
+        $(#[$features:meta])?
+        BlockSize::$block_size:ident, exponents: $exponents:expr,
+        F: $registers:ident $(, const $flag:ident: bool)?
+    ) => {
+        /// Rows of weights times rows of activations.
+        pub(super) fn product<F: $registers $(, const $flag: bool)?>(
+            weights: &$crate::kernels::quantised::Weights<'_, '_>,
+            x: &$crate::kernels::quantised::Activations,
+            first: usize,
+            out: &mut [f32],
+        ) {
+            use $crate::kernels::quantised::{BlockSize, POSITIONS};
+            weights.check(x, BlockSize::$block_size, F::BYTES, $exponents);
+            let stride = out.len() / weights.outputs.len().max(1);
+            assert_eq!(out.len(), stride * weights.outputs.len(), "outputs and results differ");
+            for begin in (0..stride).step_by(POSITIONS) {
+                let (row, out) = (|p: usize| x.row(first + begin + p), &mut out[begin..]);
+                // SAFETY: a variant is listed only where the processor has its instructions, and the
+                // check saw that weights and activations, which are padded, have as many blocks.
+                unsafe {
+                    match stride - begin {
+                        1 => rows::<F $(, $flag)?, 1>(weights, &[row(0)], out, stride),
+                        2 => rows::<F $(, $flag)?, 2>(weights, &[0, 1].map(row), out, stride),
+                        3 => rows::<F $(, $flag)?, 3>(weights, &[0, 1, 2].map(row), out, stride),
+                        _ => rows::<F $(, $flag)?, 4>(weights, &[0, 1, 2, 3].map(row), out, stride),
+                    }
                 }
             }
         }
-    }};
+
+        /// Writes the products of every row of weights; those of one begin `stride` after the last's.
+        ///
+        /// # Safety
+        /// As for [`row_product`], for every row.
+        $(#[$features])?
+        unsafe fn rows<F: $registers $(, const $flag: bool)?, const N: usize>(
+            weights: &$crate::kernels::quantised::Weights<'_, '_>,
+            x: &[ActivationRow; N],
+            out: &mut [f32],
+            stride: usize,
+        ) {
+            for index in 0..weights.outputs.len() {
+                let (row, out) = (weights.row(index), &mut out[index * stride..]);
+                // SAFETY: the caller's promise.
+                let sums = unsafe { row_product::<F $(, $flag)?, N>(row, x) };
+                out[..N].copy_from_slice(&sums);
+            }
+        }
+    };
 }
-use by_positions;
+use define_product;
 
 /// One variant: a function a format.
 #[derive(Debug, Clone, Copy)]

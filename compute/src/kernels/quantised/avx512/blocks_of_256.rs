@@ -8,9 +8,7 @@ use std::arch::x86_64::*;
 
 use super::transpose_sum;
 use crate::kernels::quantised::blocks::{Format256, Q2K, Q3K, Q4K, Q5K, Q6K};
-use crate::kernels::quantised::{
-    ActivationRow, Activations, BlockSize, POSITIONS, Weights, ask_ahead, by_positions,
-};
+use crate::kernels::quantised::{ActivationRow, Row, ask_ahead, define_product};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 4;
@@ -78,42 +76,20 @@ pub(super) trait Registers: Format256 {
     unsafe fn minima(header: Self::Header, x: &ActivationRow, first: usize) -> __m128i;
 }
 
-/// Rows of weights times rows of activations.
-pub(super) fn product<F: Registers>(
-    weights: &Weights<'_, '_>,
-    x: &Activations,
-    first: usize,
-    out: &mut [f32],
-) {
-    weights.check(x, BlockSize::K256, F::BYTES, false);
-    by_positions!(rows::<F>(weights, x, first, out));
-}
+define_product!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    BlockSize::K256, exponents: false, F: Registers
+);
 
-/// # Safety
-/// As for [`row_product`], for every row.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn rows<F: Registers, const N: usize>(
-    weights: &Weights<'_, '_>,
-    x: &[ActivationRow; N],
-    out: &mut [f32],
-    stride: usize,
-) {
-    for index in 0..weights.outputs.len() {
-        let (row, out) = (weights.row(index), &mut out[index * stride..]);
-        // SAFETY: the caller's promise.
-        out[..N].copy_from_slice(&unsafe { row_product::<F, N>(row.bytes, x) });
-    }
-}
-
+/// One row of weights times rows of activations.
+///
 /// # Safety
 /// The processor must have the features; every `x` has at least as many blocks as `row`, rounded
 /// up to whole groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
-unsafe fn row_product<F: Registers, const N: usize>(
-    row: &[u8],
-    x: &[ActivationRow; N],
-) -> [f32; N] {
+unsafe fn row_product<F: Registers, const N: usize>(row: Row, x: &[ActivationRow; N]) -> [f32; N] {
+    let row = row.bytes;
     let blocks = row.len() / F::BYTES;
     let mut chains = [_mm_setzero_ps(); N];
     let mut first = 0;

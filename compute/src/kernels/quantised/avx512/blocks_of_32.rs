@@ -10,9 +10,7 @@ use crate::kernels::quantised::blocks::{
     E2M1, E2M1_DOUBLED, Format32, IQ4_LEVELS, Iq4Nl, MxFp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
 };
 use crate::kernels::quantised::scalar::join_8;
-use crate::kernels::quantised::{
-    ActivationRow, Activations, BlockSize, POSITIONS, Row, Weights, by_positions,
-};
+use crate::kernels::quantised::{ActivationRow, Row, define_product};
 
 /// Blocks whose sums are joined.
 const GROUP: usize = 8;
@@ -44,33 +42,13 @@ pub(super) trait Registers: Format32 {
     unsafe fn minima(start: *const u8) -> __m256;
 }
 
-/// Rows of weights times rows of activations.
-pub(super) fn product<F: Registers>(
-    weights: &Weights<'_, '_>,
-    x: &Activations,
-    first: usize,
-    out: &mut [f32],
-) {
-    weights.check(x, BlockSize::K32, F::BYTES, F::EXPONENTS);
-    by_positions!(rows::<F>(weights, x, first, out));
-}
+define_product!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    BlockSize::K32, exponents: F::EXPONENTS, F: Registers
+);
 
-/// # Safety
-/// As for [`row_product`], for every row.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn rows<F: Registers, const N: usize>(
-    weights: &Weights<'_, '_>,
-    x: &[ActivationRow; N],
-    out: &mut [f32],
-    stride: usize,
-) {
-    for index in 0..weights.outputs.len() {
-        let (row, out) = (weights.row(index), &mut out[index * stride..]);
-        // SAFETY: the caller's promise.
-        out[..N].copy_from_slice(&unsafe { row_product::<F, N>(row, x) });
-    }
-}
-
+/// One row of weights times rows of activations.
+///
 /// # Safety
 /// The processor must have the features; every `x` has at least as many blocks as `row`, rounded
 /// up to whole groups, and so has `row` exponents where the format needs them.

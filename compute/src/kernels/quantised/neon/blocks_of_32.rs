@@ -7,9 +7,7 @@ use crate::kernels::quantised::blocks::{
     E2M1, E2M1_DOUBLED, Format32, IQ4_LEVELS, Iq4Nl, MxFp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
 };
 use crate::kernels::quantised::scalar::join_8;
-use crate::kernels::quantised::{
-    ActivationRow, Activations, BlockSize, POSITIONS, Row, Weights, by_positions,
-};
+use crate::kernels::quantised::{ActivationRow, Row, define_product};
 
 /// A format as registers.
 pub(super) trait Registers: Format32 {
@@ -20,34 +18,14 @@ pub(super) trait Registers: Format32 {
     unsafe fn values(block: *const u8) -> [int8x16_t; 2];
 }
 
-/// Rows of weights times rows of activations.
-pub(super) fn product<F: Registers, const DOT: bool>(
-    weights: &Weights<'_, '_>,
-    x: &Activations,
-    first: usize,
-    out: &mut [f32],
-) {
-    weights.check(x, BlockSize::K32, F::BYTES, F::EXPONENTS);
-    by_positions!(rows::<F, DOT>(weights, x, first, out));
-}
+define_product!(
+    BlockSize::K32, exponents: F::EXPONENTS, F: Registers, const DOT: bool
+);
 
+/// One row of weights times rows of activations.
+///
 /// # Safety
 /// With `DOT` the processor has the dot product instruction; every `x` has as many blocks as a row.
-unsafe fn rows<F: Registers, const DOT: bool, const N: usize>(
-    weights: &Weights<'_, '_>,
-    x: &[ActivationRow; N],
-    out: &mut [f32],
-    stride: usize,
-) {
-    for index in 0..weights.outputs.len() {
-        let (row, out) = (weights.row(index), &mut out[index * stride..]);
-        // SAFETY: the caller's promise.
-        out[..N].copy_from_slice(&unsafe { row_product::<F, DOT, N>(row, x) });
-    }
-}
-
-/// # Safety
-/// As for [`rows`].
 #[inline]
 unsafe fn row_product<F: Registers, const DOT: bool, const N: usize>(
     row: Row,
