@@ -200,10 +200,9 @@ macro_rules! define_product {
         }
 
         /// Writes the products of every row of weights; those of one begin `stride` after the last's.
-        ///
+        $(#[$features])?
         /// # Safety
         /// As for [`row_product`], for every row.
-        $(#[$features])?
         unsafe fn rows<F: $registers $(, const $flag: bool)?, const N: usize>(
             weights: &$crate::kernels::quantised::Weights<'_, '_>,
             x: &[ActivationRow; N],
