@@ -15,6 +15,7 @@ pub mod home;
 pub mod json_schema;
 pub mod mlx;
 pub mod random_checkpoint;
+pub mod script;
 pub mod terminal;
 
 use std::path::{Path, PathBuf};

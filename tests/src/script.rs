@@ -1,0 +1,117 @@
+//! Golden scripts of statements: what a session says, and what the daemon answers.
+//!
+//! A file of `tests/scripts/` is blocks with a line `====` between them; a block is statements, a line
+//! `---`, and their answers. All blocks of a file share one session. Each statement is sent by itself,
+//! so that one that fails does not keep the next from running. An answer is a line of JSON a row (as
+//! `larql -F ndjson` prints it, reals rounded to four digits), `NOTICE` and `HINT` lines, or
+//! `ERROR code at byte "text": message`; a statement that answers nothing says `OK` and its tag. Where
+//! a block has several statements, `> statement` comes before each answer.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use larql_client::shell::render::write_json;
+use larql_client::{Client, Event, ExecuteOptions, Notice, StatementError, Value};
+use larql_planner::syntax::parse_script;
+
+/// Between two blocks.
+pub const BETWEEN_BLOCKS: &str = "====\n";
+/// Between the statements of a block and their answers.
+pub const BEFORE_ANSWERS: &str = "---\n";
+
+/// How far a number may be from the written one, relative to it: another instruction set sums in
+/// another order, and four digits are written.
+const TOLERANCE: f64 = 2e-3;
+
+/// Where the statements of a block are; all of it as one where it does not parse, so that the daemon
+/// says why.
+pub fn statements(block: &str) -> Vec<Range<usize>> {
+    let Ok(parsed) = parse_script(block) else { return vec![0..block.trim_end().len()] };
+    parsed.iter().map(|found| found.span.start as usize..found.span.end as usize).collect()
+}
+
+/// Runs one statement and returns its answer as lines.
+pub async fn answer(client: &mut Client, statement: &str, options: ExecuteOptions) -> String {
+    let mut lines = String::new();
+    let (mut tag, mut columns) = (String::new(), Vec::new());
+    let mut events = client.execute(statement, options);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Schema { tag: found, columns: names, .. } => {
+                (tag, columns) = (found, names);
+            }
+            Event::Rows(rows) => {
+                for row in rows {
+                    let names = columns.iter().map(|column| column.name.clone());
+                    let row = Value::Object(names.zip(row.into_iter().map(rounded)).collect());
+                    write_json(&row, &mut lines);
+                    lines.push('\n');
+                }
+            }
+            Event::Notice(Notice { message, hint, .. }) => {
+                lines += &format!("NOTICE {message}\n");
+                write_hint(&mut lines, &hint);
+            }
+            Event::Error(error) => write_error(&mut lines, statement, &error),
+            Event::Progress(_) | Event::Summary(_) | Event::Finished { .. } => {}
+        }
+    }
+    if lines.is_empty() { format!("OK {tag}\n") } else { lines }
+}
+
+fn write_error(lines: &mut String, statement: &str, error: &StatementError) {
+    let place = error.position.map(|place| {
+        let start = place.offset as usize;
+        let text = statement.get(start..start + place.length as usize).unwrap_or_default();
+        format!(" at {start} {text:?}")
+    });
+    let StatementError { code, message, hint, .. } = error;
+    let _ = writeln!(lines, "ERROR {code}{}: {message}", place.unwrap_or_default());
+    write_hint(lines, hint);
+}
+
+fn write_hint(lines: &mut String, hint: &str) {
+    if !hint.is_empty() {
+        let _ = writeln!(lines, "HINT {hint}");
+    }
+}
+
+/// A value with its reals rounded to four digits; lists by element.
+fn rounded(value: Value) -> Value {
+    let four = |real: f64| format!("{real:.3e}").parse().unwrap_or(real);
+    match value {
+        Value::Real(real) => Value::Real(four(real)),
+        Value::Score(score) => Value::Real(four(score.into())),
+        Value::List(values) => Value::List(values.into_iter().map(rounded).collect()),
+        other => other,
+    }
+}
+
+/// Whether two answers say the same, numbers in rows compared within a tolerance.
+pub fn same(found: &str, expected: &str) -> bool {
+    let (found, expected) = (found.trim_end().lines(), expected.trim_end().lines());
+    found.clone().count() == expected.clone().count()
+        && found.zip(expected).all(|(found, expected)| {
+            let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+            found == expected
+                || matches!((json(found), json(expected)), (Some(a), Some(b)) if alike(&a, &b))
+        })
+}
+
+fn alike(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    use serde_json::Value as Json;
+    match (a, b) {
+        (Json::Number(a), Json::Number(b)) if a.is_f64() && b.is_f64() => {
+            let (a, b) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
+            (a - b).abs() <= TOLERANCE * b.abs()
+        }
+        (Json::Array(a), Json::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b))
+        }
+        (Json::Object(a), Json::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|((name, a), (other, b))| name == other && alike(a, b))
+        }
+        _ => a == b,
+    }
+}
