@@ -12,6 +12,8 @@
 //! as long as it was; a position's numbers depend on its own sequence alone, so that prefill,
 //! decode, and batches of either give the same bits.
 
+mod readout;
+
 use std::cell::RefCell;
 
 use super::block::{Block, Part};
@@ -27,6 +29,8 @@ use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::matmul::release_scratch;
 use crate::kernels::quantised::ServingScratch;
+
+pub use readout::TokenReadout;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
 const BLOCK_POSITIONS: usize = 256;
@@ -521,7 +525,8 @@ impl<'a> Decoder<'a> {
             hook.ffn_out(index, output);
         }
         add(self.pool, stream, output);
-        bytes += layer.add_layer_input(block, inputs, attention, stream)?;
+        let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
+        bytes += layer.add_layer_input(block, inputs, attention, stream, observe)?;
         if let Some(hook) = hook {
             hook.post_layer(index, stream);
         }

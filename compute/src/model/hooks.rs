@@ -44,6 +44,12 @@ pub trait Hook {
         let _ = (layer, output);
     }
 
+    /// What the layer's own embedding is about to add to the stream, in models that have one (Gemma
+    /// 4); the layer's scalar is applied to the stream after it.
+    fn layer_input_out(&mut self, layer: usize, output: &mut [f32]) {
+        let _ = (layer, output);
+    }
+
     /// The residual stream as it leaves the layer.
     fn post_layer(&mut self, layer: usize, residual: &mut [f32]) {
         let _ = (layer, residual);
@@ -155,6 +161,10 @@ impl Hook for Compose<'_> {
 
     fn ffn_out(&mut self, layer: usize, output: &mut [f32]) {
         self.hooks.iter_mut().for_each(|hook| hook.ffn_out(layer, output));
+    }
+
+    fn layer_input_out(&mut self, layer: usize, output: &mut [f32]) {
+        self.hooks.iter_mut().for_each(|hook| hook.layer_input_out(layer, output));
     }
 
     fn post_layer(&mut self, layer: usize, residual: &mut [f32]) {

@@ -15,7 +15,8 @@ use super::paged_attention;
 use super::projection::Projection;
 use super::rotation::Rotation;
 use super::{
-    AttentionDescription, DecodeError, LayerDescription, QueryKeyNorm, Role, Segment, WeightKey,
+    AttentionDescription, DecodeError, Hook, LayerDescription, QueryKeyNorm, Role, Segment,
+    WeightKey,
 };
 use crate::cpu::Pool;
 use crate::kernels::Activation;
@@ -194,6 +195,11 @@ impl<'a> Layer<'a> {
         Ok(bytes)
     }
 
+    /// The factor on the stream as it leaves the layer.
+    pub(super) fn scalar(&self) -> f32 {
+        self.scalar.unwrap_or(1.0)
+    }
+
     /// What follows the feed-forward network: the layer's own embedding and its scalar, where the
     /// model has them. Returns bytes of weights read.
     ///
@@ -205,6 +211,7 @@ impl<'a> Layer<'a> {
         inputs: &[f32],
         AttentionBuffers { gates, more, .. }: &mut AttentionBuffers,
         stream: &mut [f32],
+        hook: Option<&mut dyn Hook>,
     ) -> Result<u64, DecodeError> {
         let mut bytes = 0;
         if let Some(LayerInput { gate, activation, projection, norm }) = &self.input {
@@ -223,6 +230,9 @@ impl<'a> Layer<'a> {
             bytes += block.project(projection, gates, more)?;
             if let Some(norm) = norm {
                 norm.rows_in_place(block.pool, more);
+            }
+            if let Some(hook) = hook {
+                hook.layer_input_out(self.index, more);
             }
             stream.iter_mut().zip(&*more).for_each(|(stream, more)| *stream += more);
         }

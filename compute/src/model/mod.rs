@@ -28,11 +28,14 @@ mod projection;
 mod role;
 mod rotation;
 mod tensors;
+mod trace;
 mod weights;
 
 pub use architecture::{Architecture, ArchitectureError};
 pub use bands::Bands;
-pub use decoder::{DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment};
+pub use decoder::{
+    DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment, TokenReadout,
+};
 pub use description::{
     AttentionBias, AttentionDescription, DenseDescription, ExpertGroups, ExpertsDescription,
     FfnDescription, GroupRule, LatentDescription, LayerDescription, Network, NormDescription,
@@ -44,6 +47,7 @@ pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
 pub use kv_cache::{KvCache, KvPages, KvType, SharedPage};
 pub use role::{Role, UnknownRole};
 pub use tensors::{Candidate, Naming, Part, SplitHeads, TensorSpec};
+pub use trace::{CaptureTrace, LayerTrace};
 pub use weights::{Matrix, Orientation, WeightKey, Weights};
 
 pub use crate::kernels::attention::PAGE_POSITIONS;

@@ -15,6 +15,26 @@ pub(super) struct Norm<'a> {
     bias: Option<Cow<'a, [f32]>>,
 }
 
+/// What a norm multiplies a row with, beside its weight: one over the row's size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormFactor {
+    kind: NormKind,
+    epsilon: f32,
+}
+
+impl NormFactor {
+    /// The factor of one row; sums in `f64`.
+    pub(super) fn of(&self, row: &[f32]) -> f64 {
+        let count = row.len() as f64;
+        let mean = match self.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => row.iter().map(|&x| f64::from(x)).sum::<f64>() / count,
+        };
+        let squares = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>();
+        1.0 / (squares / count + f64::from(self.epsilon)).sqrt()
+    }
+}
+
 impl<'a> Norm<'a> {
     /// From a weight with the offset added.
     pub(super) fn new(
@@ -43,6 +63,29 @@ impl<'a> Norm<'a> {
                 layer_norm_in_place(x, &self.weight, self.bias.as_deref(), self.epsilon);
             }
         }
+    }
+
+    /// What the norm multiplies a row with, beside its weight.
+    pub(super) fn factor(&self) -> NormFactor {
+        NormFactor { kind: self.kind, epsilon: self.epsilon }
+    }
+
+    /// Turns a direction in normed rows into the one in rows before the norm, so that its product
+    /// with a row times the row's [`NormFactor`] plus the returned constant is the
+    /// product with the normed row.
+    pub(super) fn unfold(&self, direction: &mut [f64]) -> f64 {
+        let biased = |bias: &[f32]| {
+            bias.iter().zip(&*direction).map(|(&bias, direction)| f64::from(bias) * direction).sum()
+        };
+        let constant = self.bias.as_deref().map_or(0.0, biased);
+        for (direction, &weight) in direction.iter_mut().zip(&self.weight) {
+            *direction *= f64::from(weight);
+        }
+        if self.kind == NormKind::Layer {
+            let mean = direction.iter().sum::<f64>() / direction.len() as f64;
+            direction.iter_mut().for_each(|direction| *direction -= mean);
+        }
+        constant
     }
 
     /// Norms every position's row, each alone.

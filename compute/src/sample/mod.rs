@@ -251,6 +251,20 @@ pub fn softmax_top_k(logits: &[f32], k: usize) -> Vec<(u32, f32, f32)> {
     best.map(|(token, logit)| (token as u32, logit, probabilities[token])).collect()
 }
 
+/// The place of `token` among all, 1 for the best, and its probability: what [`softmax_top_k`] says
+/// of it. Of equal logits the lowest token comes first; NaN counts for nothing.
+///
+/// # Shapes
+/// `logits`: `[vocabulary]`, `token` one of them.
+pub fn rank_and_probability(logits: &[f32], token: u32) -> (usize, f32) {
+    let (token, own) = (token as usize, logits[token as usize]);
+    let better = |(other, &logit): (usize, &f32)| logit > own || (logit == own && other < token);
+    let rank = 1 + logits.iter().enumerate().filter(|&each| better(each)).count();
+    let mut probabilities = logits.to_vec();
+    softmax(&mut probabilities);
+    (rank, probabilities[token])
+}
+
 /// A token with the natural logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogProbability {

@@ -16,3 +16,4 @@ mod invariance;
 mod long;
 mod published;
 mod reference;
+mod trace;
