@@ -4,6 +4,7 @@ use larql_compute::model::{Architecture, Naming};
 use larql_planner::syntax::parse_script;
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use larql_storage::file::{Files, MemoryFiles};
+use larql_storage::trace::{ContextVectors, Node, TraceFile};
 use larql_storage::vindex::{Checksum, DownMeta, GateMeta, Labels, Manifest, Statistics, Vindex};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("safetensors", safetensors),
     ("safetensors_index", safetensors_index),
     ("statistics", statistics),
+    ("trace", trace),
     ("vindex_manifest", vindex_manifest),
     ("vindex_v2", vindex_v2),
 ];
@@ -164,6 +166,33 @@ pub fn labels(bytes: &[u8]) {
 pub fn statistics(bytes: &[u8]) {
     let Ok(statistics) = Statistics::parse(bytes, 4) else { return };
     assert!(Statistics::parse(&statistics.encode(), 4).is_ok());
+}
+
+/// A saved trace, of whichever format. What is accepted can be read to its end.
+pub fn trace(bytes: &[u8]) {
+    let files = directory(&[("t", bytes)]);
+    let Ok(file) = TraceFile::open(&files, Path::new("/m/t")) else { return };
+    match &file {
+        TraceFile::Chain(chain) => {
+            let mut node = Node::default();
+            for token in 0..chain.header().tokens.min(1_000) {
+                assert!(chain.read(token, chain.header().layers, &mut node));
+            }
+        }
+        TraceFile::Boundaries(store) => {
+            let mut residual = Vec::new();
+            for window in 0..store.count().min(1_000) {
+                assert!(store.read(window, &mut residual).is_some());
+            }
+        }
+        TraceFile::Context(context) => {
+            let mut vectors = ContextVectors::default();
+            for window in 0..context.count().min(1_000) {
+                assert!(context.read(window, &mut vectors).is_some());
+            }
+        }
+    }
+    file.check().expect("nobody changed the file");
 }
 
 /// A model's configuration.

@@ -6,6 +6,7 @@
 //! - [`mod@file`]: the seam to the disk (mmap, memory, and a backend that fails on demand).
 //! - [`checkpoint`]: what others publish (safetensors, GGUF), read in place.
 //! - [`vindex`]: the directory that larqld mounts: its layout, reader, resumable writer, checks.
+//! - [`trace`]: what runs of a model leave in files: residual streams, whole or at windows.
 //! - [`catalog`]: what is mounted, kept across restarts.
 //!
 //! Everything read here may come from a stranger: counts are checked against lengths before memory
@@ -14,6 +15,7 @@
 pub mod catalog;
 pub mod checkpoint;
 pub mod file;
+pub mod trace;
 pub mod vindex;
 
 pub use file::{DiskFiles, Files};

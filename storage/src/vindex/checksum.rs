@@ -15,6 +15,11 @@ impl Checksum {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest that has these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes of the digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
