@@ -99,11 +99,74 @@ pub fn gate_scores(
     }
 }
 
+/// A token that a text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedToken {
+    /// The token.
+    pub id: u32,
+    /// What to tell whoever named it, where the text is more than one token.
+    pub notice: Option<String>,
+}
+
+/// The token that a text names: what it is in the middle of a text, after a space, or else by itself.
+/// Of a text that is several tokens either way it is the first, and there is something to tell.
+///
+/// # Errors
+/// `EMPTY_TEXT` for a text without tokens.
+pub fn named_token(model: &Model, text: &str) -> Result<NamedToken, Failure> {
+    let tokenizer = model.tokenizer()?;
+    let ways = [format!(" {text}"), text.to_owned()];
+    let skipped = usize::from(text.starts_with(char::is_whitespace));
+    let mut shortest: Vec<u32> = Vec::new();
+    for way in &ways[skipped..] {
+        let tokens = tokenizer.encode(way, false)?;
+        if shortest.is_empty() || (1..shortest.len()).contains(&tokens.len()) {
+            shortest = tokens;
+        }
+    }
+    let Some(&id) = shortest.first().filter(|_| !text.is_empty()) else {
+        let message = format!("{text:?} has no token in the vocabulary");
+        return Err(Failure::new(code::EMPTY_TEXT, message).hint("write a word"));
+    };
+    check_tokens(model, &shortest[..1], 0)?;
+    let count = shortest.len();
+    let notice = (count > 1).then(|| {
+        format!("{text:?} is {count} tokens; the first, {:?}, is followed", &*tokenizer.word(id))
+    });
+    Ok(NamedToken { id, notice })
+}
+
+/// An empty cache for so many tokens.
+pub fn cache(model: &Model, precision: Precision, positions: usize) -> KvCache {
+    let architecture = model.architecture();
+    match precision {
+        Precision::Exact => KvCache::new(architecture, positions),
+        Precision::Serving => {
+            KvPages::for_positions(architecture, KvType::default(), positions).cache(positions)
+        }
+    }
+}
+
+/// A cache of its own, or somebody else's.
+enum Cache<'a> {
+    Own(KvCache),
+    Lent(&'a mut KvCache),
+}
+
+impl Cache<'_> {
+    fn get(&mut self) -> &mut KvCache {
+        match self {
+            Self::Own(cache) => cache,
+            Self::Lent(cache) => cache,
+        }
+    }
+}
+
 /// A model at work on one sequence of tokens.
 pub struct Run<'a> {
     model: &'a Model,
     decoder: Decoder<'a>,
-    cache: KvCache,
+    cache: Cache<'a>,
 }
 
 impl<'a> Run<'a> {
@@ -118,16 +181,34 @@ impl<'a> Run<'a> {
         precision: Precision,
         positions: usize,
     ) -> Result<Self, Failure> {
+        let cache = Cache::Own(cache(model, precision, positions));
+        Self::with_cache(model, pool, ffn, precision, cache)
+    }
+
+    /// Goes on where `cache` is; what is read next is added to it.
+    ///
+    /// # Errors
+    /// As [`Run::new`].
+    pub fn resume(
+        model: &'a Model,
+        pool: &'a Pool,
+        ffn: &'a dyn Ffn,
+        precision: Precision,
+        cache: &'a mut KvCache,
+    ) -> Result<Self, Failure> {
+        Self::with_cache(model, pool, ffn, precision, Cache::Lent(cache))
+    }
+
+    fn with_cache(
+        model: &'a Model,
+        pool: &'a Pool,
+        ffn: &'a dyn Ffn,
+        precision: Precision,
+        cache: Cache<'a>,
+    ) -> Result<Self, Failure> {
         model.require_inference()?;
         let options = DecoderOptions { precision, ffn };
         let decoder = Decoder::new(model.architecture(), model, pool, options)?;
-        let architecture = model.architecture();
-        let cache = match precision {
-            Precision::Exact => KvCache::new(architecture, positions),
-            Precision::Serving => {
-                KvPages::for_positions(architecture, KvType::default(), positions).cache(positions)
-            }
-        };
         Ok(Self { model, decoder, cache })
     }
 
@@ -141,7 +222,7 @@ impl<'a> Run<'a> {
         hook: Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), Failure> {
-        self.decoder.prefill(tokens, &mut self.cache, hook, cancel)?;
+        self.decoder.prefill(tokens, self.cache.get(), hook, cancel)?;
         check_logits(self.model, self.logits())
     }
 
@@ -150,7 +231,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`Run::prefill`].
     pub fn decode(&mut self, token: u32, cancel: &Cancel) -> Result<(), Failure> {
-        Ok(self.decoder.decode(token, &mut self.cache, None, cancel)?)
+        Ok(self.decoder.decode(token, self.cache.get(), None, cancel)?)
     }
 
     /// The logits of the last token.
@@ -160,7 +241,10 @@ impl<'a> Run<'a> {
 
     /// Tokens read so far.
     pub fn position(&self) -> usize {
-        self.cache.len()
+        match &self.cache {
+            Cache::Own(cache) => cache.len(),
+            Cache::Lent(cache) => cache.len(),
+        }
     }
 
     /// Bytes of weights read so far.
@@ -170,6 +254,6 @@ impl<'a> Run<'a> {
 
     /// Forgets all tokens after the first `positions`.
     pub fn truncate(&mut self, positions: usize) {
-        self.cache.truncate(positions);
+        self.cache.get().truncate(positions);
     }
 }

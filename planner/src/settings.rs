@@ -105,6 +105,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "whether a script stops at its first failing statement",
     },
     Setting {
+        name: "trace_window",
+        kind: SettingKind::CountOrAll,
+        default: SettingValue::CountOrAll(Some(256)),
+        help: "positions a window of a TRACE that is saved as .bndx or .ctxt",
+    },
+    Setting {
         name: "walk_k",
         kind: SettingKind::CountOrAll,
         default: SettingValue::CountOrAll(None),
@@ -234,6 +240,14 @@ impl Settings {
         match self.known("walk_k") {
             SettingValue::CountOrAll(count) => count,
             other => unreachable!("walk_k holds {other:?}"),
+        }
+    }
+
+    /// `trace_window`: positions a window, `None` for all.
+    pub fn trace_window(&self) -> Option<u64> {
+        match self.known("trace_window") {
+            SettingValue::CountOrAll(count) => count,
+            other => unreachable!("trace_window holds {other:?}"),
         }
     }
 

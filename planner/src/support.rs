@@ -118,10 +118,11 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::DropBranch(_) => refuse("DROP BRANCH", HISTORY),
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
-        Statement::Trace(_) => refuse("TRACE", "EXPLAIN INFER \"…\" shows the features at work"),
-        Statement::TraceOpen(_) => {
-            refuse("TRACE OPEN", "EXPLAIN INFER \"…\" shows the features at work")
+        Statement::Trace(trace) => {
+            let texts = [Some(&trace.prompt), trace.target.as_ref(), trace.diff.as_ref()];
+            texts.into_iter().flatten().try_for_each(check_text)
         }
+        Statement::TraceOpen(_) => Ok(()),
         Statement::Generate(_) => refuse("GENERATE", "larql run MODEL PROMPT generates text"),
         Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
         Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),

@@ -1,9 +1,7 @@
 //! What layers add to a logit: on every golden family the parts make up the whole.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{
-    CaptureTrace, Decoder, DecoderOptions, DenseFfn, KvCache, Precision,
-};
+use larql_compute::model::{CaptureTrace, Decoder, DecoderOptions, DenseFfn, KvCache, Precision};
 use larql_compute::sample::{rank_and_probability, softmax_top_k};
 
 use crate::goldens::{FAMILIES, golden, tokens};
@@ -46,8 +44,8 @@ fn embedding_and_layers_add_up_to_the_logit_before_its_cap_on_every_family() {
                         parts.iter_mut().for_each(|part| *part *= scalar);
                     }
                     let found: f64 = parts.iter().sum::<f64>() + readout.constant();
-                    let size: f64 = parts.iter().map(|part| part.abs()).sum::<f64>()
-                        + f64::from(logit).abs();
+                    let size: f64 =
+                        parts.iter().map(|part| part.abs()).sum::<f64>() + f64::from(logit).abs();
                     let found = match architecture.final_softcap {
                         Some(cap) => f64::from(cap) * (found / f64::from(cap)).tanh(),
                         None => found,

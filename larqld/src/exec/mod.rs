@@ -30,6 +30,7 @@ mod relation_count;
 mod rows;
 mod show;
 mod statistics;
+mod trace;
 mod verify;
 mod work;
 
@@ -200,6 +201,8 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
         Physical::ExplainInfer(explain) => {
             Box::new(explain_infer::ExplainInfer::new(explain.clone()))
         }
+        Physical::Trace(trace) => Box::new(trace::Trace::new(trace.clone())),
+        Physical::TraceOpen { path } => Box::new(trace::TraceOpen::new(path.clone())),
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
         Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),

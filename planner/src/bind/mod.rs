@@ -7,6 +7,7 @@ mod compile;
 mod scope;
 mod select;
 mod statement;
+mod trace;
 
 pub use error::BindError;
 pub use statement::{Bound, Context, bind};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::expression::Expression;
 use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
-use super::{BindError, compile};
+use super::{BindError, compile, trace};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
@@ -87,6 +87,8 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             let plan = infer(&reader, request)?;
             Ok(reader.bound(plan, "INFER", Role::Infer))
         }
+        Statement::Trace(request) => trace::trace(request, catalog),
+        Statement::TraceOpen(path) => trace::open(path, catalog),
         Statement::ExplainFeatures(request) if request.infer => {
             let reader = Reader::current(catalog)?;
             let plan = explain_infer(&reader, request)?;
@@ -155,7 +157,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn current(catalog: &'a dyn Catalog) -> Result<Self, BindError> {
+    pub(super) fn current(catalog: &'a dyn Catalog) -> Result<Self, BindError> {
         let mount = catalog.current().ok_or(BindError::NothingInUse)?;
         Ok(Self { mount, settings: catalog.settings() })
     }
@@ -167,7 +169,7 @@ impl<'a> Reader<'a> {
         Ok(Self { mount, settings: catalog.settings() })
     }
 
-    fn bound(self, plan: Plan, tag: &'static str, required_role: Role) -> Bound {
+    pub(super) fn bound(self, plan: Plan, tag: &'static str, required_role: Role) -> Bound {
         Bound { plan, tag, required_role, mount: Some(self.mount) }
     }
 
@@ -216,7 +218,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn range(&self, range: Option<&Spanned<ast::Range>>) -> Result<LayerSet, BindError> {
+    pub(super) fn range(&self, range: Option<&Spanned<ast::Range>>) -> Result<LayerSet, BindError> {
         match range {
             None => Ok(LayerSet::all(self.layers())),
             Some(range) => {
@@ -241,7 +243,7 @@ impl<'a> Reader<'a> {
         Ok(LayerSet::all(layers).filter(|layer| (first..=last).contains(&layer)))
     }
 
-    fn ffn(&self) -> FfnPath {
+    pub(super) fn ffn(&self) -> FfnPath {
         if self.settings.ffn_is_walk() {
             FfnPath::Walk { k: self.settings.walk_k() }
         } else {
@@ -251,7 +253,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The text of an operand; parameters were refused before.
-fn literal(text: &Text) -> Arc<str> {
+pub(super) fn literal(text: &Text) -> Arc<str> {
     match &text.value {
         TextOperand::Literal(text) => Arc::from(text.as_str()),
         TextOperand::Parameter(_) => unreachable!("support refuses parameters"),

@@ -5,6 +5,7 @@ use crate::catalog::Mount;
 use crate::layers::LayerSet;
 use crate::physical::Context;
 use crate::physical::plan::{Node, Operator};
+use crate::physical::trace::Trace;
 
 /// The share of the K best hits of a layer that pass a threshold on z.
 const PASSES_Z: f64 = 0.1;
@@ -55,6 +56,11 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         Operator::LayerStatistics { layers } => layers.count() as f64,
         Operator::Infer(infer) => infer.top as f64,
         Operator::ExplainInfer(explain) => explain.layers.count() as f64 * explain.top as f64,
+        Operator::Trace(trace) => {
+            let rows = trace.layers.count() + usize::from(trace.decompose);
+            rows as f64 * traced_positions(trace)
+        }
+        Operator::TraceOpen { .. } => from_mount(&|mount| f64::from(mount.layers())),
         Operator::Project { .. } | Operator::Sort { .. } | Operator::Concatenate => rows_in,
         Operator::Use(_) | Operator::Mount { .. } | Operator::Extract(_) | Operator::Compile(_) => {
             1.0
@@ -75,6 +81,11 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::Reset { .. }
         | Operator::Explain(_) => 0.0,
     }
+}
+
+/// Positions that a trace has rows of: planning knows no tokens, and a token is some four letters.
+pub(super) fn traced_positions(trace: &Trace) -> f64 {
+    if trace.all_positions { 1.0 + trace.prompt.chars().count() as f64 / 4.0 } else { 1.0 }
 }
 
 fn limited(rows: f64, count: u64, offset: u64) -> f64 {

@@ -35,6 +35,9 @@ impl Default for CostConstants {
     }
 }
 
+/// Rows whose logits one pass over the unembedding computes.
+const TRACE_ROWS_AT_ONCE: f64 = 32.0;
+
 /// Fills in the estimate of every node, inputs first.
 pub fn estimate_tree(node: &mut Node, context: &Context<'_>) {
     node.children.iter_mut().for_each(|child| estimate_tree(child, context));
@@ -139,6 +142,20 @@ fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
                 token_lists: rows,
                 ..forward
             }
+        }
+        // The model's end reads every row, many rows at a time.
+        Operator::Trace(trace) => {
+            let forward = forward(mount, trace.ffn, true);
+            let passes = if trace.other.is_some() { 2.0 } else { 1.0 };
+            let ends = rows * mount.unembedding_bytes() as f64;
+            let bytes = passes * (forward.bytes + ends / TRACE_ROWS_AT_ONCE);
+            let operations = passes * (forward.operations + ends / 2.0);
+            Work { bytes, operations, ..Work::default() }
+        }
+        Operator::TraceOpen { .. } => {
+            let ends = rows * mount.unembedding_bytes() as f64;
+            let bytes = ends / TRACE_ROWS_AT_ONCE;
+            Work { bytes, operations: ends / 2.0, ..Work::default() }
         }
         // n log n comparisons, each about as dear as eight multiply-adds.
         Operator::Sort { .. } | Operator::TopN { .. } => {

@@ -296,6 +296,20 @@ pub const INFER_COLUMNS: NamedColumns<6> = [
     ("source", ColumnType::Text),
 ];
 
+/// The columns of TRACE and TRACE OPEN.
+pub const TRACE_COLUMNS: NamedColumns<10> = [
+    ("position", ColumnType::Integer),
+    ("layer", ColumnType::Integer),
+    ("rank", ColumnType::Integer),
+    ("probability", ColumnType::Real),
+    ("attn_logit", ColumnType::Real),
+    ("ffn_logit", ColumnType::Real),
+    ("residual_norm", ColumnType::Real),
+    ("attn_norm", ColumnType::Real),
+    ("ffn_norm", ColumnType::Real),
+    ("top_token", ColumnType::Text),
+];
+
 /// The columns of SHOW LAYERS. `gate_mean` and `gate_deviation` are the layer's gate score
 /// statistics, NULL without them.
 pub const LAYER_COLUMNS: NamedColumns<7> = [

@@ -6,6 +6,7 @@ use super::plan::{
     Compile, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use,
     WeightType,
 };
+use super::trace::Trace;
 use crate::bind::expression::Expression;
 use crate::layers::Slot;
 use crate::syntax::print::quoted;
@@ -39,6 +40,8 @@ impl Operator {
             Self::Statistics { .. } => "Statistics",
             Self::Infer(_) => "Infer",
             Self::ExplainInfer(_) => "ExplainInfer",
+            Self::Trace(_) => "Trace",
+            Self::TraceOpen { .. } => "TraceOpen",
             Self::Use(_) => "Use",
             Self::Mount { .. } => "Mount",
             Self::Unmount { .. } => "Unmount",
@@ -131,6 +134,8 @@ impl Operator {
                 detail.add(format_args!("ffn {}", explain.ffn));
                 detail.columns(columns);
             }
+            Self::Trace(trace) => trace_detail(&mut detail, trace),
+            Self::TraceOpen { path } => detail.add(Quoted(path)),
             Self::Use(target) => match target {
                 Use::Vindex(reference) => detail.add(Quoted(reference)),
                 Use::Model(path) => detail.add(format_args!("model {}", Quoted(path))),
@@ -158,6 +163,24 @@ impl Operator {
             | Self::ShowMounts => {}
         }
         detail.text
+    }
+}
+
+fn trace_detail(detail: &mut Detail, trace: &Trace) {
+    detail.add(format_args!("prompt {}", Quoted(&trace.prompt)));
+    if let Some(other) = &trace.other {
+        detail.add(format_args!("less prompt {}", Quoted(other)));
+    }
+    match &trace.target {
+        Some(target) => detail.add(format_args!("token {}", Quoted(target))),
+        None => detail.add("predicted token"),
+    }
+    detail.add(format_args!("layers {}", trace.layers));
+    detail.add_if(trace.decompose, "with embedding");
+    detail.add(if trace.all_positions { "all positions" } else { "last position" });
+    detail.add(format_args!("ffn {}", trace.ffn));
+    if let Some(save) = &trace.save {
+        detail.add(format_args!("save {} to {}", save.format, Quoted(&save.path)));
     }
 }
 

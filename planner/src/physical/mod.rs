@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod rules;
+pub mod trace;
 
 mod describe;
 mod weight_type;

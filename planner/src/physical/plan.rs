@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::trace::Trace;
 use crate::bind::expression::Expression;
 use crate::catalog::Bands;
 use crate::explain::RuleStep;
@@ -141,6 +142,13 @@ pub enum Operator {
     Infer(Infer),
     /// The features that act while a prompt is inferred.
     ExplainInfer(ExplainInfer),
+    /// The residual stream of a prompt, layer by layer.
+    Trace(Trace),
+    /// The same from a file; rows as [`Trace`]'s of all positions.
+    TraceOpen {
+        /// The path as written.
+        path: String,
+    },
     /// Chooses what the session works on.
     Use(Use),
     /// Mounts a directory.

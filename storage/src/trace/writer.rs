@@ -117,7 +117,9 @@ impl Drop for VectorWriter {
 
 impl std::fmt::Debug for VectorWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VectorWriter").field("destination", &self.destination).finish_non_exhaustive()
+        f.debug_struct("VectorWriter")
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
     }
 }
 
