@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use larql_compute::cpu::{Cancel, Pool};
-use larql_planner::catalog::{Catalog as PlannerCatalog, CostConstants, Mount, Settings};
+use larql_planner::catalog::{
+    Catalog as PlannerCatalog, CostConstants, Mount, Prepared, Settings, Table,
+};
 use larql_storage::catalog::{Catalog, MountKind, MountRecord};
 use larql_storage::file::{FileKind, Files};
 use parking_lot::Mutex;
@@ -484,6 +486,45 @@ pub struct SessionState {
     pub current: Option<Arc<Mounted>>,
     /// The session's settings.
     pub settings: Settings,
+    /// What is prepared, by name in lower case.
+    prepared: Arc<HashMap<String, Arc<Prepared>>>,
+}
+
+/// Statements that a session may have prepared at a time.
+const PREPARED_MAX: usize = 256;
+
+/// Bytes of text that they may have together.
+const PREPARED_BYTES_MAX: usize = 1 << 20;
+
+impl SessionState {
+    /// Keeps a statement under a name.
+    ///
+    /// # Errors
+    /// `EXISTS` where the name is taken, `LIMIT` where too much is prepared already.
+    pub fn prepare(&mut self, name: String, prepared: Arc<Prepared>) -> Result<(), Failure> {
+        if self.prepared.contains_key(&name.to_lowercase()) {
+            let message = format!("a statement is prepared as \"{name}\" already");
+            return Err(Failure::new(code::EXISTS, message).hint(format!("DEALLOCATE {name}")));
+        }
+        let bytes = |prepared: &Prepared| {
+            let span = prepared.statement.span;
+            span.end.saturating_sub(span.start) as usize
+        };
+        let held: usize = self.prepared.values().map(|one| bytes(one)).sum();
+        if self.prepared.len() >= PREPARED_MAX || held + bytes(&prepared) > PREPARED_BYTES_MAX {
+            let message = format!(
+                "a session prepares at most {PREPARED_MAX} statements of {PREPARED_BYTES_MAX} bytes together"
+            );
+            return Err(Failure::new(code::LIMIT, message).hint("DEALLOCATE some"));
+        }
+        Arc::make_mut(&mut self.prepared).insert(name.to_lowercase(), prepared);
+        Ok(())
+    }
+
+    /// Forgets what is prepared under a name.
+    pub fn deallocate(&mut self, name: &str) {
+        Arc::make_mut(&mut self.prepared).remove(&name.to_lowercase());
+    }
 }
 
 /// One session's way to the engine; cheap to clone.
@@ -537,6 +578,7 @@ impl SessionContext {
         CatalogSnapshot {
             current: state.current.clone(),
             settings: state.settings.clone(),
+            prepared: state.prepared.clone(),
             mounts,
             costs: self.engine().costs,
         }
@@ -549,6 +591,7 @@ pub struct CatalogSnapshot {
     /// The mount in use.
     pub current: Option<Arc<Mounted>>,
     settings: Settings,
+    prepared: Arc<HashMap<String, Arc<Prepared>>>,
     mounts: Arc<BTreeMap<String, MountEntry>>,
     costs: CostConstants,
 }
@@ -563,6 +606,18 @@ impl PlannerCatalog for CatalogSnapshot {
             Some(MountEntry::Open(mounted)) => Some(mounted.clone()),
             _ => None,
         }
+    }
+
+    fn table(&self, _: Option<&str>, _: &str) -> Option<Arc<dyn Table>> {
+        None
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn prepared(&self, name: &str) -> Option<Arc<Prepared>> {
+        self.prepared.get(&name.to_lowercase()).cloned()
     }
 
     fn settings(&self) -> &Settings {

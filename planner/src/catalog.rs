@@ -4,11 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::bind::prepared::Prepared;
 pub use crate::cost::CostConstants;
 use crate::physical::plan::Quantisation;
 pub use crate::settings::Settings;
 use crate::syntax::ast::{Extract, ExtractDtype, ExtractLevel, ExtractQuant, Statement};
 use crate::syntax::{Span, Spanned};
+use crate::value::Column;
 
 /// What is mounted, and what the session chose.
 pub trait Catalog {
@@ -16,10 +18,27 @@ pub trait Catalog {
     fn current(&self) -> Option<Arc<dyn Mount>>;
     /// A mount by its name.
     fn mount(&self, name: &str) -> Option<Arc<dyn Mount>>;
+    /// A table beside those of a model, by its name in whatever case; with a schema, one of that
+    /// schema.
+    fn table(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn Table>>;
+    /// The names of all such tables, with their schemas, for messages.
+    fn table_names(&self) -> Vec<String>;
+    /// What the session prepared under a name.
+    fn prepared(&self, name: &str) -> Option<Arc<Prepared>>;
     /// The session's settings.
     fn settings(&self) -> &Settings;
     /// What this machine's reads and operations cost.
     fn costs(&self) -> &CostConstants;
+}
+
+/// A table beside those of a model, as far as planning needs to know it.
+pub trait Table: Send + Sync + fmt::Debug {
+    /// Its name, in the case it was made with.
+    fn name(&self) -> &str;
+    /// Its columns.
+    fn columns(&self) -> &[Column];
+    /// How many rows it has.
+    fn rows(&self) -> u64;
 }
 
 /// One mounted model, as far as planning needs to know it.

@@ -111,7 +111,10 @@ fn plan_row(node: &Node, parent: Option<u32>, measured: Option<&Measurements>) -
 
 /// An estimate with the four digits that it deserves at most.
 fn rounded(estimate: f64) -> f64 {
-    if estimate >= 1000.0 { estimate.round() } else { (estimate * 1e4).round() / 1e4 }
+    // Adding zero takes the sign off the sum of nothing.
+    let rounded =
+        if estimate >= 1000.0 { estimate.round() } else { (estimate * 1e4).round() / 1e4 };
+    rounded + 0.0
 }
 
 /// The plan as text: one line a node with its operator and detail, inputs indented.

@@ -87,6 +87,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "whether plans may score single gates where that cannot change a rank",
     },
     Setting {
+        name: "enable_hash_join",
+        kind: SettingKind::Switch,
+        default: SettingValue::Switch(true),
+        help: "whether plans may join by hashing instead of comparing every pair of rows",
+    },
+    Setting {
         name: "enable_slot_lookup",
         kind: SettingKind::Switch,
         default: SettingValue::Switch(true),
@@ -254,6 +260,11 @@ impl Settings {
     /// `enable_slot_lookup`.
     pub fn enable_slot_lookup(&self) -> bool {
         self.known("enable_slot_lookup") == SettingValue::Switch(true)
+    }
+
+    /// `enable_hash_join`.
+    pub fn enable_hash_join(&self) -> bool {
+        self.known("enable_hash_join") == SettingValue::Switch(true)
     }
 
     /// `enable_gate_slots`.

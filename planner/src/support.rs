@@ -2,10 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{
-    ExplainFeatures, Expression, ExpressionKind, Select, Show, Statement, Table, Text, TextOperand,
-    Use,
-};
+use crate::syntax::ast::{ExplainFeatures, Select, Show, Statement, Table, Use};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -28,7 +25,6 @@ impl Unsupported {
 const EDITS: &str = "this version reads and infers; edits come with transactions";
 const HISTORY: &str = "this version keeps no history yet";
 const QUERY: &str = "select from one of EDGES, FEATURES and ENTITIES, filter with WHERE";
-const PARAMETERS: &str = "write the value itself";
 
 /// Refuses what is not served, with its place.
 ///
@@ -57,7 +53,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
             Use::Vindex { .. } | Use::Model { .. } => Ok(()),
         },
         Statement::Walk(walk) => {
-            check_text(&walk.prompt)?;
             if let Some(mode) = &walk.mode
                 && mode.value == crate::syntax::ast::WalkMode::Dense
             {
@@ -73,8 +68,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
                 None => Ok(()),
             }
         }
-        Statement::Infer(infer) => check_text(&infer.prompt),
-        Statement::Describe(describe) => check_text(&describe.entity),
         Statement::ExplainFeatures(explain) => check_explain_features(explain),
         Statement::Explain(explain) => match explain.statement.statement {
             Statement::Explain(_) => Err(Unsupported {
@@ -84,9 +77,15 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
             }),
             _ => check(&explain.statement),
         },
-        Statement::Select(select) => check_select(select, spanned.span),
+        Statement::Select(select) => check_select(select),
         Statement::Show(show) => check_show(show, spanned.span),
-        Statement::Mount { .. }
+        Statement::Pipe(stages) => stages.iter().try_for_each(check),
+        Statement::Prepare { statement, .. } => check(statement),
+        Statement::Infer(_)
+        | Statement::Describe(_)
+        | Statement::Execute { .. }
+        | Statement::Deallocate(_)
+        | Statement::Mount { .. }
         | Statement::Unmount(_)
         | Statement::Stats(_)
         | Statement::Set { .. }
@@ -118,17 +117,10 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::DropBranch(_) => refuse("DROP BRANCH", HISTORY),
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
-        Statement::Trace(trace) => {
-            let texts = [Some(&trace.prompt), trace.target.as_ref(), trace.diff.as_ref()];
-            texts.into_iter().flatten().try_for_each(check_text)
-        }
-        Statement::TraceOpen(_) => Ok(()),
+        Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
         Statement::Generate(_) => refuse("GENERATE", "larql run MODEL PROMPT generates text"),
         Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
         Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),
-        Statement::Prepare { .. } => refuse("PREPARE", PARAMETERS),
-        Statement::Execute { .. } => refuse("EXECUTE", PARAMETERS),
-        Statement::Deallocate(_) => refuse("DEALLOCATE", PARAMETERS),
         Statement::CreateTable { .. } => refuse("CREATE TABLE", QUERY),
         Statement::DropTable(_) => refuse("DROP TABLE", QUERY),
         Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
@@ -137,25 +129,10 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Copy { .. } => refuse("COPY", "larql -F csv -c '…' writes rows to a file"),
         Statement::Export { .. } => refuse("EXPORT", "larql -F csv -c '…' writes rows to a file"),
         Statement::Kill(_) => refuse("KILL", "Ctrl-C cancels the running statement"),
-        Statement::Pipe(stages) => Err(Unsupported {
-            what: "a pipe between statements",
-            span: stages.get(1).map_or(spanned.span, |stage| stage.span),
-            hint: Some("separate the statements with `;`"),
-        }),
-    }
-}
-
-fn check_text(text: &Text) -> Result<(), Unsupported> {
-    match text.value {
-        TextOperand::Literal(_) => Ok(()),
-        TextOperand::Parameter(_) => {
-            Err(Unsupported { what: "a parameter", span: text.span, hint: Some(PARAMETERS) })
-        }
     }
 }
 
 fn check_explain_features(explain: &ExplainFeatures) -> Result<(), Unsupported> {
-    check_text(&explain.prompt)?;
     match (&explain.with_attention, explain.infer) {
         (Some(flag), true) => Err(Unsupported {
             what: "EXPLAIN INFER … WITH ATTENTION",
@@ -185,8 +162,8 @@ fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
                 ),
             })
         }
-        Show::Features { filter, .. } => filter.as_ref().map_or(Ok(()), check_expression),
-        Show::Relations { .. }
+        Show::Features { .. }
+        | Show::Relations { .. }
         | Show::Layers(_)
         | Show::Entities { .. }
         | Show::Models
@@ -201,79 +178,14 @@ fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
     }
 }
 
-fn check_select(select: &Select, span: Span) -> Result<(), Unsupported> {
-    let refuse = |what, span, hint| Err(Unsupported { what, span, hint: Some(hint) });
-    match select.from.as_ref().map(|source| &source.table) {
-        Some(Table::Named { .. }) => {}
-        Some(Table::Select(inner)) => return refuse("a sub-query", inner.span, QUERY),
-        None => return refuse("SELECT without FROM", span, QUERY),
-    }
-    if let Some(join) = select.joins.first() {
-        return refuse("JOIN", join.on.span, QUERY);
-    }
-    if let Some(key) = select.group_by.first() {
-        return refuse("GROUP BY", key.span, QUERY);
-    }
+fn check_select(select: &Select) -> Result<(), Unsupported> {
     if let Some(flag) = &select.approximate {
-        return refuse("APPROX", flag.span, "leave it out: every scan is exact");
+        let hint = Some("leave it out: every scan is exact");
+        return Err(Unsupported { what: "APPROX", span: flag.span, hint });
     }
-    if let Some(nearest) = &select.nearest {
-        check_text(&nearest.value.entity)?;
-    }
-    for item in &select.items {
-        if let crate::syntax::ast::SelectItem::Expression { expression, .. } = item {
-            check_expression(expression)?;
-        }
-    }
-    select.filter.as_ref().map_or(Ok(()), check_expression)?;
-    select.order_by.iter().try_for_each(|key| check_expression(&key.expression))
-}
-
-const AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
-
-/// Refuses parameters and aggregates wherever they stand in an expression.
-fn check_expression(expression: &Expression) -> Result<(), Unsupported> {
-    let refuse = |what, hint| Err(Unsupported { what, span: expression.span, hint: Some(hint) });
-    match &expression.value {
-        ExpressionKind::Parameter(_) => refuse("a parameter", PARAMETERS),
-        ExpressionKind::Null
-        | ExpressionKind::Boolean(_)
-        | ExpressionKind::Integer(_)
-        | ExpressionKind::Real(_)
-        | ExpressionKind::Text(_)
-        | ExpressionKind::Column { .. } => Ok(()),
-        ExpressionKind::Not(operand) | ExpressionKind::Negate(operand) => check_expression(operand),
-        ExpressionKind::And(operands) | ExpressionKind::Or(operands) => {
-            operands.iter().try_for_each(check_expression)
-        }
-        ExpressionKind::Comparison { left, right, .. } => {
-            check_expression(left)?;
-            check_expression(right)
-        }
-        ExpressionKind::Like { value, pattern, .. } => {
-            check_expression(value)?;
-            check_expression(pattern)
-        }
-        ExpressionKind::InList { value, list, .. } => {
-            check_expression(value)?;
-            list.iter().try_for_each(check_expression)
-        }
-        ExpressionKind::Between { value, low, high, .. } => {
-            [value, low, high].into_iter().try_for_each(|operand| check_expression(operand))
-        }
-        ExpressionKind::IsNull { value, .. } => check_expression(value),
-        ExpressionKind::Arithmetic { first, rest } => {
-            check_expression(first)?;
-            rest.iter().try_for_each(|(_, operand)| check_expression(operand))
-        }
-        ExpressionKind::Function { name, distinct, arguments } => {
-            let is_aggregate = AGGREGATES.iter().any(|known| known.eq_ignore_ascii_case(name));
-            match arguments {
-                Some(arguments) if !is_aggregate && !distinct => {
-                    arguments.iter().try_for_each(check_expression)
-                }
-                _ => refuse("an aggregate", "SHOW ENTITIES and SHOW RELATIONS count"),
-            }
-        }
-    }
+    let joined = select.joins.iter().map(|join| &join.source);
+    select.from.iter().chain(joined).try_for_each(|source| match &source.table {
+        Table::Select(inner) => check_select(&inner.value),
+        Table::Named { .. } => Ok(()),
+    })
 }

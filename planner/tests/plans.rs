@@ -115,11 +115,16 @@ fn plans_are_as_the_scripts_say() {
 fn every_rule_has_a_script_that_shows_it_at_work() {
     let all: String = scripts().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     for rule in [
+        "merge_filters",
+        "push_filter_below_project",
+        "push_filter_into_join",
+        "push_join_condition",
         "push_layer_range",
         "limit_into_scan",
         "prune_columns",
         "slot_lookup",
         "gate_slots",
+        "hash_join",
         "top_n",
     ] {
         let step = format!(" | {rule} | ");
@@ -161,6 +166,11 @@ const SUPPORTED: &[&str] = &[
     "SELECT * FROM EDGES WHERE entity = 'France' AND layer > 3 ORDER BY gate_score DESC LIMIT 5",
     "SELECT DISTINCT target FROM FEATURES WHERE target LIKE 'P%' ORDER BY target LIMIT 3 OFFSET 1",
     "SELECT entity, count AS n FROM ENTITIES WHERE max_logit > 2",
+    "SELECT 1 + 1 AS two",
+    "SELECT layer, count(*) FROM EDGES GROUP BY layer HAVING count(*) > 1",
+    "SELECT f.object FROM (SELECT * FROM facts) AS f JOIN EDGES AS e ON f.object = e.target",
+    "DESCRIBE 'France' |> SELECT target WHERE layer > 3 |> DESCRIBE $target",
+    "PREPARE p AS DESCRIBE $1",
     "SELECT target, gate_score FROM EDGES NEAREST TO 'France' AT LAYER 4 WHERE logit > 1 LIMIT 5",
 ];
 

@@ -1,4 +1,5 @@
-//! Statements that change what the session or the daemon has: USE, MOUNT, UNMOUNT, SET, RESET.
+//! Statements that change what the session or the daemon has: USE, MOUNT, UNMOUNT, SET, RESET, PREPARE,
+//! DEALLOCATE.
 
 use std::sync::Arc;
 
@@ -43,6 +44,10 @@ impl Operator for Command {
                 let reset = work.context.state().settings.reset(name);
                 reset.map_err(|error| Failure::new(code::UNDEFINED_OBJECT, error.to_string()))?;
             }
+            Some(Physical::Prepare { name, prepared }) => {
+                work.context.state().prepare(name, prepared)?;
+            }
+            Some(Physical::Deallocate { name }) => work.context.state().deallocate(&name),
             _ => {}
         }
         Ok(None)

@@ -12,6 +12,7 @@
 //!
 //! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
 
+mod aggregate;
 mod command;
 mod compile;
 mod describe;
@@ -21,8 +22,10 @@ mod explain_infer;
 mod extract;
 mod feature_row;
 mod feature_scan;
+mod for_each;
 mod gate_scan;
 mod infer;
+mod join;
 mod layer_statistics;
 mod mount_row;
 mod output;
@@ -38,6 +41,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use larql_compute::cpu::Cancel;
+use larql_planner::bind::prepared::with_values;
 use larql_planner::physical::plan::{Node, Operator as Physical};
 use larql_planner::syntax::parse_script;
 
@@ -72,12 +76,6 @@ pub fn run_script(
         Err(error) => {
             failed = true;
             let _ = sink.send(Output::Failure { statement: 0, failure: error.into() });
-        }
-        Ok(_) if script.parameters > 0 => {
-            failed = true;
-            let failure = Failure::new(code::NOT_SUPPORTED, "parameters are not supported yet")
-                .hint("write the values into the statement");
-            let _ = sink.send(Output::Failure { statement: 0, failure });
         }
         Ok(statements) => {
             for (index, statement) in statements.iter().enumerate() {
@@ -124,7 +122,9 @@ fn run_statement(
     let began = Instant::now();
     cancel.check()?;
     let snapshot = context.snapshot();
-    let planned = larql_planner::plan(statement, &snapshot)?;
+    let statement = with_values(statement, &script.parameters)
+        .map_err(|error| Failure::from(larql_planner::PlanError::from(error)))?;
+    let planned = larql_planner::plan(&statement, &snapshot)?;
     session::require(context.role(), role(planned.required_role), planned.tag)?;
     if let Some(mounted) = &snapshot.current {
         mounted.model.check()?;
@@ -132,7 +132,7 @@ fn run_statement(
     let schema =
         Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
     sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
-    let mut work = Work::new(context, snapshot.current, script, cancel, sink, &planned.physical);
+    let mut work = Work::new(context, &snapshot, script, cancel, sink, &planned.physical);
     let mut root = build(&planned.physical)?;
     let mut rows = 0;
     while let Some(batch) = root.next(&mut work)? {
@@ -160,17 +160,40 @@ fn role(required: larql_planner::Role) -> Role {
 
 /// The operators of a plan, each metered under its node's id.
 pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
+    let operator = operator(node, &build)?;
+    Ok(Box::new(work::Metered::new(node.id, operator)))
+}
+
+/// The operators of a plan, all metered under the node that runs them.
+fn build_unmetered(node: &Node) -> Result<Box<dyn Operator>, Failure> {
+    operator(node, &build_unmetered)
+}
+
+/// Builds the inputs of an operator.
+type BuildInput<'a> = &'a dyn Fn(&Node) -> Result<Box<dyn Operator>, Failure>;
+
+/// The operator of a node, over inputs that `build` makes.
+fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Failure> {
     let mut children = node.children.iter();
     let mut child = || match children.next() {
         Some(child) => build(child),
         None => Err(Failure::new(code::INTERNAL, format!("node {} lacks an input", node.id))),
     };
-    let operator: Box<dyn Operator> = match &node.operator {
+    Ok(match &node.operator {
         Physical::FeatureScan(scan) => Box::new(feature_scan::FeatureScan::new(scan.clone())),
         Physical::SlotLookup(lookup) => Box::new(feature_scan::SlotLookup::new(lookup.clone())),
         Physical::GateScan(scan) => Box::new(gate_scan::GateScan::new(scan.clone())),
         Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
+        Physical::OneRow => Box::new(rows::OneRow::default()),
+        Physical::NestedLoopJoin { on } => {
+            Box::new(join::Join::nested_loop(child()?, child()?, on.clone()))
+        }
+        Physical::HashJoin(join) => Box::new(join::Join::hash(child()?, child()?, join.clone())),
+        Physical::Aggregate { keys, aggregates } => {
+            Box::new(aggregate::Aggregate::new(child()?, keys.clone(), aggregates.clone()))
+        }
+        Physical::ForEach(each) => Box::new(for_each::ForEach::new(child()?, each.clone())),
         Physical::Filter { predicate } => Box::new(rows::Filter::new(child()?, predicate.clone())),
         Physical::Project { expressions } => {
             Box::new(rows::Project::new(child()?, expressions.clone()))
@@ -210,7 +233,9 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
         | Physical::Mount { .. }
         | Physical::Unmount { .. }
         | Physical::Set(_)
-        | Physical::Reset { .. } => Box::new(command::Command::new(node.operator.clone())),
+        | Physical::Reset { .. }
+        | Physical::Prepare { .. }
+        | Physical::Deallocate { .. } => Box::new(command::Command::new(node.operator.clone())),
         Physical::ShowSetting { name } => Box::new(show::ShowSetting::new(*name)),
         Physical::Explain(explain) => {
             let plan = node.children.first().cloned();
@@ -220,6 +245,5 @@ pub(crate) fn build(node: &Node) -> Result<Box<dyn Operator>, Failure> {
         other => {
             return Err(Failure::new(code::INTERNAL, format!("no operator runs {other:?}")));
         }
-    };
-    Ok(Box::new(work::Metered::new(node.id, operator)))
+    })
 }

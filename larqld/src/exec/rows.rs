@@ -1,4 +1,5 @@
-//! Operators that know nothing of models: filter, project, sort, limit, distinct, concatenate.
+//! Operators that know nothing of models: one row, filter, project, sort, limit, distinct,
+//! concatenate.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -7,15 +8,14 @@ use larql_planner::bind::expression::Expression;
 use larql_planner::physical::plan::SortKey;
 use larql_planner::value::Value;
 
+use super::work::row_bytes;
 use super::{BATCH_ROWS, Operator, Row, Work};
-use crate::failure::{Failure, code};
-
-/// Rows that a sort may hold; beyond it the statement is refused instead of the memory taken.
-const SORT_ROWS_MAX: usize = 5_000_000;
+use crate::failure::Failure;
 
 type Input = Box<dyn Operator>;
 
-fn evaluate(expression: &Expression, row: &Row) -> Value {
+/// The value of an expression for a row.
+pub(super) fn evaluate(expression: &Expression, row: &Row) -> Value {
     expression.evaluate(&|index| row.get(index).cloned().unwrap_or(Value::Null))
 }
 
@@ -33,6 +33,18 @@ impl Ready {
     pub(super) fn batch(&mut self) -> Option<Vec<Row>> {
         let batch: Vec<Row> = self.rows.by_ref().take(BATCH_ROWS).collect();
         (!batch.is_empty()).then_some(batch)
+    }
+}
+
+/// One row without columns.
+#[derive(Default)]
+pub(super) struct OneRow {
+    given: bool,
+}
+
+impl Operator for OneRow {
+    fn next(&mut self, _: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        Ok((!std::mem::replace(&mut self.given, true)).then(|| vec![Row::new()]))
     }
 }
 
@@ -117,12 +129,11 @@ impl Sort {
         let mut keyed: Vec<(Vec<Value>, Row)> = Vec::new();
         while let Some(rows) = self.input.next(work)? {
             work.cancel.check()?;
-            if keyed.len() + rows.len() > SORT_ROWS_MAX {
-                let message = format!("a sort of more than {SORT_ROWS_MAX} rows");
-                return Err(Failure::new(code::LIMIT, message)
-                    .hint("narrow the rows with WHERE, or add LIMIT"));
+            for row in rows {
+                let key = key_values(&self.keys, &row);
+                work.hold(row_bytes(&key) + row_bytes(&row))?;
+                keyed.push((key, row));
             }
-            keyed.extend(rows.into_iter().map(|row| (key_values(&self.keys, &row), row)));
         }
         keyed.sort_by(|(a, _), (b, _)| compare_keys(&self.keys, a, b));
         Ok(Ready::new(keyed.into_iter().map(|(_, row)| row).collect()))
@@ -154,11 +165,20 @@ impl TopN {
     }
 
     fn fill(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
-        let wanted = self.count.saturating_add(self.offset).min(SORT_ROWS_MAX);
+        let wanted = self.count.saturating_add(self.offset);
         let mut best: Vec<(Vec<Value>, Row)> = Vec::new();
+        let mut held = 0;
         while let Some(rows) = self.input.next(work)? {
             work.cancel.check()?;
-            best.extend(rows.into_iter().map(|row| (key_values(&self.keys, &row), row)));
+            for row in rows {
+                let key = key_values(&self.keys, &row);
+                // What is pruned makes room for what comes.
+                if best.len() >= held {
+                    work.hold(row_bytes(&key) + row_bytes(&row))?;
+                    held += 1;
+                }
+                best.push((key, row));
+            }
             // Sorting twice as much as is wanted at a time keeps the cost per row logarithmic.
             if best.len() >= wanted.saturating_mul(2).max(BATCH_ROWS) {
                 self.prune(&mut best, wanted);
@@ -216,8 +236,9 @@ impl Operator for Limit {
     }
 }
 
+/// A row under the total order of its values.
 #[derive(PartialEq)]
-struct Ordered(Row);
+pub(super) struct Ordered(pub(super) Row);
 
 impl Eq for Ordered {}
 
@@ -251,9 +272,8 @@ impl Operator for Distinct {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         while let Some(mut rows) = self.input.next(work)? {
             rows.retain(|row| self.seen.insert(Ordered(row.clone())));
-            if self.seen.len() > SORT_ROWS_MAX {
-                let message = format!("DISTINCT over more than {SORT_ROWS_MAX} rows");
-                return Err(Failure::new(code::LIMIT, message).hint("narrow the rows with WHERE"));
+            for row in &rows {
+                work.hold(row_bytes(row))?;
             }
             if !rows.is_empty() {
                 return Ok(Some(rows));

@@ -6,12 +6,28 @@ use std::time::{Duration, Instant};
 
 use larql_compute::cpu::Cancel;
 use larql_planner::physical::plan::Node;
+use larql_planner::value::Value;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
-use crate::engine::{Engine, Place, SessionContext};
+use crate::engine::{CatalogSnapshot, Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Mounted};
 use crate::session::Script;
+
+/// Bytes of rows that one statement may hold at a time to sort, group, join or compare them.
+const ROWS_BYTES_MAX: usize = 512 << 20;
+
+/// About how much memory a row takes; a text that rows share counts for each of them.
+pub(super) fn row_bytes(row: &[Value]) -> usize {
+    fn beyond(value: &Value) -> usize {
+        match value {
+            Value::Text(text) => text.len(),
+            Value::List(values) => row_bytes(values),
+            _ => 0,
+        }
+    }
+    size_of::<Row>() + size_of_val(row) + row.iter().map(beyond).sum::<usize>()
+}
 
 /// What one operator did, its inputs included in the time and left out of the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -28,6 +44,8 @@ pub struct Meter {
 pub struct Work<'a> {
     /// The session.
     pub context: &'a SessionContext,
+    /// The catalog as the statement was planned against it.
+    snapshot: &'a CatalogSnapshot,
     /// The mount that the statement was planned on; USE and EXTRACT replace it for the summary.
     pub mounted: Option<Arc<Mounted>>,
     /// Says when to stop.
@@ -38,13 +56,15 @@ pub struct Work<'a> {
     meters: Vec<Meter>,
     /// The node whose operator runs now.
     running: usize,
+    /// Bytes of rows held.
+    held: usize,
 }
 
 impl<'a> Work<'a> {
     /// The work of a statement with that plan.
     pub fn new(
         context: &'a SessionContext,
-        mounted: Option<Arc<Mounted>>,
+        snapshot: &'a CatalogSnapshot,
         script: &Script,
         cancel: &'a Cancel,
         sink: &'a dyn OutputSink,
@@ -54,12 +74,14 @@ impl<'a> Work<'a> {
         plan.visit(&mut |node, _| nodes = nodes.max(node.id as usize + 1));
         Self {
             context,
-            mounted,
+            snapshot,
+            mounted: snapshot.current.clone(),
             cancel,
             sink,
             working_directory: script.working_directory.clone(),
             meters: vec![Meter::default(); nodes],
             running: 0,
+            held: 0,
         }
     }
 
@@ -76,6 +98,35 @@ impl<'a> Work<'a> {
         let none =
             || Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"");
         self.mounted.as_ref().map(|mounted| mounted.model.clone()).ok_or_else(none)
+    }
+
+    /// The catalog as the statement was planned against it.
+    pub fn snapshot(&self) -> &'a CatalogSnapshot {
+        self.snapshot
+    }
+
+    /// Counts bytes of rows that the running operator holds on to.
+    ///
+    /// # Errors
+    /// `LIMIT` where the statement would hold more than is allowed.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.held = self.held.saturating_add(bytes);
+        if self.held <= ROWS_BYTES_MAX {
+            return Ok(());
+        }
+        let message = format!("the statement holds more than {} MiB of rows", ROWS_BYTES_MAX >> 20);
+        Err(Failure::new(code::LIMIT, message)
+            .hint("narrow the rows with WHERE, add LIMIT, or join with the smaller table last"))
+    }
+
+    /// Bytes of rows held now.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Lets go of what was held since there were so many bytes.
+    pub fn release_to(&mut self, held: usize) {
+        self.held = self.held.min(held);
     }
 
     /// Counts bytes of weights or indexes that the running operator read.

@@ -16,12 +16,16 @@ pub const CODES: &[(&str, &str)] = &[
     (code::INVALID_PARAMETER, "a value is not one that this place accepts"),
     (code::UNAUTHENTICATED, "the caller could not be identified"),
     (code::NO_MOUNT_IN_USE, "the statement needs a mount and none is in use"),
+    (code::UNDEFINED_PREPARED, "no statement is prepared under that name"),
     (code::SYNTAX, "the statement does not parse"),
     (code::FORBIDDEN, "the session's role does not allow the statement"),
+    (code::AMBIGUOUS, "a name that several columns or sources of rows have"),
     (code::UNDEFINED_COLUMN, "no such column"),
     (code::UNDEFINED_TABLE, "no such table"),
+    (code::UNDEFINED_PARAMETER, "a parameter has no value"),
     (code::UNDEFINED_FUNCTION, "no such function, or not with so many arguments"),
     (code::UNDEFINED_OBJECT, "no such mount, setting or model"),
+    (code::GROUPING, "a column or an aggregate stands where groups do not allow it"),
     (code::WRONG_TYPE, "the operands of an operator do not fit together"),
     (code::EXISTS, "the thing to be made exists already"),
     (code::EMPTY_TEXT, "the text has no token in the model's vocabulary"),
@@ -51,6 +55,10 @@ pub mod code {
     pub const INVALID_PARAMETER: &str = "22023";
     pub const UNAUTHENTICATED: &str = "28000";
     pub const NO_MOUNT_IN_USE: &str = "3F000";
+    pub const UNDEFINED_PREPARED: &str = "26000";
+    pub const AMBIGUOUS: &str = "42702";
+    pub const UNDEFINED_PARAMETER: &str = "42P02";
+    pub const GROUPING: &str = "42803";
     pub const SYNTAX: &str = "42601";
     pub const FORBIDDEN: &str = "42501";
     pub const UNDEFINED_COLUMN: &str = "42703";

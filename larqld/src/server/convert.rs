@@ -29,11 +29,25 @@ pub(super) fn client_frame(frame: wire::ClientFrame, now: Instant) -> ClientFram
             id: execute.id,
             working_directory: working_directory(&execute.working_directory),
             deadline: deadline(execute.deadline_ms, now),
-            parameters: execute.parameters.len(),
+            parameters: execute.parameters.into_iter().map(parameter).collect(),
             text: execute.script,
         }),
         Some(Frame::Cancel(cancel)) => ClientFrame::Cancel { id: cancel.id },
         None => ClientFrame::Unknown,
+    }
+}
+
+/// The value of a parameter. No place takes an object, and none takes a list: it is told as one.
+fn parameter(value: wire::Value) -> Value {
+    use wire::value::Kind;
+    match value.kind {
+        None => Value::Null,
+        Some(Kind::Text(text)) => Value::text(text),
+        Some(Kind::Integer(integer)) => Value::Integer(integer),
+        Some(Kind::Real(real)) => Value::Real(real),
+        Some(Kind::Score(score)) => Value::Score(score),
+        Some(Kind::Boolean(truth)) => Value::Boolean(truth),
+        Some(Kind::List(_) | Kind::Object(_)) => Value::List([].into()),
     }
 }
 

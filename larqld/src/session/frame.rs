@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use larql_planner::value::Value;
+
 use super::Role;
 
 /// A frame from the client.
@@ -43,8 +45,8 @@ pub struct Script {
     pub working_directory: Option<PathBuf>,
     /// When to give up.
     pub deadline: Option<Instant>,
-    /// How many parameter values came with it.
-    pub parameters: usize,
+    /// The values of `$1`, `$2` … in all of its statements.
+    pub parameters: Vec<Value>,
 }
 
 /// The daemon's side of the handshake.

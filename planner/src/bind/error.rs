@@ -63,7 +63,101 @@ pub enum BindError {
         /// As written.
         name: String,
         /// What may have been meant.
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
+        /// Every table there is.
+        tables: String,
+        /// Where.
+        span: Span,
+    },
+    /// Two sources of rows go by one name.
+    #[error("two sources of rows are called \"{name}\"")]
+    DuplicateTable {
+        /// Their name.
+        name: String,
+        /// Where the second stands.
+        span: Span,
+    },
+    /// A name that several columns have.
+    #[error("the column \"{name}\" is {tables}")]
+    AmbiguousColumn {
+        /// As written.
+        name: String,
+        /// Where the columns are, in words.
+        tables: String,
+        /// Where.
+        span: Span,
+    },
+    /// A column where there is nothing to read columns from.
+    #[error("there is no FROM that has a column \"{name}\"")]
+    NoColumns {
+        /// As written.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// A column that is no key where rows are grouped.
+    #[error("\"{name}\" is neither in GROUP BY nor in an aggregate")]
+    Ungrouped {
+        /// As written.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// An aggregate where there are no groups.
+    #[error("the aggregate {name} cannot stand in WHERE, ON, GROUP BY or another aggregate")]
+    MisplacedAggregate {
+        /// As written.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// `*` or `DISTINCT` in a function that takes neither.
+    #[error("{name} takes neither * nor DISTINCT")]
+    NoAggregate {
+        /// As written.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// A parameter that nothing gives a value.
+    #[error("{name} has no value")]
+    UnboundParameter {
+        /// As written, with its sign.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// A value that cannot stand in place of a parameter.
+    #[error("{name} cannot be {what} here")]
+    ParameterType {
+        /// As written, with its sign.
+        name: String,
+        /// What the value is, in words.
+        what: String,
+        /// Where.
+        span: Span,
+    },
+    /// A statement of no prepared name.
+    #[error("no statement is prepared as \"{name}\"")]
+    UnknownPrepared {
+        /// As written.
+        name: String,
+        /// Where.
+        span: Span,
+    },
+    /// What was prepared does not bind, with these values.
+    #[error("{source}")]
+    Prepared {
+        /// Why; its place is in the prepared text.
+        source: Box<Self>,
+        /// Where EXECUTE stands.
+        span: Span,
+    },
+    /// More of something than a statement may have.
+    #[error("{what}")]
+    TooMany {
+        /// What there is too much of, with the limit.
+        what: String,
         /// Where.
         span: Span,
     },
@@ -139,9 +233,17 @@ impl BindError {
             Self::MissingComponent { .. } | Self::NoBands { .. } | Self::NoLayers { .. } => "55000",
             Self::LayerOutOfRange { .. } => "22023",
             Self::UnknownTable { .. } => "42P01",
-            Self::UnknownColumn { .. } => "42703",
-            Self::UnknownFunction { .. } | Self::ArgumentCount { .. } => "42883",
-            Self::TypeMismatch { .. } => "42804",
+            Self::UnknownColumn { .. } | Self::NoColumns { .. } => "42703",
+            Self::DuplicateTable { .. } | Self::AmbiguousColumn { .. } => "42702",
+            Self::Ungrouped { .. } | Self::MisplacedAggregate { .. } => "42803",
+            Self::UnknownFunction { .. }
+            | Self::ArgumentCount { .. }
+            | Self::NoAggregate { .. } => "42883",
+            Self::TypeMismatch { .. } | Self::ParameterType { .. } => "42804",
+            Self::UnboundParameter { .. } => "42P02",
+            Self::UnknownPrepared { .. } => "26000",
+            Self::Prepared { source, .. } => source.code(),
+            Self::TooMany { .. } => "54000",
             Self::Meaningless { .. } => "42601",
             Self::UnknownMount { .. }
             | Self::Setting { source: SettingError::Unknown { .. }, .. } => "42704",
@@ -159,6 +261,17 @@ impl BindError {
             Self::UnknownMount { span, .. }
             | Self::LayerOutOfRange { span, .. }
             | Self::UnknownTable { span, .. }
+            | Self::DuplicateTable { span, .. }
+            | Self::AmbiguousColumn { span, .. }
+            | Self::NoColumns { span, .. }
+            | Self::Ungrouped { span, .. }
+            | Self::MisplacedAggregate { span, .. }
+            | Self::NoAggregate { span, .. }
+            | Self::UnboundParameter { span, .. }
+            | Self::ParameterType { span, .. }
+            | Self::UnknownPrepared { span, .. }
+            | Self::Prepared { span, .. }
+            | Self::TooMany { span, .. }
             | Self::UnknownColumn { span, .. }
             | Self::UnknownFunction { span, .. }
             | Self::ArgumentCount { span, .. }
@@ -182,9 +295,42 @@ impl BindError {
             }
             Self::LayerOutOfRange { .. } | Self::ArgumentCount { .. } => None,
             Self::NoLayers { .. } => Some("EXTRACT the model again".to_owned()),
-            Self::UnknownTable { nearest: Some(name), .. }
-            | Self::UnknownFunction { nearest: Some(name), .. } => meant(name),
-            Self::UnknownTable { .. } => Some("tables are EDGES, FEATURES and ENTITIES".to_owned()),
+            Self::UnknownTable { nearest: Some(name), .. } => meant(name),
+            Self::UnknownFunction { nearest: Some(name), .. } => meant(name),
+            Self::UnknownTable { tables, .. } if tables.is_empty() => None,
+            Self::UnknownTable { tables, .. } => Some(format!("tables are {tables}")),
+            Self::DuplicateTable { name, .. } => {
+                Some(format!("give one of them a name of its own: {name} AS b"))
+            }
+            Self::AmbiguousColumn { name, .. } => {
+                Some(format!("say whose it is: name.{name}, the name being the table's or after AS"))
+            }
+            Self::NoColumns { .. } => Some("a text stands in quotes".to_owned()),
+            Self::Ungrouped { name, .. } => {
+                Some(format!("add {name} to GROUP BY, or write min({name})"))
+            }
+            Self::MisplacedAggregate { .. } => {
+                Some("conditions on groups stand in HAVING".to_owned())
+            }
+            Self::NoAggregate { .. } => Some(format!(
+                "aggregates are {}; * goes with count",
+                crate::bind::AggregateFunction::ALL.map(|one| one.name()).join(", ")
+            )),
+            Self::UnboundParameter { name, .. }
+                if name.trim_start_matches('$').starts_with(|c: char| c.is_ascii_digit()) =>
+            {
+                Some("PREPARE the statement and EXECUTE it with values, or send them with the script".to_owned())
+            }
+            Self::UnboundParameter { .. } => {
+                Some("a name after $ is a column of the stage before: rows |> statement".to_owned())
+            }
+            Self::ParameterType { .. } => Some(
+                "prompts and entities take text; elsewhere text, numbers, truth values and NULL"
+                    .to_owned(),
+            ),
+            Self::UnknownPrepared { .. } => Some("PREPARE name AS statement".to_owned()),
+            Self::Prepared { source, .. } => source.hint(),
+            Self::TooMany { .. } => Some("split the statement".to_owned()),
             Self::UnknownColumn { nearest: Some(name), .. } => meant(name),
             Self::UnknownColumn { columns, .. } => Some(format!("columns are {columns}")),
             Self::UnknownFunction { .. } => Some(format!(

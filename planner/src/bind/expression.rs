@@ -240,34 +240,34 @@ impl Expression {
     }
 
     fn renumber_in_place(&mut self, new: &dyn Fn(ColumnIndex) -> ColumnIndex) {
+        if let Self::Column { index, .. } = self {
+            *index = new(*index);
+        }
+        self.operands_mut().into_iter().for_each(|operand| operand.renumber_in_place(new));
+    }
+
+    /// Puts an expression in the place of each column.
+    pub fn replace_columns(&mut self, new: &dyn Fn(ColumnIndex) -> Self) {
+        if let Self::Column { index, .. } = self {
+            *self = new(*index);
+            return;
+        }
+        self.operands_mut().into_iter().for_each(|operand| operand.replace_columns(new));
+    }
+
+    /// The operands one level below, to be changed.
+    fn operands_mut(&mut self) -> Vec<&mut Self> {
         match self {
-            Self::Column { index, .. } => *index = new(*index),
-            Self::Literal(_) => {}
-            Self::Not(operand) | Self::IsNull(operand) | Self::Negate(operand) => {
-                operand.renumber_in_place(new);
-            }
-            Self::And(operands) | Self::Or(operands) => {
-                operands.iter_mut().for_each(|operand| operand.renumber_in_place(new));
-            }
-            Self::Comparison { left, right, .. } => {
-                left.renumber_in_place(new);
-                right.renumber_in_place(new);
-            }
-            Self::Like { value, pattern } => {
-                value.renumber_in_place(new);
-                pattern.renumber_in_place(new);
-            }
-            Self::InList { value, list } => {
-                value.renumber_in_place(new);
-                list.iter_mut().for_each(|candidate| candidate.renumber_in_place(new));
-            }
-            Self::Arithmetic { first, rest } => {
-                first.renumber_in_place(new);
-                rest.iter_mut().for_each(|(_, operand)| operand.renumber_in_place(new));
-            }
-            Self::Function { arguments, .. } => {
-                arguments.iter_mut().for_each(|argument| argument.renumber_in_place(new));
-            }
+            Self::Column { .. } | Self::Literal(_) => Vec::new(),
+            Self::Not(operand) | Self::IsNull(operand) | Self::Negate(operand) => vec![operand],
+            Self::And(operands) | Self::Or(operands) => operands.iter_mut().collect(),
+            Self::Comparison { left, right, .. } => vec![left, right],
+            Self::Like { value, pattern } => vec![value, pattern],
+            Self::InList { value, list } => std::iter::once(&mut **value).chain(list).collect(),
+            Self::Arithmetic { first, rest } => std::iter::once(&mut **first)
+                .chain(rest.iter_mut().map(|(_, operand)| operand))
+                .collect(),
+            Self::Function { arguments, .. } => arguments.iter_mut().collect(),
         }
     }
 
@@ -322,8 +322,9 @@ impl Expression {
         }
     }
 
-    /// The conjunction of these; `None` if there are none.
+    /// The conjunction of these, without those that are TRUE; `None` if none are left.
     pub fn conjunction(mut operands: Vec<Self>) -> Option<Self> {
+        operands.retain(|operand| !matches!(operand, Self::Literal(Value::Boolean(true))));
         match operands.len() {
             0 => None,
             1 => operands.pop(),

@@ -1,13 +1,20 @@
 //! Names resolved against the catalog, types checked: from AST to a logical plan.
 
+pub mod aggregate;
 pub mod error;
 pub mod expression;
+pub mod prepared;
 
+mod binder;
 mod compile;
+mod grouping;
+mod pipe;
 mod scope;
 mod select;
+mod source;
 mod statement;
 mod trace;
 
+pub use aggregate::{Aggregate, AggregateFunction};
 pub use error::BindError;
 pub use statement::{Bound, Context, bind};

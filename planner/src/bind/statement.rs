@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::binder::Binder;
 use super::expression::Expression;
-use super::select::{self, ENTITY_K, entities, features, features_scope, filtered, limited};
-use super::{BindError, compile, trace};
+use super::select::{filtered, limited, select};
+use super::source::{ENTITY_K, Sources, entities, features, features_scope};
+use super::{BindError, compile, pipe, prepared, trace};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
@@ -68,9 +70,9 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
     let command = |plan, tag, required_role| Ok(Bound { plan, tag, required_role, mount: None });
     match statement {
         Statement::Select(request) => {
-            let reader = Reader::current(catalog)?;
-            let plan = select::select(&reader, request)?;
-            Ok(reader.bound(plan, "SELECT", Role::Reader))
+            let plan = select(&Sources::new(catalog), request, None)?;
+            let mount = catalog.current();
+            Ok(Bound { plan, tag: "SELECT", required_role: Role::Reader, mount })
         }
         Statement::Describe(request) => {
             let reader = Reader::current(catalog)?;
@@ -136,6 +138,17 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
                 BindError::Setting { source, span }
             })?;
             command(Plan::leaf(Operator::Set(change), &[]), "SET", Role::Reader)
+        }
+        Statement::Pipe(stages) => pipe::pipe(stages, span, context),
+        Statement::Prepare { name, statement } => prepared::prepare(name, statement, context),
+        Statement::Execute { name, arguments } => prepared::execute(name, arguments, span, context),
+        Statement::Deallocate(name) => {
+            if catalog.prepared(&name.value).is_none() {
+                let (name, span) = (name.value.clone(), name.span);
+                return Err(BindError::UnknownPrepared { name, span });
+            }
+            let operator = Operator::Deallocate { name: name.value.clone() };
+            command(Plan::leaf(operator, &[]), "DEALLOCATE", Role::Reader)
         }
         Statement::Reset(name) => {
             let name = setting_name(name)?;
@@ -252,11 +265,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The text of an operand; parameters were refused before.
-pub(super) fn literal(text: &Text) -> Arc<str> {
+/// The text of an operand.
+///
+/// # Errors
+/// `UnboundParameter` for a parameter that nothing gave a value.
+pub(super) fn literal(text: &Text) -> Result<Arc<str>, BindError> {
     match &text.value {
-        TextOperand::Literal(text) => Arc::from(text.as_str()),
-        TextOperand::Parameter(_) => unreachable!("support refuses parameters"),
+        TextOperand::Literal(text) => Ok(Arc::from(text.as_str())),
+        TextOperand::Parameter(parameter) => {
+            Err(BindError::UnboundParameter { name: parameter.to_string(), span: text.span })
+        }
     }
 }
 
@@ -287,7 +305,7 @@ fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindEr
             hint: "leave one of them out".to_owned(),
         });
     }
-    let entity = literal(&request.entity);
+    let entity = literal(&request.entity)?;
     let hits = Plan::GateHits {
         query: QueryVector::Entity(entity.clone()),
         layers,
@@ -331,7 +349,7 @@ fn walk_hits(
         Component::DownMeta,
     ])?;
     Ok(Plan::GateHits {
-        query: QueryVector::LastToken(literal(prompt)),
+        query: QueryVector::LastToken(literal(prompt)?),
         layers,
         k: Some(top),
         z_min: None,
@@ -361,7 +379,7 @@ fn walk(reader: &Reader<'_>, request: &ast::Walk) -> Result<Plan, BindError> {
         .chain(std::iter::repeat_n(Expression::Literal(crate::value::Value::Null), 3))
         .collect();
     let hits = Plan::GateHits {
-        query: QueryVector::LastToken(literal(&request.prompt)),
+        query: QueryVector::LastToken(literal(&request.prompt)?),
         layers,
         k: Some(top),
         z_min: None,
@@ -374,7 +392,7 @@ fn walk(reader: &Reader<'_>, request: &ast::Walk) -> Result<Plan, BindError> {
 
 fn infer(reader: &Reader<'_>, request: &ast::Infer) -> Result<Plan, BindError> {
     reader.needs(&INFERENCE_COMPONENTS)?;
-    let prompt = literal(&request.prompt);
+    let prompt = literal(&request.prompt)?;
     let top = request.top.unwrap_or(INFER_TOP);
     if request.compare.is_none() {
         return Ok(Plan::Infer(Infer { prompt, top, ffn: reader.ffn(), compare: false }));
@@ -432,7 +450,7 @@ fn explain_infer(reader: &Reader<'_>, request: &ast::ExplainFeatures) -> Result<
     let layers = explain_layers(reader, request)?;
     let default = if request.verbose { EXPLAIN_VERBOSE_TOP } else { EXPLAIN_INFER_TOP };
     let plan = Plan::ExplainInfer(ExplainInfer {
-        prompt: literal(&request.prompt),
+        prompt: literal(&request.prompt)?,
         top: request.top.unwrap_or(default),
         layers,
         ffn: reader.ffn(),
@@ -461,7 +479,8 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let reader = Reader::current(catalog)?;
             let (scope, columns) = features_scope();
             let layers = LayerSet::one(reader.layer(layer)?);
-            let predicate = filter.as_ref().map(|filter| scope.predicate(filter)).transpose()?;
+            let predicate =
+                filter.as_ref().map(|filter| Binder::over(&scope).predicate(filter)).transpose()?;
             let plan = filtered(features(&reader, columns, layers)?, predicate);
             Ok(reader.bound(limited(plan, *limit, 0), "SHOW FEATURES", Role::Reader))
         }

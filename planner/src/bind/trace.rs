@@ -25,9 +25,9 @@ pub(super) fn trace(request: &ast::Trace, catalog: &dyn Catalog) -> Result<Bound
     let save = request.save.as_ref().map(|path| save(&reader, request, path)).transpose()?;
     let role = if save.is_some() { Role::Admin } else { Role::Infer };
     let operator = Operator::Trace(Trace {
-        prompt: literal(&request.prompt),
-        other: request.diff.as_ref().map(literal),
-        target: request.target.as_ref().map(literal),
+        prompt: literal(&request.prompt)?,
+        other: request.diff.as_ref().map(literal).transpose()?,
+        target: request.target.as_ref().map(literal).transpose()?,
         decompose: request.decompose,
         layers: reader.range(request.layers.as_ref())?,
         all_positions,

@@ -1,6 +1,6 @@
 //! Cardinality: how many rows come out of an operator.
 
-use super::selectivity::selectivity;
+use super::selectivity::{EQUAL, selectivity};
 use crate::catalog::Mount;
 use crate::layers::LayerSet;
 use crate::physical::Context;
@@ -11,6 +11,8 @@ use crate::physical::trace::Trace;
 const PASSES_Z: f64 = 0.1;
 /// The share of rows that are left when repeats are dropped.
 const DISTINCT: f64 = 0.5;
+/// The number of groups for each row that is grouped.
+const GROUPS: f64 = 0.1;
 /// The share of targets that look like names, each counted once.
 const ENTITIES: f64 = 0.1;
 /// The number of relations that a labelled vindex has.
@@ -43,6 +45,16 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             let layer = LayerSet::one(nearest.layer);
             from_mount(&|mount| gate_hits(mount, &layer, nearest.k, false))
         }
+        Operator::OneRow => 1.0,
+        Operator::TableScan(scan) => scan.rows as f64,
+        Operator::NestedLoopJoin { on } => pairs(node) * on.as_ref().map_or(1.0, selectivity),
+        Operator::HashJoin(join) => {
+            let keys = pairs(node) * EQUAL.powi(join.keys.len().min(8) as i32);
+            keys * join.rest.as_ref().map_or(1.0, selectivity)
+        }
+        Operator::Aggregate { keys, .. } if keys.is_empty() => 1.0,
+        Operator::Aggregate { .. } => rows_in * GROUPS,
+        Operator::ForEach(_) => pairs(node),
         Operator::Filter { predicate } => rows_in * selectivity(predicate),
         Operator::Limit { count, offset } => limited(rows_in, count.unwrap_or(u64::MAX), *offset),
         Operator::TopN { count, offset, .. } => limited(rows_in, *count, *offset),
@@ -79,6 +91,8 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::Unmount { .. }
         | Operator::Set(_)
         | Operator::Reset { .. }
+        | Operator::Prepare { .. }
+        | Operator::Deallocate { .. }
         | Operator::Explain(_) => 0.0,
     }
 }
@@ -86,6 +100,11 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
 /// Positions that a trace has rows of: planning knows no tokens, and a token is some four letters.
 pub(super) fn traced_positions(trace: &Trace) -> f64 {
     if trace.all_positions { 1.0 + trace.prompt.chars().count() as f64 / 4.0 } else { 1.0 }
+}
+
+/// Pairs of rows of a node's two children.
+pub(super) fn pairs(node: &Node) -> f64 {
+    node.children.iter().map(|child| child.estimate.rows).product()
 }
 
 fn limited(rows: f64, count: u64, offset: u64) -> f64 {

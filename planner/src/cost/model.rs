@@ -3,7 +3,7 @@
 //! A plan's time is bytes read over bandwidth, plus operations over their rate, plus random reads
 //! times latency, plus rows times what a row costs on its way up.
 
-use super::cardinality::rows_out;
+use super::cardinality::{pairs, rows_out};
 use crate::physical::plan::{FfnPath, Node, Operator};
 use crate::physical::{Context, Estimate};
 
@@ -78,7 +78,7 @@ struct Work {
 }
 
 fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
-    let Some(mount) = context.mount else { return Work::default() };
+    let Some(mount) = context.mount else { return of_rows(node, rows_in) };
     let record_bytes = mount.down_meta_record_bytes() as f64;
     let row_bytes =
         |layer: u32| mount.gate_bytes(layer) as f64 / (mount.features(layer).max(1)) as f64;
@@ -157,10 +157,25 @@ fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
             let bytes = ends / TRACE_ROWS_AT_ONCE;
             Work { bytes, operations: ends / 2.0, ..Work::default() }
         }
+        _ => of_rows(node, rows_in),
+    }
+}
+
+/// The work of operators that read rows and no weights.
+fn of_rows(node: &Node, rows_in: f64) -> Work {
+    match &node.operator {
         // n log n comparisons, each about as dear as eight multiply-adds.
         Operator::Sort { .. } | Operator::TopN { .. } => {
             let comparisons = rows_in * rows_in.max(2.0).log2();
             Work { operations: comparisons * 8.0, ..Work::default() }
+        }
+        // One evaluation a pair, as dear as a comparison.
+        Operator::NestedLoopJoin { .. } => {
+            Work { operations: pairs(node) * 8.0, ..Work::default() }
+        }
+        // Each row is hashed once and found once.
+        Operator::HashJoin(_) | Operator::Aggregate { .. } => {
+            Work { operations: rows_in * 64.0, ..Work::default() }
         }
         _ => Work::default(),
     }

@@ -5,7 +5,7 @@ use crate::bind::expression::{ComparisonOperator, Expression};
 use crate::value::Value;
 
 /// `a = constant`.
-const EQUAL: f64 = 0.01;
+pub(super) const EQUAL: f64 = 0.01;
 /// `a < constant` and its like.
 const RANGE: f64 = 0.33;
 /// `a LIKE pattern`.

@@ -3,10 +3,12 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
+use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
 use crate::layers::LayerSet;
 use crate::physical::plan::{
-    DescribeEdges, ExplainInfer, FeatureColumn, Infer, Operator, QueryVector, SortKey,
+    DescribeEdges, ExplainInfer, FeatureColumn, ForEach, Infer, Operator, QueryVector, SortKey,
+    TableScan,
 };
 use crate::value::{Column, ColumnType};
 
@@ -47,6 +49,41 @@ pub enum Plan {
         k: Option<u64>,
         /// With these columns.
         columns: Vec<FeatureColumn>,
+    },
+    /// One row without columns: what a SELECT without FROM computes from.
+    OneRow,
+    /// Rows of a table that the catalog knows.
+    TableScan {
+        /// Which table, and which of its columns.
+        scan: TableScan,
+        /// Those columns.
+        columns: Vec<Column>,
+    },
+    /// Pairs of rows of two inputs, in the order of the first, then of the second.
+    Join {
+        /// Over the columns of the first input, then of the second; `None` for all pairs.
+        on: Option<Expression>,
+        /// The inputs.
+        inputs: Box<[Self; 2]>,
+    },
+    /// One row a group: the keys, then the aggregates; by key. Without keys there is one group, even
+    /// of no row.
+    Aggregate {
+        /// What rows of one group have in common, over the input's columns.
+        keys: Vec<Expression>,
+        /// What is computed of each group.
+        aggregates: Vec<Aggregate>,
+        /// Names and types of keys and aggregates.
+        columns: Vec<Column>,
+        /// Which rows.
+        input: Box<Self>,
+    },
+    /// A statement run for each row of the first input; the second shows its plan.
+    ForEach {
+        /// What is run.
+        each: ForEach,
+        /// The rows, and what is run as planned for some row.
+        inputs: Box<[Self; 2]>,
     },
     /// Rows for which the predicate is true.
     Filter {
@@ -135,7 +172,13 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. }
             | Self::Distinct { input } => input.columns(),
-            Self::Project { columns, .. } | Self::Leaf { columns, .. } => columns.clone(),
+            Self::Project { columns, .. }
+            | Self::Leaf { columns, .. }
+            | Self::TableScan { columns, .. }
+            | Self::Aggregate { columns, .. } => columns.clone(),
+            Self::OneRow => Vec::new(),
+            Self::Join { inputs, .. } => inputs.iter().flat_map(Self::columns).collect(),
+            Self::ForEach { inputs, .. } => inputs[1].columns(),
             Self::Concatenate { inputs } => inputs.first().map(Self::columns).unwrap_or_default(),
             Self::DescribeEdges { .. } => named(&DESCRIBE_COLUMNS),
             Self::EntityCount { .. } => named(&ENTITY_COLUMNS),
@@ -161,6 +204,8 @@ impl Plan {
             Self::Features { .. }
             | Self::GateHits { .. }
             | Self::Nearest { .. }
+            | Self::OneRow
+            | Self::TableScan { .. }
             | Self::Infer(_)
             | Self::ExplainInfer(_)
             | Self::Leaf { .. } => &[],
@@ -169,10 +214,12 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. }
             | Self::Distinct { input }
+            | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
             | Self::RelationCount { input, .. } => std::slice::from_ref(input),
             Self::Concatenate { inputs } => inputs,
+            Self::Join { inputs, .. } | Self::ForEach { inputs, .. } => &inputs[..],
         }
     }
 
@@ -182,6 +229,8 @@ impl Plan {
             Self::Features { .. }
             | Self::GateHits { .. }
             | Self::Nearest { .. }
+            | Self::OneRow
+            | Self::TableScan { .. }
             | Self::Infer(_)
             | Self::ExplainInfer(_)
             | Self::Leaf { .. } => &mut [],
@@ -190,10 +239,12 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. }
             | Self::Distinct { input }
+            | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
             | Self::RelationCount { input, .. } => std::slice::from_mut(input),
             Self::Concatenate { inputs } => inputs,
+            Self::Join { inputs, .. } | Self::ForEach { inputs, .. } => &mut inputs[..],
         }
     }
 
@@ -211,6 +262,11 @@ impl Plan {
             Self::Nearest { entity, layer, k, columns } => {
                 Operator::Nearest(Nearest { entity, layer, k, columns })
             }
+            Self::OneRow => Operator::OneRow,
+            Self::TableScan { scan, .. } => Operator::TableScan(scan),
+            Self::Join { on, .. } => Operator::NestedLoopJoin { on },
+            Self::Aggregate { keys, aggregates, .. } => Operator::Aggregate { keys, aggregates },
+            Self::ForEach { each, .. } => Operator::ForEach(each),
             Self::Filter { predicate, .. } => Operator::Filter { predicate },
             Self::Project { expressions, .. } => Operator::Project { expressions },
             Self::Sort { keys, .. } => Operator::Sort { keys },
@@ -230,6 +286,7 @@ impl Plan {
         match self {
             Self::Features { .. } => "Features",
             Self::GateHits { .. } => "GateHits",
+            Self::Join { .. } => "Join",
             _ => "",
         }
     }

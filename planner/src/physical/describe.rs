@@ -24,6 +24,12 @@ impl Operator {
             Self::GateScan(_) => "GateScan",
             Self::GateSlots(_) => "GateSlots",
             Self::Nearest(_) => "Nearest",
+            Self::OneRow => "OneRow",
+            Self::TableScan(_) => "TableScan",
+            Self::NestedLoopJoin { .. } => "NestedLoopJoin",
+            Self::HashJoin(_) => "HashJoin",
+            Self::Aggregate { .. } => "Aggregate",
+            Self::ForEach(_) => "ForEach",
             Self::Filter { .. } => "Filter",
             Self::Project { .. } => "Project",
             Self::Sort { .. } => "Sort",
@@ -51,6 +57,8 @@ impl Operator {
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
             Self::ShowSetting { .. } => "ShowSetting",
+            Self::Prepare { .. } => "Prepare",
+            Self::Deallocate { .. } => "Deallocate",
             Self::Explain(_) => "Explain",
         }
     }
@@ -87,6 +95,31 @@ impl Operator {
                 detail.add_optional("K", nearest.k.as_ref());
                 detail.columns(columns);
             }
+            Self::TableScan(scan) => {
+                match &scan.schema {
+                    Some(schema) => detail.add(format_args!("{schema}.{}", scan.name)),
+                    None => detail.add(&scan.name),
+                }
+                detail.columns(columns);
+            }
+            Self::NestedLoopJoin { on: Some(on) } => detail.add(on),
+            Self::NestedLoopJoin { on: None } => detail.add("all pairs"),
+            Self::HashJoin(join) => {
+                for (left, right) in &join.keys {
+                    detail.add(format_args!("{} = {}", Inner(left), Inner(right)));
+                }
+                detail.add_optional("and", join.rest.as_ref());
+            }
+            Self::Aggregate { keys, aggregates } => {
+                aggregates.iter().for_each(|aggregate| detail.add(aggregate));
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                detail.add_if(!keys.is_empty(), &format!("by {}", keys.join(", ")));
+            }
+            Self::ForEach(each) => detail.add(&each.statement.statement),
+            Self::Prepare { name, prepared } => {
+                detail.add(format_args!("{name}: {}", prepared.statement.statement));
+            }
+            Self::Deallocate { name } => detail.add(name),
             Self::Filter { predicate } => detail.add(predicate),
             Self::Project { expressions } => {
                 for (expression, column) in expressions.iter().zip(columns) {
@@ -156,7 +189,8 @@ impl Operator {
                 detail.add_if(*analyze, "analyze");
                 detail.add_if(rules.is_some(), "rules");
             }
-            Self::Distinct
+            Self::OneRow
+            | Self::Distinct
             | Self::Concatenate
             | Self::EntityCount
             | Self::ShowModels

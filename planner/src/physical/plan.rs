@@ -8,11 +8,14 @@
 use std::sync::Arc;
 
 use super::trace::Trace;
+use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
+use crate::bind::prepared::Prepared;
 use crate::catalog::Bands;
 use crate::explain::RuleStep;
 use crate::layers::{LayerSet, Slot};
 use crate::settings::SettingChange;
+use crate::syntax::SpannedStatement;
 use crate::value::{Column, ColumnType};
 
 /// One operator with its inputs.
@@ -78,6 +81,30 @@ pub enum Operator {
     GateSlots(GateSlots),
     /// Gate scores of an entity against one layer; rows by magnitude descending.
     Nearest(Nearest),
+    /// One row without columns.
+    OneRow,
+    /// Rows of a table that the catalog knows, in the table's order.
+    TableScan(TableScan),
+    /// Every pair of rows of two children for which the condition is true; by the order of the first
+    /// child, then of the second, which is held in memory.
+    NestedLoopJoin {
+        /// Over the columns of the first child, then of the second; `None` for all pairs.
+        on: Option<Expression>,
+    },
+    /// Pairs of rows of two children that agree in keys, in the order of [`Operator::NestedLoopJoin`].
+    /// The second child is held in memory, by its keys. NULL agrees with nothing.
+    HashJoin(HashJoin),
+    /// One row a group: the keys, then the aggregates; rows by key. Without keys there is one row,
+    /// even of no input.
+    Aggregate {
+        /// What rows of one group have in common, over the child's columns.
+        keys: Vec<Expression>,
+        /// What is computed of each group.
+        aggregates: Vec<Aggregate>,
+    },
+    /// Runs a statement for each row of the first child and gives what it answers, in order. The
+    /// second child is the statement's plan for some row; it is shown and never run.
+    ForEach(ForEach),
     /// Keeps rows for which the predicate is true (neither false nor NULL).
     Filter {
         /// Over the child's columns; boolean.
@@ -184,6 +211,18 @@ pub enum Operator {
         /// The setting's name.
         name: Option<&'static str>,
     },
+    /// Keeps a statement of the session under a name.
+    Prepare {
+        /// The name.
+        name: String,
+        /// The statement, checked.
+        prepared: Arc<Prepared>,
+    },
+    /// Forgets a prepared statement.
+    Deallocate {
+        /// Its name.
+        name: String,
+    },
     /// Shows its child's plan; with `analyze` runs it first.
     Explain(Explain),
 }
@@ -281,6 +320,48 @@ pub struct SlotLookup {
     pub slots: Vec<Slot>,
     /// The columns to produce.
     pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::TableScan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableScan {
+    /// The table's schema, if it was written.
+    pub schema: Option<String>,
+    /// The table's name.
+    pub name: String,
+    /// The columns to produce, by their number in the table.
+    pub columns: Vec<usize>,
+    /// How many rows it has.
+    pub rows: u64,
+}
+
+/// Operands of [`Operator::HashJoin`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HashJoin {
+    /// Pairs that must be equal: over the first child's columns, and over the second child's.
+    pub keys: Vec<(Expression, Expression)>,
+    /// What else must be true, over the columns of the first child, then of the second.
+    pub rest: Option<Expression>,
+}
+
+/// Operands of [`Operator::ForEach`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForEach {
+    /// The statement, with `$name` for columns of the row.
+    pub statement: Arc<SpannedStatement>,
+    /// The columns that it names.
+    pub columns: Vec<BoundColumn>,
+}
+
+/// A column of a row that a statement names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundColumn {
+    /// As the statement writes it, without its sign.
+    pub name: String,
+    /// Which column of the row.
+    pub index: usize,
+    /// It stands for a text somewhere, so that a row with NULL there runs nothing.
+    pub is_text: bool,
 }
 
 /// The vector whose dot product with a gate is its score.

@@ -1,12 +1,14 @@
 //! A catalog without a disk: four mounts of eight layers, and settings that statements change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use larql_planner::catalog::{
-    Bands, Catalog, Component, CostConstants, Mount, MountKind, Settings,
+    Bands, Catalog, Component, CostConstants, Mount, MountKind, Prepared, Settings, Table,
 };
 use larql_planner::physical::plan::{Operator, Use};
 use larql_planner::syntax::parse_statement;
+use larql_planner::value::{Column, ColumnType};
 use larql_planner::{PlanError, Planned, plan};
 
 /// A model of eight layers.
@@ -105,17 +107,39 @@ impl Mount for FakeMount {
     }
 }
 
+/// The one table beside those of a model: `facts`.
+#[derive(Debug)]
+struct FakeTable {
+    columns: Vec<Column>,
+}
+
+impl Table for FakeTable {
+    fn name(&self) -> &str {
+        "facts"
+    }
+    fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+    fn rows(&self) -> u64 {
+        FACTS
+    }
+}
+
+/// Rows of `facts`.
+pub const FACTS: u64 = 40;
+
 #[derive(Debug)]
 pub struct FakeCatalog {
     pub current: Option<FakeMount>,
     pub settings: Settings,
     pub costs: CostConstants,
+    pub prepared: HashMap<String, Arc<Prepared>>,
 }
 
 impl Default for FakeCatalog {
     fn default() -> Self {
         let (settings, costs) = (Settings::default(), CostConstants::default());
-        Self { current: Some(ATLAS), settings, costs }
+        Self { current: Some(ATLAS), settings, costs, prepared: HashMap::new() }
     }
 }
 
@@ -126,6 +150,23 @@ impl Catalog for FakeCatalog {
     fn mount(&self, name: &str) -> Option<Arc<dyn Mount>> {
         let found = MOUNTS.into_iter().find(|mount| mount.name == name)?;
         Some(Arc::new(found))
+    }
+    fn table(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn Table>> {
+        let column = |name: &str, kind| Column::new(name, kind);
+        let columns = vec![
+            column("entity", ColumnType::Text),
+            column("relation", ColumnType::Text),
+            column("object", ColumnType::Text),
+            column("year", ColumnType::Integer),
+        ];
+        let found = schema.is_none() && name.eq_ignore_ascii_case("facts");
+        found.then(|| Arc::new(FakeTable { columns }) as Arc<dyn Table>)
+    }
+    fn table_names(&self) -> Vec<String> {
+        vec!["facts".to_owned()]
+    }
+    fn prepared(&self, name: &str) -> Option<Arc<Prepared>> {
+        self.prepared.get(name).cloned()
     }
     fn settings(&self) -> &Settings {
         &self.settings
@@ -141,6 +182,12 @@ impl FakeCatalog {
         match &planned.physical.operator {
             Operator::Set(change) => self.settings.apply(change),
             Operator::Reset { name } => self.settings.reset(name).expect("a checked name"),
+            Operator::Prepare { name, prepared } => {
+                self.prepared.insert(name.clone(), prepared.clone());
+            }
+            Operator::Deallocate { name } => {
+                self.prepared.remove(name);
+            }
             Operator::Use(Use::Vindex(name)) => {
                 self.current = MOUNTS.into_iter().find(|mount| mount.name == name.as_str());
             }

@@ -1,7 +1,11 @@
 //! Rewrites that are always right, whatever they cost. One rule a file.
 
 mod limit_into_scan;
+mod merge_filters;
 mod prune_columns;
+mod push_filter_below_project;
+mod push_filter_into_join;
+mod push_join_condition;
 mod push_layer_range;
 
 use super::Plan;
@@ -17,29 +21,40 @@ pub trait Rule {
 
 /// In the order in which they are tried.
 const RULES: &[&dyn Rule] = &[
-    // First, because what it removes from a filter lets a limit reach the scan.
+    // Conditions first go down to the sources that they are about.
+    &push_filter_below_project::PushFilterBelowProject,
+    &push_filter_into_join::PushFilterIntoJoin,
+    &push_join_condition::PushJoinCondition,
+    &merge_filters::MergeFilters,
+    // Before the limit, because what it removes from a filter lets a limit reach the scan.
     &push_layer_range::PushLayerRange,
     &limit_into_scan::LimitIntoScan,
     // Last, when no column is needed by a predicate that has been pushed away.
     &prune_columns::PruneColumns,
 ];
 
-/// More passes than any plan needs; a rule that never stops would be found here.
-const PASSES_MAX: usize = 32;
+/// More changes than any plan needs; a rule that never stops would be found here.
+const CHANGES_MAX: usize = 1 << 16;
 
-/// Applies every rule wherever it fits until none does, noting each change.
+/// Applies every rule wherever it fits until none does, noting each change. A change may let an
+/// earlier rule fit again, so that the list is gone through until nothing has changed.
 pub fn rewrite(mut plan: Plan, trace: &mut Vec<RuleStep>) -> Plan {
-    for rule in RULES {
-        let before = plan.columns();
-        let mut passes = 0;
-        while apply(*rule, &mut plan) {
-            assert_eq!(plan.columns(), before, "{} changed the output columns", rule.name());
-            trace.push(RuleStep::new(rule.name(), plan.to_string()));
-            passes += 1;
-            assert!(passes < PASSES_MAX, "{} does not come to an end", rule.name());
+    let columns = plan.columns();
+    let mut changes = 0;
+    loop {
+        let before = changes;
+        for rule in RULES {
+            while apply(*rule, &mut plan) {
+                assert_eq!(plan.columns(), columns, "{} changed the output columns", rule.name());
+                trace.push(RuleStep::new(rule.name(), plan.to_string()));
+                changes += 1;
+                assert!(changes < CHANGES_MAX, "{} does not come to an end", rule.name());
+            }
+        }
+        if changes == before {
+            return plan;
         }
     }
-    plan
 }
 
 /// Applies a rule to the topmost node that it fits.

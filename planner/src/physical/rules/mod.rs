@@ -1,6 +1,7 @@
 //! Rewrites that choose how: each may look at costs and settings. One rule a file.
 
 mod gate_slots;
+mod hash_join;
 mod slot_lookup;
 mod slots;
 mod top_n;
@@ -17,11 +18,15 @@ pub trait Rule {
 }
 
 /// In the order in which they are tried.
-const RULES: &[&dyn Rule] =
-    &[&slot_lookup::SlotLookupRule, &gate_slots::GateSlotsRule, &top_n::TopNRule];
+const RULES: &[&dyn Rule] = &[
+    &slot_lookup::SlotLookupRule,
+    &gate_slots::GateSlotsRule,
+    &hash_join::HashJoinRule,
+    &top_n::TopNRule,
+];
 
 /// More passes than any plan needs; a rule that never stops would be found here.
-const PASSES_MAX: usize = 32;
+const PASSES_MAX: usize = 1 << 16;
 
 /// Applies every rule wherever it fits until none does, noting each change.
 pub fn rewrite(mut node: Node, context: &Context<'_>, trace: &mut Vec<RuleStep>) -> Node {

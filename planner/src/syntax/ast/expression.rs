@@ -100,6 +100,68 @@ pub enum ExpressionKind {
     },
 }
 
+impl ExpressionKind {
+    /// The operands one level below.
+    fn operands(&self) -> Vec<&Expression> {
+        match self {
+            Self::Null
+            | Self::Boolean(_)
+            | Self::Integer(_)
+            | Self::Real(_)
+            | Self::Text(_)
+            | Self::Parameter(_)
+            | Self::Column { .. }
+            | Self::Function { arguments: None, .. } => Vec::new(),
+            Self::Not(operand) | Self::Negate(operand) => vec![&**operand],
+            Self::And(operands)
+            | Self::Or(operands)
+            | Self::Function { arguments: Some(operands), .. } => operands.iter().collect(),
+            Self::Comparison { left, right, .. } => vec![&**left, &**right],
+            Self::Like { value, pattern, .. } => vec![&**value, &**pattern],
+            Self::InList { value, list, .. } => std::iter::once(&**value).chain(list).collect(),
+            Self::Between { value, low, high, .. } => vec![&**value, &**low, &**high],
+            Self::IsNull { value, .. } => vec![&**value],
+            Self::Arithmetic { first, rest } => {
+                std::iter::once(&**first).chain(rest.iter().map(|(_, operand)| operand)).collect()
+            }
+        }
+    }
+
+    /// The operands one level below, to be changed.
+    pub(crate) fn operands_mut(&mut self) -> Vec<&mut Expression> {
+        match self {
+            Self::Null
+            | Self::Boolean(_)
+            | Self::Integer(_)
+            | Self::Real(_)
+            | Self::Text(_)
+            | Self::Parameter(_)
+            | Self::Column { .. }
+            | Self::Function { arguments: None, .. } => Vec::new(),
+            Self::Not(operand) | Self::Negate(operand) => vec![&mut **operand],
+            Self::And(operands)
+            | Self::Or(operands)
+            | Self::Function { arguments: Some(operands), .. } => operands.iter_mut().collect(),
+            Self::Comparison { left, right, .. } => vec![&mut **left, &mut **right],
+            Self::Like { value, pattern, .. } => vec![&mut **value, &mut **pattern],
+            Self::InList { value, list, .. } => std::iter::once(&mut **value).chain(list).collect(),
+            Self::Between { value, low, high, .. } => {
+                vec![&mut **value, &mut **low, &mut **high]
+            }
+            Self::IsNull { value, .. } => vec![&mut **value],
+            Self::Arithmetic { first, rest } => std::iter::once(&mut **first)
+                .chain(rest.iter_mut().map(|(_, operand)| operand))
+                .collect(),
+        }
+    }
+
+    /// Visits the expression and everything below.
+    pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Self)) {
+        see(self);
+        self.operands().into_iter().for_each(|operand| operand.value.visit(see));
+    }
+}
+
 /// Operators of comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ComparisonOperator {

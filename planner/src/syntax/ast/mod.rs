@@ -7,6 +7,7 @@ mod expression;
 mod inference;
 mod lifecycle;
 mod mutation;
+mod parameters;
 mod query;
 mod session;
 
@@ -14,6 +15,7 @@ pub use expression::*;
 pub use inference::*;
 pub use lifecycle::*;
 pub use mutation::*;
+pub use parameters::ParameterPlace;
 pub use query::*;
 pub use session::*;
 

@@ -10,7 +10,7 @@ pub struct Select {
     pub distinct: bool,
     /// What to answer.
     pub items: Vec<SelectItem>,
-    /// `FROM`; only a later stage of a pipe may leave it out.
+    /// `FROM`; without it a later stage of a pipe reads the stage before, and any other computes one row.
     pub from: Option<Source>,
     /// `JOIN …`
     pub joins: Vec<Join>,

@@ -156,13 +156,13 @@ fn end(input: Cursor<'_>) -> Parsed<'_, ()> {
 
 /// `statement { "|>" stage }`.
 fn pipeline(input: Cursor<'_>) -> Parsed<'_, SpannedStatement> {
-    let (mut rest, first) = stage(input, false)?;
+    let (mut rest, first) = stage(input)?;
     if rest.symbol_at(0) != Some(Symbol::Pipe) {
         return Ok((rest, first));
     }
     let mut stages = vec![first];
     while let Ok((after, _)) = symbol(Symbol::Pipe)(rest) {
-        let (next, statement) = stage(after, true)?;
+        let (next, statement) = stage(after)?;
         stages.push(statement);
         rest = next;
     }
@@ -170,9 +170,9 @@ fn pipeline(input: Cursor<'_>) -> Parsed<'_, SpannedStatement> {
     Ok((rest, SpannedStatement { statement: Statement::Pipe(stages), span }))
 }
 
-/// One statement with its `AS OF`. `piped` if rows flow into it.
-fn stage(input: Cursor<'_>, piped: bool) -> Parsed<'_, SpannedStatement> {
-    let (rest, statement) = statement(input, piped)?;
+/// One statement with its `AS OF`.
+fn stage(input: Cursor<'_>) -> Parsed<'_, SpannedStatement> {
+    let (rest, statement) = statement(input)?;
     let spanned = SpannedStatement { statement, span: input.span_until(rest) };
     if !reads(&spanned.statement) {
         return Ok((rest, spanned));
@@ -219,13 +219,13 @@ fn is_as_of(input: Cursor<'_>) -> bool {
         && matches!(input.keyword_at(2), Some(Keyword::Lsn | Keyword::Patch))
 }
 
-fn statement(input: Cursor<'_>, piped: bool) -> Parsed<'_, Statement> {
+fn statement(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let Some(first) = input.keyword_at(0) else {
         return input.refuse(Expected::Thing(Thing::Statement));
     };
     let rest = input.after(1);
     match first {
-        Keyword::Select => query::select_statement(rest, piped),
+        Keyword::Select => query::select_statement(rest),
         Keyword::Describe => query::describe(rest),
         Keyword::Walk => query::walk(rest),
         Keyword::Infer => query::infer(rest),

@@ -21,20 +21,16 @@ use crate::syntax::keyword::Keyword;
 use crate::syntax::lexer::{LexemeKind, Symbol};
 use crate::syntax::span::Spanned;
 
-pub(super) fn select_statement(input: Cursor<'_>, piped: bool) -> Parsed<'_, Statement> {
-    let (rest, select) = select(input, piped)?;
+pub(super) fn select_statement(input: Cursor<'_>) -> Parsed<'_, Statement> {
+    let (rest, select) = select(input)?;
     Ok((rest, Statement::Select(Box::new(select))))
 }
 
-/// A select after its first word. Only where rows flow in may FROM be missing.
-fn select(input: Cursor<'_>, piped: bool) -> Parsed<'_, Select> {
+/// A select after its first word.
+fn select(input: Cursor<'_>) -> Parsed<'_, Select> {
     let (input, distinct) = opt(keyword(Keyword::Distinct)).parse(input)?;
     let (input, items) = separated_list1(symbol(Symbol::Comma), select_item).parse(input)?;
-    let from = preceded(keyword(Keyword::From), source);
-    let (input, from) = match piped {
-        true => opt(from).parse(input)?,
-        false => map(from, Some).parse(input)?,
-    };
+    let (input, from) = opt(preceded(keyword(Keyword::From), source)).parse(input)?;
     let (input, joins) = many0(join).parse(input)?;
     let (input, nearest) = opt(nearest).parse(input)?;
     let (input, filter) = opt(preceded(keyword(Keyword::Where), expression)).parse(input)?;
@@ -95,7 +91,7 @@ fn alias(input: Cursor<'_>) -> Parsed<'_, Option<crate::syntax::ast::Name>> {
 fn source(input: Cursor<'_>) -> Parsed<'_, Source> {
     let (rest, table) = if input.symbol_at(0) == Some(Symbol::Open) {
         let (rest, _) = keyword(Keyword::Select)(input.after(1))?;
-        let (rest, inner) = nested_statement(rest, |rest| select(rest, false))?;
+        let (rest, inner) = nested_statement(rest, select)?;
         let (rest, _) = symbol(Symbol::Close)(rest)?;
         (rest, Table::Select(Spanned::new(Box::new(inner), input.span_until(rest))))
     } else {
