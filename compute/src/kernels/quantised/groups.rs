@@ -126,6 +126,11 @@ fn multiply(part: &Part, outputs: Range<usize>, x: &[f32], scratch: &GroupScratc
         }
     };
     let product = dispatch(view.dtype());
+    if part.rows.len() == 1 {
+        // SAFETY: each task has outputs of its own, and nobody reads them meanwhile.
+        let out = unsafe { part.out.slice(outputs.start, outputs.len()) };
+        return product(&Weights { view, outputs }, activations, part.rows.start, out);
+    }
     for outputs in in_chunks(outputs, OUTPUTS_TOGETHER) {
         for first in part.rows.clone().step_by(ROWS_TOGETHER) {
             let positions = ROWS_TOGETHER.min(part.rows.end - first);
