@@ -128,7 +128,7 @@ impl Dtype {
     pub const PLAIN: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
     /// The table.
-    pub(super) fn format(self) -> &'static Format {
+    pub(super) const fn format(self) -> &'static Format {
         match self {
             Dtype::F32 => &PLAIN_F32,
             Dtype::F16 => &PLAIN_F16,
@@ -161,7 +161,7 @@ impl Dtype {
     }
 
     /// The length of a block in elements and in bytes; a plain dtype has blocks of one element.
-    pub fn block(self) -> (usize, usize) {
+    pub const fn block(self) -> (usize, usize) {
         let format = self.format();
         (format.elements, format.bytes)
     }

@@ -49,11 +49,7 @@ const JOB_PRODUCTS: usize = 16;
 pub(super) const ROWS_TOGETHER: usize = 16;
 /// Outputs whose results a task gathers before it writes them.
 pub(super) const OUTPUTS_TOGETHER: usize = 16;
-/// From so many rows of activations on, unpacking weights for all of them pays. On one core of a
-/// Zen 4 (`gemm_rate`), two rows of `Q6_K` and `Q8_0` are slower that way; four rows are 1.2 times
-/// (`Q6_K`) to twice (`Q8_0`) as fast.
-const GEMM_ROWS_MIN: usize = 4;
-/// The same for floats, whose products of few rows need no unpacking: on one core of a Zen 4, 8 rows
+/// From so many rows of floats on, tiles pay; products of few rows need no unpacking: on one core of a Zen 4, 8 rows
 /// of `F16` do 9 giga multiply-adds a second in tiles and 16 row by row, 16 rows 16 and 18.
 const FLOAT_GEMM_ROWS_MIN: usize = 16;
 
@@ -84,7 +80,7 @@ pub fn products(
     // Choosing a variant allocates, once a process: those of few rows too are chosen now, so that
     // the token after a long prompt finds them.
     let _ = (dispatch(Dtype::Q8_0), dot::dispatch(Dtype::F32));
-    let gemm = gemm::dispatch().filter(|_| n >= GEMM_ROWS_MIN);
+    let gemm = gemm::dispatch().filter(|gemm| n >= gemm.rows_min);
     for (block, cut) in [(BlockSize::K32, &mut scratch.k32), (BlockSize::K256, &mut scratch.k256)] {
         if products.iter().any(|product| block_size(&product.view) == Some(block)) {
             cut.rows.quantise_on(pool, block, columns, x);

@@ -37,12 +37,6 @@ pub(crate) const ROWS: usize = tile::ROWS;
 
 /// Columns that are unpacked at a time: 16 KiB of codes, half of a first-level cache.
 const TILE_COLUMNS: usize = 512;
-/// Up to so many positions, codes are multiplied as they are unpacked, by the parts of a block; with
-/// more, storing and loading them is faster. Measured on a Zen 4 (`gemm_rate`): six rows of `Q4_0`
-/// and `Q8_0` are faster this way, eight of `Q4_0` slower, as are eight of `Q6_K`.
-const FUSED_POSITIONS_OF_1_PART: usize = 6;
-const FUSED_POSITIONS_OF_8_PARTS: usize = 8;
-const FUSED_POSITIONS_OF_16_PARTS: usize = 4;
 /// Lines of sums that a task keeps, of 128 bytes each: four a position, or eight in blocks of 32.
 const SUM_LINES: usize = 1024;
 
@@ -50,18 +44,19 @@ const SUM_LINES: usize = 1024;
 type TileRows<'a> = [Row<'a>; ROWS];
 
 /// Adds the product of some blocks and a panel to sums, `[positions][chains]`.
-type Fused =
-    fn(Dtype, &TileRows<'_>, first: usize, &PanelPart<'_>, &mut Ahead<'_, '_>, &mut [Line]);
+type Fused = fn(Dtype, &TileRows<'_>, first: usize, &PanelPart<'_>, &mut Ahead, &mut [Line]);
 
 /// One variant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variant {
     /// The most positions of a panel.
     positions: usize,
+    /// From so many rows of activations on, unpacking weights for all of them pays.
+    pub rows_min: usize,
     /// Unpacks `blocks` blocks from the block `first` on.
     unpack: fn(Dtype, &TileRows<'_>, first: usize, blocks: usize, &mut Tile),
     /// Adds the product of a tile and a panel to sums, `[positions][chains]`.
-    multiply: fn(Layout, &Tile, &PanelPart<'_>, &mut Ahead<'_, '_>, &mut [Line]),
+    multiply: fn(Layout, &Tile, &PanelPart<'_>, &mut Ahead, &mut [Line]),
     /// Both at once, for a single panel: its blocks, from the block `first` on.
     fused: Option<Fused>,
 }
@@ -106,66 +101,67 @@ thread_local! {
 
 /// Rows that will be read soon, asked for little by little: the processor waits with a request while
 /// too many others are under way.
-struct Ahead<'v, 'a> {
-    view: &'v MatrixView<'a>,
-    rows: Range<usize>,
-    /// What is left of a row, or of all of them where they lie one after another.
-    bytes: &'a [u8],
-    /// Cache lines at a time.
-    lines: usize,
+struct Ahead {
+    /// What comes next. It may run some lines beyond the rows: asking reads nothing.
+    next: *const u8,
+    /// Bytes at a time, where the caller does not say.
+    step: usize,
 }
 
-impl<'v, 'a> Ahead<'v, 'a> {
-    /// In so many parts.
-    fn new(view: &'v MatrixView<'a>, rows: Range<usize>, parts: usize) -> Ahead<'v, 'a> {
+impl Ahead {
+    /// In so many parts; rows that do not lie one after another all at once.
+    fn new(view: &MatrixView<'_>, rows: Range<usize>, parts: usize) -> Ahead {
         let rows = rows.start.min(view.rows())..rows.end.min(view.rows());
         let row_bytes = view.row_bytes();
-        let lines = (rows.len() * row_bytes).div_ceil(LINE_BYTES * parts);
         match view.contiguous_bytes() {
             Some(all) => {
                 let bytes = &all[rows.start * row_bytes..rows.end * row_bytes];
-                Ahead { view, rows: 0..0, bytes, lines }
+                Ahead { next: bytes.as_ptr(), step: bytes.len().div_ceil(parts.max(1)) }
             }
-            None => Ahead { view, rows, bytes: &[], lines },
+            None => {
+                for row in rows {
+                    view.row(row).chunks(LINE_BYTES).for_each(|line| ask(line.as_ptr()));
+                }
+                Ahead { next: view.row(0).as_ptr(), step: 0 }
+            }
         }
     }
 
-    /// Asks for the next part, if there is one.
-    #[inline]
+    /// The place of the next bytes.
+    #[inline(always)]
+    fn take(&mut self, bytes: usize) -> *const u8 {
+        let next = self.next;
+        self.next = next.wrapping_add(bytes);
+        next
+    }
+
+    /// Asks for the next part.
+    #[inline(always)]
     fn fetch(&mut self) {
-        let mut left = LINE_BYTES * self.lines;
-        loop {
-            let (now, later) = self.bytes.split_at(left.min(self.bytes.len()));
-            self.bytes = later;
-            fetch(now);
-            left -= now.len();
-            if left == 0 {
-                return;
-            }
-            let Some(row) = self.rows.next() else { return };
-            self.bytes = self.view.row(row);
+        let next = self.take(self.step);
+        for line in 0..self.step.div_ceil(LINE_BYTES) {
+            ask(next.wrapping_add(line * LINE_BYTES));
         }
     }
 }
 
 /// Groups of rows of a tile that variants multiply one after another; weights that come next are
-/// asked for with each block of each group.
+/// asked for with each part of each block of each group.
 const ROW_GROUPS: usize = 2;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// Asks for bytes that will be read soon.
-#[inline]
-fn fetch(bytes: &[u8]) {
+/// Asks for the cache line at an address, which may be any.
+#[inline(always)]
+fn ask(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    for line in 0..bytes.len().div_ceil(LINE_BYTES) {
+    {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let line = bytes.as_ptr().wrapping_add(LINE_BYTES * line);
         // SAFETY: SSE is always there, and asking for an address does not access it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = line;
 }
 
 impl Variant {
@@ -199,17 +195,13 @@ impl Variant {
             std::array::from_fn(|lane| Row::of(view, (outputs.start + lane).min(outputs.end - 1)));
         let blocks = view.columns().div_ceil(layout.elements);
         let chains = layout.chains();
-        // Of a single small panel, codes are multiplied as they are unpacked, all blocks in one go.
-        let fused_most = match layout.parts {
-            8 => FUSED_POSITIONS_OF_8_PARTS,
-            16 => FUSED_POSITIONS_OF_16_PARTS,
-            _ => FUSED_POSITIONS_OF_1_PART,
-        };
-        let alone = panels.count() == 1 && panels.range(0).len() <= fused_most;
+        // Of a single panel, codes are multiplied as they are unpacked, all blocks in one go.
+        let alone = panels.count() == 1;
         let fused = self.fused.filter(|_| alone);
         let step = if fused.is_some() { blocks } else { TILE_COLUMNS / layout.elements };
         let rows_ahead = outputs.start + ahead..outputs.end + ahead;
-        let mut ahead = Ahead::new(view, rows_ahead, ROW_GROUPS * blocks * panels.count());
+        let times = ROW_GROUPS * blocks * layout.parts * panels.count();
+        let mut ahead = Ahead::new(view, rows_ahead, times);
         let mut workspace = WORKSPACE.take();
         let mut first_panel = 0;
         while first_panel < panels.count() {

@@ -107,7 +107,7 @@ impl<V: Lanes> Destination<V> for Tile {
     type Block<'d> = BlockLines<'d>;
 
     #[inline(always)]
-    fn block<const QUADS: usize, const PARTS: usize>(
+    fn block<const BYTES: usize, const QUADS: usize, const PARTS: usize>(
         &mut self,
         index: usize,
         lane: usize,

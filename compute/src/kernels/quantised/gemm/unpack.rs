@@ -55,8 +55,8 @@ pub(super) trait Destination<V: Lanes> {
     where
         Self: 'd;
 
-    /// The place of the block `index` of the rows that lie in the lanes from `lane` on.
-    fn block<const QUADS: usize, const PARTS: usize>(
+    /// The place of the block `index`, of so many bytes, of the rows that lie in the lanes from `lane` on.
+    fn block<const BYTES: usize, const QUADS: usize, const PARTS: usize>(
         &mut self,
         index: usize,
         lane: usize,
@@ -118,8 +118,10 @@ pub(super) unsafe fn unpack<V: Lanes, D: Destination<V>>(
                         block: first + index,
                     };
                     const QUADS: usize = LAYOUT.quads();
+                    const BYTES: usize = Dtype::$format.block().1;
                     let lane = group * V::COUNT;
-                    let mut block = destination.block::<QUADS, { LAYOUT.parts }>(index, lane);
+                    let mut block =
+                        destination.block::<BYTES, QUADS, { LAYOUT.parts }>(index, lane);
                     // SAFETY: every row is as long as the blocks, and the functions read nothing
                     // beyond one; the instructions are the caller's promise.
                     unsafe {

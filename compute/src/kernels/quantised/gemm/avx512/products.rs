@@ -7,11 +7,12 @@
 //! and no code is stored.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::super::panel::{PanelPart, SUM_WORDS};
 use super::super::tile::{Layout, Line, ROWS, Tile, chains};
 use super::super::unpack::{BlockSink, Destination, layout, unpack};
-use super::super::{Ahead, TileRows};
+use super::super::{Ahead, LINE_BYTES, TileRows, ask};
 use super::LANES;
 use crate::quant::Dtype;
 
@@ -42,25 +43,56 @@ pub(super) fn of_rows(
     rows: &TileRows<'_>,
     first: usize,
     panel: &PanelPart<'_>,
-    ahead: &mut Ahead<'_, '_>,
+    ahead: &mut Ahead,
     sums: &mut [Line],
 ) {
     panel.check(layout(dtype).expect("a format with an integer kernel"), sums);
-    for_positions!(panel.positions, rows_of, (), (dtype, rows, first, panel, ahead, sums))
+    macro_rules! formats {
+        ($($index:literal)*) => {
+            match dtype {
+                $(dtype if dtype == FORMATS[$index] => for_positions!(
+                    panel.positions, rows_of, ($index), (rows, first, panel, ahead, sums)
+                ),)*
+                other => panic!("{other} has no integer kernel"),
+            }
+        };
+    }
+    formats!(0 1 2 3 4 5 6 7 8 9 10 11 12 13)
 }
 
+/// The formats with integer kernels. Each is a function of its own: in one function for all, sums
+/// do not stay in registers.
+const FORMATS: [Dtype; 14] = [
+    Dtype::Q2K,
+    Dtype::Q3K,
+    Dtype::Q4K,
+    Dtype::Q5K,
+    Dtype::Q6K,
+    Dtype::Iq4Xs,
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q8_0,
+    Dtype::Iq4Nl,
+    Dtype::MxFp4,
+    Dtype::E2M1,
+];
+
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn rows_of<const P: usize>(
-    dtype: Dtype,
+fn rows_of<const P: usize, const FORMAT: usize>(
     rows: &TileRows<'_>,
     first: usize,
     panel: &PanelPart<'_>,
-    ahead: &mut Ahead<'_, '_>,
+    ahead: &mut Ahead,
     sums: &mut [Line],
 ) {
     let mut products = Products::<P> { panel, sums, ahead };
     // SAFETY: this function enables what the registers stand for.
-    unsafe { unpack::<__m512i, _>(dtype, rows, first, panel.blocks, &mut products) }
+    unsafe {
+        unpack::<__m512i, _>(FORMATS[FORMAT], rows, first, panel.blocks, &mut products);
+    }
 }
 
 /// Adds the product of a tile and a panel to sums.
@@ -69,7 +101,7 @@ pub(super) fn of_tile(
     layout: Layout,
     tile: &Tile,
     panel: &PanelPart<'_>,
-    ahead: &mut Ahead<'_, '_>,
+    ahead: &mut Ahead,
     sums: &mut [Line],
 ) {
     panel.check(layout, sums);
@@ -102,13 +134,13 @@ fn tile_of<const P: usize, const EACH: usize, const PARTS: usize, const MINIMA: 
     tile: &Tile,
     panel: &PanelPart<'_>,
     offset: u32,
-    ahead: &mut Ahead<'_, '_>,
+    ahead: &mut Ahead,
     sums: &mut [Line],
 ) {
     for lane in (0..ROWS).step_by(LANES) {
         for index in 0..panel.blocks {
-            ahead.fetch();
-            let mut block = BlockProducts::<P>::new(panel, sums, PARTS, index, lane);
+            let mut block =
+                BlockProducts::<P>::new(panel, sums, ahead, ahead.step, PARTS, index, lane);
             // SAFETY: this function enables what the registers stand for.
             unsafe {
                 block.scale(half(&tile.d[index], lane));
@@ -156,44 +188,52 @@ fn registers<const COUNT: usize>(lines: &[Line], lane: usize) -> [__m512i; COUNT
 }
 
 /// Where products of `P` positions go, and what is asked for meanwhile.
-struct Products<'p, 'v, 'a, const P: usize> {
+struct Products<'p, const P: usize> {
     panel: &'p PanelPart<'p>,
     sums: &'p mut [Line],
-    ahead: &'p mut Ahead<'v, 'a>,
+    ahead: &'p mut Ahead,
 }
 
 /// Products of one block, until they are added to the sums.
+///
+/// Reads through pointers: with slices, checks and their panics keep sums out of registers.
 struct BlockProducts<'b, const P: usize> {
+    /// What is asked for meanwhile, `step` bytes in `lines` cache lines with each part.
+    ahead: *const u8,
+    step: usize,
+    lines: usize,
     /// `[quads][P]`.
-    codes: &'b [[u32; P]],
+    codes: *const [u32; P],
     /// Sums of codes, `[words][P]`.
-    code_sums: &'b [[u32; P]],
+    code_sums: *const [u32; P],
     scales: &'b [f32; P],
-    /// The block's chain of the first position; the others' are `chains` lines apart.
-    sums: &'b mut [Line],
-    lane: usize,
+    /// This lane of the block's chain of the first position; the others' are `chains` lines apart.
+    sums: *mut f32,
+    /// Whose the sums are.
+    owner: PhantomData<&'b mut [Line]>,
     d: __m512i,
     m: __m512i,
     /// Sums of products.
     totals: [__m512i; P],
-    /// Sums of the pairs' products with sums of codes.
-    pairs: [__m512i; P],
+    /// Integer minima or scales, two to a word; as many as there are.
+    pairs: [__m512i; 8],
 }
 
-impl<const P: usize> Destination<__m512i> for Products<'_, '_, '_, P> {
+impl<const P: usize> Destination<__m512i> for Products<'_, P> {
     type Block<'d>
         = BlockProducts<'d, P>
     where
         Self: 'd;
 
     #[inline(always)]
-    fn block<const QUADS: usize, const PARTS: usize>(
+    fn block<const BYTES: usize, const QUADS: usize, const PARTS: usize>(
         &mut self,
         index: usize,
         lane: usize,
     ) -> BlockProducts<'_, P> {
-        self.ahead.fetch();
-        BlockProducts::new(self.panel, self.sums, PARTS, index, lane)
+        // The rows that come next are as many, and as long: a number that the compiler knows.
+        let step = (BYTES * LANES).div_ceil(PARTS);
+        BlockProducts::new(self.panel, self.sums, self.ahead, step, PARTS, index, lane)
     }
 }
 
@@ -202,6 +242,8 @@ impl<'b, const P: usize> BlockProducts<'b, P> {
     fn new(
         panel: &'b PanelPart<'b>,
         sums: &'b mut [Line],
+        ahead: &mut Ahead,
+        step: usize,
         parts: usize,
         index: usize,
         lane: usize,
@@ -211,23 +253,36 @@ impl<'b, const P: usize> BlockProducts<'b, P> {
         let chain = (panel.first + index) % chains;
         assert!(sums.len() == P * chains && lane + LANES <= ROWS, "sums of other positions");
         let code_sums = &panel.sums.as_chunks::<P>().0[index * words..][..words];
+        let code_sums = if parts == 1 { code_sums } else { &code_sums[SUM_WORDS.of_parts(parts)] };
         // SAFETY: zeros are a register.
         let zero: __m512i = unsafe { std::mem::zeroed() };
         BlockProducts {
-            codes: &panel.codes.as_chunks::<P>().0[index * quads..][..quads],
-            code_sums: if parts == 1 { code_sums } else { &code_sums[SUM_WORDS.of_parts(parts)] },
+            ahead: ahead.take(step * parts),
+            step,
+            lines: step.div_ceil(LINE_BYTES),
+            codes: panel.codes.as_chunks::<P>().0[index * quads..][..quads].as_ptr(),
+            code_sums: code_sums.as_ptr(),
             scales: &panel.scales.as_chunks::<P>().0[index],
-            sums: &mut sums[chain..],
-            lane,
+            sums: sums[chain].0[lane..].as_mut_ptr().cast(),
+            owner: PhantomData,
             d: zero,
             m: zero,
             totals: [zero; P],
-            pairs: [zero; P],
+            pairs: [zero; 8],
         }
     }
 }
 
 impl<const P: usize> BlockProducts<'_, P> {
+    /// Asks for what comes next, a part's share of it.
+    #[inline(always)]
+    fn ask_ahead(&self, part: usize) {
+        let start = self.ahead.wrapping_add(part * self.step);
+        for line in 0..self.lines {
+            ask(start.wrapping_add(line * LINE_BYTES));
+        }
+    }
+
     /// Adds `factor · scale · total` to a position's sums.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -235,24 +290,31 @@ impl<const P: usize> BlockProducts<'_, P> {
         let scale = _mm512_mul_ps(_mm512_castsi512_ps(factor), _mm512_set1_ps(self.scales[p]));
         // SAFETY: `new` has seen that every position has its lines; a lane begins at a cache line.
         unsafe {
-            let line = self.sums.as_mut_ptr().add(p * chains).cast::<f32>().add(self.lane);
+            let line = self.sums.add(p * chains * ROWS);
             _mm512_store_ps(line, _mm512_fmadd_ps(scale, total, _mm512_load_ps(line)));
         }
     }
 }
 
 /// Sums of quads of codes times those of each position.
+///
+/// # Safety
+/// `x` has as many quads.
+#[allow(clippy::needless_range_loop, reason = "through iterators, sums do not stay in registers")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dot<const P: usize, const QUADS: usize>(
-    x: &[[u32; P]],
+unsafe fn dot<const P: usize, const QUADS: usize>(
+    x: *const [u32; P],
     codes: [__m512i; QUADS],
 ) -> [__m512i; P] {
     let mut sums = [_mm512_setzero_si512(); P];
-    for (codes, x) in codes.into_iter().zip(&x[..QUADS]) {
+    for quad in 0..QUADS {
+        // SAFETY: the caller's promise.
+        let x = unsafe { &*x.add(quad) };
         for p in 0..P {
             // The first factor is unsigned, the second signed.
-            sums[p] = _mm512_dpbusd_epi32(sums[p], codes, _mm512_set1_epi32(x[p].cast_signed()));
+            let x = _mm512_set1_epi32(x[p].cast_signed());
+            sums[p] = _mm512_dpbusd_epi32(sums[p], codes[quad], x);
         }
     }
     sums
@@ -273,14 +335,7 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
 
     #[inline(always)]
     unsafe fn pairs<const PAIRS: usize>(&mut self, pairs: [__m512i; PAIRS]) {
-        for (pair, x) in pairs.into_iter().zip(self.code_sums) {
-            for p in 0..P {
-                unsafe {
-                    let x = _mm512_set1_epi32(x[p].cast_signed());
-                    self.pairs[p] = _mm512_dpwssd_epi32(self.pairs[p], pair, x);
-                }
-            }
-        }
+        self.pairs[..PAIRS].copy_from_slice(&pairs);
     }
 
     #[inline(always)]
@@ -291,7 +346,8 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
         codes: [__m512i; QUADS],
     ) {
         unsafe {
-            let sums = dot::<P, QUADS>(&self.codes[part * QUADS..][..QUADS], codes);
+            self.ask_ahead(part);
+            let sums = dot::<P, QUADS>(self.codes.add(part * QUADS), codes);
             for p in 0..P {
                 let scaled = _mm512_mullo_epi32(sums[p], scale);
                 self.totals[p] = _mm512_add_epi32(self.totals[p], scaled);
@@ -301,6 +357,7 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
 
     #[inline(always)]
     unsafe fn whole(&mut self, codes: [__m512i; 8]) {
+        self.ask_ahead(0);
         unsafe { self.totals = dot::<P, 8>(self.codes, codes) }
     }
 
@@ -311,7 +368,7 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
             unsafe {
                 if PARTS == 1 {
                     let total = _mm512_cvtepi32_ps(self.totals[p]);
-                    let sum = _mm512_set1_ps(f32::from_bits(self.code_sums[0][p]));
+                    let sum = _mm512_set1_ps(f32::from_bits((*self.code_sums)[p]));
                     if MINIMA {
                         self.add(chains, p, self.d, total);
                         self.add(chains, p, self.m, sum);
@@ -322,7 +379,11 @@ impl<const P: usize> BlockSink<__m512i> for BlockProducts<'_, P> {
                     }
                     continue;
                 }
-                let sum = self.pairs[p];
+                let mut sum = _mm512_setzero_si512();
+                for pair in 0..PARTS / 2 {
+                    let x = _mm512_set1_epi32((*self.code_sums.add(pair))[p].cast_signed());
+                    sum = _mm512_dpwssd_epi32(sum, self.pairs[pair], x);
+                }
                 if MINIMA {
                     self.add(chains, p, self.d, _mm512_cvtepi32_ps(self.totals[p]));
                     self.add(chains, p, self.m, _mm512_cvtepi32_ps(sum));
