@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{ExplainFeatures, Select, Show, Statement, Table, Use};
+use crate::syntax::ast::{Select, Show, Statement, Table, Use};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -52,23 +52,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
             }),
             Use::Vindex { .. } | Use::Model { .. } => Ok(()),
         },
-        Statement::Walk(walk) => {
-            if let Some(mode) = &walk.mode
-                && mode.value == crate::syntax::ast::WalkMode::Dense
-            {
-                let hint = Some("a dense pass is INFER; WALK takes MODE HYBRID or PURE");
-                return Err(Unsupported { what: "WALK … MODE DENSE", span: mode.span, hint });
-            }
-            match &walk.compare {
-                Some(flag) => Err(Unsupported {
-                    what: "WALK … COMPARE",
-                    span: flag.span,
-                    hint: Some("INFER … COMPARE compares the walk with the dense path"),
-                }),
-                None => Ok(()),
-            }
-        }
-        Statement::ExplainFeatures(explain) => check_explain_features(explain),
         Statement::Explain(explain) => match explain.statement.statement {
             Statement::Explain(_) => Err(Unsupported {
                 what: "EXPLAIN of EXPLAIN",
@@ -81,7 +64,9 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Show(show) => check_show(show, spanned.span),
         Statement::Pipe(stages) => stages.iter().try_for_each(check),
         Statement::Prepare { statement, .. } => check(statement),
-        Statement::Infer(_)
+        Statement::Walk(_)
+        | Statement::ExplainFeatures(_)
+        | Statement::Infer(_)
         | Statement::Describe(_)
         | Statement::Execute { .. }
         | Statement::Deallocate(_)
@@ -129,22 +114,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Copy { .. } => refuse("COPY", "larql -F csv -c '…' writes rows to a file"),
         Statement::Export { .. } => refuse("EXPORT", "larql -F csv -c '…' writes rows to a file"),
         Statement::Kill(_) => refuse("KILL", "Ctrl-C cancels the running statement"),
-    }
-}
-
-fn check_explain_features(explain: &ExplainFeatures) -> Result<(), Unsupported> {
-    match (&explain.with_attention, explain.infer) {
-        (Some(flag), true) => Err(Unsupported {
-            what: "EXPLAIN INFER … WITH ATTENTION",
-            span: flag.span,
-            hint: Some("leave it out to see the features"),
-        }),
-        (Some(flag), false) => Err(Unsupported {
-            what: "EXPLAIN WALK … WITH ATTENTION",
-            span: flag.span,
-            hint: Some("a walk runs no attention; EXPLAIN INFER does"),
-        }),
-        (None, _) => Ok(()),
     }
 }
 

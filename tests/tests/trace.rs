@@ -208,3 +208,31 @@ async fn prompts_of_any_length_are_traced_in_bounded_memory() {
     }
     assert!(daemon.anonymous_bytes() < 256 << 20, "{}", daemon.anonymous_bytes());
 }
+
+#[tokio::test]
+async fn where_heads_look_stands_after_the_features_that_explain_infer_shows_without_it() {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("WITH INFERENCE").await;
+    let explain = format!("EXPLAIN INFER \"{PROMPT}\" TOP 4");
+    let script = format!("USE \"atlas\"; {explain}; {explain} WITH ATTENTION");
+    let answers = answers(&daemon, &script).await;
+    let (features, all) = (&answers[1], &answers[2]);
+    let width = features.columns.len();
+    assert_eq!(all.columns.len(), width + 4);
+    let (mut shown, mut expected) = (Vec::new(), Vec::new());
+    for layer in 0..6 {
+        let of_layer = |row: &&Vec<Value>| number(&row[0]) == f64::from(layer);
+        let rows: Vec<&Vec<Value>> = all.rows.iter().filter(of_layer).collect();
+        assert_eq!(rows.len(), 4 + 4 + 4, "features, positions, heads of layer {layer}");
+        shown.extend(rows[..4].iter().map(|row| row[..width].to_vec()));
+        expected.extend(features.rows.iter().filter(of_layer).cloned());
+        // Together by weight, then each head by number.
+        let weight = |row: &&Vec<Value>| number(&row[width + 3]);
+        assert!(rows[4..8].is_sorted_by(|a, b| weight(a) >= weight(b)), "layer {layer}");
+        let together: f64 = rows[4..8].iter().map(weight).sum();
+        assert!(together > 0.0 && together <= 1.0 + 1e-4, "layer {layer}: {together}");
+        let heads: Vec<f64> = rows[8..].iter().map(|row| number(&row[width])).collect();
+        assert_eq!(heads, [0.0, 1.0, 2.0, 3.0], "layer {layer}");
+    }
+    assert_eq!(shown, expected);
+}

@@ -491,7 +491,8 @@ impl<'a> Decoder<'a> {
         normed.resize(stream.len(), 0.0);
         output.resize(stream.len(), 0.0);
         norm_into(self.pool, &layer.attention_norm, stream, normed);
-        let mut bytes = layer.attend(block, normed, attention, segments, output)?;
+        let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
+        let mut bytes = layer.attend(block, normed, attention, segments, output, observe)?;
         self.end_half(&layer.post_attention_norm, output);
         if let Some(hook) = hook {
             hook.attention_out(index, output);

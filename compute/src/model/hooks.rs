@@ -21,6 +21,19 @@ pub trait Hook {
         let _ = (layer, residual);
     }
 
+    /// Whether [`attention_weights`](Hook::attention_weights) is to hear of a position in a layer.
+    fn wants_attention_weights(&self, layer: usize, position: usize) -> bool {
+        let _ = (layer, position);
+        false
+    }
+
+    /// How much each head of a position attends to each position up to its own: `[heads, position + 1]`,
+    /// 0 for what its window leaves out. A head's weights add up to 1, less what a sink takes. They
+    /// are for looking at: attention has been computed already.
+    fn attention_weights(&mut self, layer: usize, position: usize, weights: &[f32]) {
+        let _ = (layer, position, weights);
+    }
+
     /// What attention is about to add to the stream (after its output norm, where there is one).
     fn attention_out(&mut self, layer: usize, output: &mut [f32]) {
         let _ = (layer, output);
@@ -145,6 +158,18 @@ impl Hook for Compose<'_> {
 
     fn pre_layer(&mut self, layer: usize, residual: &mut [f32]) {
         self.hooks.iter_mut().for_each(|hook| hook.pre_layer(layer, residual));
+    }
+
+    fn wants_attention_weights(&self, layer: usize, position: usize) -> bool {
+        self.hooks.iter().any(|hook| hook.wants_attention_weights(layer, position))
+    }
+
+    fn attention_weights(&mut self, layer: usize, position: usize, weights: &[f32]) {
+        for hook in &mut self.hooks {
+            if hook.wants_attention_weights(layer, position) {
+                hook.attention_weights(layer, position, weights);
+            }
+        }
     }
 
     fn attention_out(&mut self, layer: usize, output: &mut [f32]) {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::attention::{Heads, attend};
+use super::attention_weights::weights as attention_weights;
 use super::block::Block;
 use super::kv_cache::LayerCache;
 use super::latent_attention::{LatentBuffers, LatentProjections};
@@ -150,6 +151,7 @@ impl<'a> Layer<'a> {
         buffers: &mut AttentionBuffers,
         segments: &mut [Segment<'_>],
         output: &mut [f32],
+        hook: Option<&mut dyn Hook>,
     ) -> Result<u64, DecodeError> {
         let AttentionBuffers { queries, keys, values, heads, latent: low_rank, plan, .. } = buffers;
         let description = &self.description.attention;
@@ -191,6 +193,21 @@ impl<'a> Layer<'a> {
             LayerCache::Rows(..) => None,
         };
         paged_attention::attend(block, description, &pages, queries, sinks, heads, plan)?;
+        if let Some(hook) = hook {
+            let mut weights = Vec::new();
+            for part in block.parts {
+                let width = description.query_width();
+                let rows = part.of(queries, width).chunks_exact(width);
+                for (position, query) in (part.first..).zip(rows) {
+                    if hook.wants_attention_weights(self.index, position) {
+                        let cache = segments[part.segment].cache.layer(source);
+                        let known = &mut weights;
+                        attention_weights(description, query, &cache, position, sinks, known);
+                        hook.attention_weights(self.index, position, known);
+                    }
+                }
+            }
+        }
         bytes += block.project(&self.output, heads, output)?;
         Ok(bytes)
     }

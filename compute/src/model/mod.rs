@@ -9,6 +9,7 @@
 
 mod architecture;
 mod attention;
+mod attention_weights;
 mod bands;
 mod block;
 mod config;

@@ -1,7 +1,9 @@
 //! What layers add to a logit: on every golden family the parts make up the whole.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{CaptureTrace, Decoder, DecoderOptions, DenseFfn, KvCache, Precision};
+use larql_compute::model::{
+    CaptureTrace, Decoder, DecoderOptions, DenseFfn, Hook, KvCache, KvPages, KvType, Precision,
+};
 use larql_compute::sample::{rank_and_probability, softmax_top_k};
 
 use crate::goldens::{FAMILIES, golden, tokens};
@@ -102,5 +104,63 @@ fn rank_and_probability_of_a_token_are_those_of_the_list_of_the_best() {
     let logits = [0.5, f32::NAN, 2.0, 2.0, f32::NEG_INFINITY, 1.0];
     for (place, (token, _, probability)) in softmax_top_k(&logits, 4).into_iter().enumerate() {
         assert_eq!(rank_and_probability(&logits, token), (place + 1, probability));
+    }
+}
+
+/// Keeps every layer's attention weights of one position.
+struct Weights {
+    position: usize,
+    layers: Vec<Vec<f32>>,
+}
+
+impl Hook for Weights {
+    fn wants_attention_weights(&self, _layer: usize, position: usize) -> bool {
+        position == self.position
+    }
+
+    fn attention_weights(&mut self, layer: usize, position: usize, weights: &[f32]) {
+        assert_eq!((layer, position), (self.layers.len(), self.position));
+        self.layers.push(weights.to_vec());
+    }
+}
+
+#[test]
+fn attention_weights_are_those_of_the_heads_from_rows_and_from_pages() {
+    let pool = Pool::new(2);
+    for name in FAMILIES {
+        let golden = golden(name);
+        let architecture = &golden.architecture;
+        let ids = tokens(&golden.expected["prompts"][1]["input_ids"]);
+        let seen = |cache: &mut KvCache| {
+            let options = DecoderOptions { precision: Precision::Exact, ffn: &DenseFfn };
+            let mut decoder = Decoder::new(architecture, &golden.weights, &pool, options).unwrap();
+            let mut hook = Weights { position: ids.len() - 1, layers: Vec::new() };
+            decoder.prefill(&ids, cache, Some(&mut hook), &Cancel::new()).unwrap();
+            (hook.layers, decoder.logits().to_vec())
+        };
+        let pages = KvPages::for_positions(architecture, KvType::default(), ids.len());
+        let (rows, logits) = seen(&mut KvCache::new(architecture, ids.len()));
+        let (paged, _) = seen(&mut pages.cache(ids.len()));
+        let mut plain = KvCache::new(architecture, ids.len());
+        let mut decoder =
+            Decoder::new(architecture, &golden.weights, &pool, DecoderOptions::default()).unwrap();
+        decoder.prefill(&ids, &mut plain, None, &Cancel::new()).unwrap();
+        assert_eq!(decoder.logits(), logits, "{name}: looking changes nothing");
+        assert_eq!(rows.len(), architecture.layers(), "{name}");
+        for (layer, (rows, paged)) in rows.iter().zip(&paged).enumerate() {
+            let attention = &architecture.layer(layer).attention;
+            assert_eq!(rows.len(), attention.heads * ids.len(), "{name}");
+            let oldest = attention.window.map_or(0, |window| ids.len().saturating_sub(window));
+            for head in rows.chunks_exact(ids.len()) {
+                let sum: f32 = head.iter().sum();
+                let whole = if attention.sinks { 0.0..=1.0001 } else { 0.9999..=1.0001 };
+                assert!(whole.contains(&sum), "{name} layer {layer}: {sum}");
+                assert!(head[..oldest].iter().all(|&weight| weight == 0.0), "{name}");
+            }
+            for (row, page) in rows.iter().zip(paged) {
+                // Pages hold keys of 11 bits, and a score may be large.
+                assert!((row - page).abs() < 2e-2, "{name} layer {layer}: {row} and {page}");
+            }
+        }
     }
 }

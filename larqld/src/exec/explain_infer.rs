@@ -1,14 +1,16 @@
 //! EXPLAIN INFER: the features that act at the last token of a prompt.
 //!
 //! A hook keeps what entered each layer's feed-forward network at the last position, and the
-//! activations that came of it; the gate scores of that input rank the features.
+//! activations that came of it; the gate scores of that input rank the features. With attention it
+//! keeps the weights of that position's heads too.
 
 use std::collections::BTreeMap;
 
-use larql_compute::kernels::top_k::top_k_by_magnitude;
+use larql_compute::kernels::top_k::{top_k, top_k_by_magnitude};
 use larql_compute::model::{Hook, Precision, Role, WeightKey, Weights as _};
 use larql_planner::layers::LayerSet;
-use larql_planner::physical::plan;
+use larql_planner::physical::plan::{self, FeatureColumn};
+use larql_planner::value::Value;
 
 use super::feature_row::{FeatureRows, Hit};
 use super::gate_scan::network_scores;
@@ -16,30 +18,45 @@ use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::inference::{self, Run};
 use crate::mounts::Model;
+use crate::text::Tokenizer;
 
 /// Runs the prompt, then gives one layer a batch.
 pub(super) struct ExplainInfer {
     explain: plan::ExplainInfer,
     /// Layers yet to be given, with what was captured of them.
     captured: Option<std::collections::btree_map::IntoIter<u32, Captured>>,
+    /// The prompt.
+    tokens: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
 struct Captured {
     input: Vec<f32>,
     activations: Vec<f32>,
+    /// Of each head, of each position; empty where nobody asked.
+    attention: Vec<f32>,
 }
 
 /// Keeps the last position of some layers.
 struct CaptureFfn<'a> {
     layers: &'a LayerSet,
     last: usize,
+    /// The position whose attention is kept.
+    attention: Option<usize>,
     captured: BTreeMap<u32, Captured>,
 }
 
 impl Hook for CaptureFfn<'_> {
     fn begin(&mut self, position_first: usize, count: usize) {
         self.last = position_first + count - 1;
+    }
+
+    fn wants_attention_weights(&self, layer: usize, position: usize) -> bool {
+        self.attention == Some(position) && self.layers.contains(layer as u32)
+    }
+
+    fn attention_weights(&mut self, layer: usize, _position: usize, weights: &[f32]) {
+        self.captured.entry(layer as u32).or_default().attention = weights.to_vec();
     }
 
     fn ffn_in(&mut self, layer: usize, input: &mut [f32]) {
@@ -77,20 +94,63 @@ fn experts_input(model: &Model, layer: u32, dense: &[f32]) -> Option<Vec<f32>> {
     Some(dense.iter().zip(scales).map(|(value, scale)| value * scale).collect())
 }
 
+/// The rows that say where the heads look: the `top` positions of all heads together, then each head's
+/// own best.
+fn attention_rows(
+    layer: u32,
+    weights: &[f32],
+    tokens: &[u32],
+    top: usize,
+    columns: &[FeatureColumn],
+    tokenizer: &Tokenizer,
+) -> Vec<Row> {
+    let positions = tokens.len();
+    let heads = weights.len() / positions.max(1);
+    let row = |head: Option<usize>, (position, weight): (usize, f32)| -> Row {
+        let integer = |number: usize| Value::Integer(number as i64);
+        let cell = |column: &FeatureColumn| match column {
+            FeatureColumn::Layer => Value::Integer(layer.into()),
+            FeatureColumn::Head => head.map_or(Value::Null, integer),
+            FeatureColumn::Position => integer(position),
+            FeatureColumn::Token => Value::Text(tokenizer.word(tokens[position])),
+            FeatureColumn::Weight => Value::Score(weight),
+            _ => Value::Null,
+        };
+        columns.iter().map(cell).collect()
+    };
+    let mut together = vec![0.0; positions];
+    for head in weights.chunks_exact(positions) {
+        together.iter_mut().zip(head).for_each(|(sum, weight)| *sum += weight / heads as f32);
+    }
+    let best = top_k(&together, top).into_iter().map(|best| row(None, best));
+    let each = weights
+        .chunks_exact(positions)
+        .enumerate()
+        .flat_map(|(head, weights)| top_k(weights, 1).into_iter().map(move |best| (head, best)));
+    best.chain(each.map(|(head, best)| row(Some(head), best))).collect()
+}
+
 impl ExplainInfer {
     pub(super) fn new(explain: plan::ExplainInfer) -> Self {
-        Self { explain, captured: None }
+        Self { explain, captured: None, tokens: Vec::new() }
     }
 
-    fn capture(&self, work: &mut Work<'_>) -> Result<BTreeMap<u32, Captured>, Failure> {
+    fn capture(
+        &self,
+        work: &mut Work<'_>,
+        tokens: &[u32],
+    ) -> Result<BTreeMap<u32, Captured>, Failure> {
         let model = work.model()?;
-        let tokens = inference::prompt_tokens(&model, &self.explain.prompt)?;
         let ffn = inference::ffn(self.explain.ffn);
-        let mut hook =
-            CaptureFfn { layers: &self.explain.layers, last: 0, captured: BTreeMap::new() };
+        let mut hook = CaptureFfn {
+            layers: &self.explain.layers,
+            last: 0,
+            attention: self.explain.attention.then(|| tokens.len() - 1),
+            captured: BTreeMap::new(),
+        };
         let mut run =
             Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
-        run.prefill(&tokens, Some(&mut hook), work.cancel)?;
+        run.prefill(tokens, Some(&mut hook), work.cancel)?;
         work.touch(run.bytes_touched());
         let hidden = model.architecture().hidden_size;
         for captured in hook.captured.values_mut() {
@@ -103,7 +163,8 @@ impl ExplainInfer {
 impl Operator for ExplainInfer {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         if self.captured.is_none() {
-            self.captured = Some(self.capture(work)?.into_iter());
+            self.tokens = inference::prompt_tokens(&*work.model()?, &self.explain.prompt)?;
+            self.captured = Some(self.capture(work, &self.tokens)?.into_iter());
         }
         let model = work.model()?;
         let most = usize::try_from(self.explain.top).unwrap_or(usize::MAX);
@@ -118,9 +179,22 @@ impl Operator for ExplainInfer {
             for (feature, score) in top_k_by_magnitude(&scores, most.min(scores.len())) {
                 let activation = captured.activations.get(feature).copied().or(Some(0.0));
                 let hit = Hit { score: Some(score), activation };
-                batch.extend(rows.row(layer, feature as u32, hit, false));
+                batch.extend(rows.row(layer, feature as u32, hit, self.explain.tokens_required));
             }
             rows.finish(work);
+            if self.explain.attention {
+                let Self { explain, tokens, .. } = self;
+                let tokenizer = model.tokenizer()?;
+                let weights = &captured.attention;
+                batch.extend(attention_rows(
+                    layer,
+                    weights,
+                    tokens,
+                    most,
+                    &explain.columns,
+                    tokenizer,
+                ));
+            }
             if !batch.is_empty() {
                 return Ok(Some(batch));
             }

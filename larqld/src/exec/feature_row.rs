@@ -99,6 +99,10 @@ impl<'a> FeatureRows<'a> {
                 Hit { score: Some(_), .. } => Value::text("gate"),
                 _ => Value::Null,
             },
+            FeatureColumn::Head
+            | FeatureColumn::Position
+            | FeatureColumn::Token
+            | FeatureColumn::Weight => Value::Null,
             FeatureColumn::Activation => hit.activation.map_or(Value::Null, Value::Score),
         });
         Some(row.collect())

@@ -8,6 +8,7 @@ pub mod prepared;
 mod binder;
 mod compile;
 mod grouping;
+mod inference;
 mod pipe;
 mod scope;
 mod select;

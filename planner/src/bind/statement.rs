@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use super::binder::Binder;
-use super::expression::Expression;
 use super::select::{filtered, limited, select};
 use super::source::{ENTITY_K, Sources, entities, features, features_scope};
-use super::{BindError, compile, pipe, prepared, trace};
-use crate::catalog::{
-    Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
-};
+use super::{BindError, compile, inference, pipe, prepared, trace};
+use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
@@ -17,16 +14,14 @@ use crate::logical::plan::{
     STATISTICS_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
-    DESCRIBE_INPUT, DescribeEdges, Display, ExplainInfer, Extract, FeatureColumn, FfnPath, Infer,
-    Level, Operator, Quantisation, QueryVector, RELATION_COUNT_INPUT, Use,
+    DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Level, Operator, Quantisation,
+    QueryVector, RELATION_COUNT_INPUT, Use,
 };
 use crate::planned::Role;
 use crate::syntax::ast::{
     self, Band, ExtractComponent, ExtractQuant, LayerChoice, Show, Statement, Text, TextOperand,
-    WalkMode,
 };
 use crate::syntax::{Span, Spanned};
-use crate::value::ColumnType;
 
 /// What binding may look at.
 #[derive(Clone, Copy)]
@@ -48,16 +43,6 @@ pub struct Bound {
     pub mount: Option<Arc<dyn Mount>>,
 }
 
-/// Features a layer that WALK shows unless told otherwise.
-const WALK_TOP: u64 = 10;
-/// Features a layer that EXPLAIN WALK shows.
-const EXPLAIN_WALK_TOP: u64 = 5;
-/// Features a layer that EXPLAIN INFER shows.
-const EXPLAIN_INFER_TOP: u64 = 3;
-/// Features a layer that either shows with VERBOSE.
-const EXPLAIN_VERBOSE_TOP: u64 = 10;
-/// Tokens that INFER lists.
-const INFER_TOP: u64 = 5;
 /// Rows of SHOW RELATIONS BRIEF.
 const BRIEF_RELATIONS: u64 = 30;
 
@@ -81,24 +66,25 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
         }
         Statement::Walk(request) => {
             let reader = Reader::current(catalog)?;
-            let plan = walk(&reader, request)?;
-            Ok(reader.bound(plan, "WALK", Role::Reader))
+            let plan = inference::walk(&reader, request)?;
+            let role = inference::walk_role(request);
+            Ok(reader.bound(plan, "WALK", role))
         }
         Statement::Infer(request) => {
             let reader = Reader::current(catalog)?;
-            let plan = infer(&reader, request)?;
+            let plan = inference::infer(&reader, request)?;
             Ok(reader.bound(plan, "INFER", Role::Infer))
         }
         Statement::Trace(request) => trace::trace(request, catalog),
         Statement::TraceOpen(path) => trace::open(path, catalog),
         Statement::ExplainFeatures(request) if request.infer => {
             let reader = Reader::current(catalog)?;
-            let plan = explain_infer(&reader, request)?;
+            let plan = inference::explain_infer(&reader, request)?;
             Ok(reader.bound(plan, "EXPLAIN INFER", Role::Infer))
         }
         Statement::ExplainFeatures(request) => {
             let reader = Reader::current(catalog)?;
-            let plan = explain_walk(&reader, request)?;
+            let plan = inference::explain_walk(&reader, request)?;
             Ok(reader.bound(plan, "EXPLAIN WALK", Role::Reader))
         }
         Statement::Show(show) => bind_show(show, catalog),
@@ -242,7 +228,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The layers of a band, as far as the mount has them.
-    fn band(&self, band: Band) -> Result<LayerSet, BindError> {
+    pub(super) fn band(&self, band: Band) -> Result<LayerSet, BindError> {
         let layers = self.layers();
         let bands = self
             .mount
@@ -324,139 +310,6 @@ fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindEr
         stream: request.stream,
     };
     Ok(Plan::DescribeEdges { edges, input: Box::new(hits) })
-}
-
-/// The columns of WALK and EXPLAIN WALK.
-const WALK_COLUMNS: [FeatureColumn; 6] = [
-    FeatureColumn::Layer,
-    FeatureColumn::Feature,
-    FeatureColumn::GateScore,
-    FeatureColumn::Target,
-    FeatureColumn::Relation,
-    FeatureColumn::TopTokens,
-];
-
-fn walk_hits(
-    reader: &Reader<'_>,
-    prompt: &Text,
-    layers: LayerSet,
-    top: u64,
-) -> Result<Plan, BindError> {
-    reader.needs(&[
-        Component::Gates,
-        Component::Embeddings,
-        Component::Tokenizer,
-        Component::DownMeta,
-    ])?;
-    Ok(Plan::GateHits {
-        query: QueryVector::LastToken(literal(prompt)?),
-        layers,
-        k: Some(top),
-        z_min: None,
-        tokens_required: true,
-        columns: WALK_COLUMNS.to_vec(),
-    })
-}
-
-fn walk(reader: &Reader<'_>, request: &ast::Walk) -> Result<Plan, BindError> {
-    let layers = reader.range(request.layers.as_ref())?;
-    let top = request.top.unwrap_or(WALK_TOP);
-    let pure = request.mode.as_ref().is_some_and(|mode| mode.value == WalkMode::Pure);
-    if !pure {
-        return walk_hits(reader, &request.prompt, layers, top);
-    }
-    // Gate scores alone: nothing is read about what features write, and none is dropped for it.
-    reader.needs(&[Component::Gates, Component::Embeddings, Component::Tokenizer])?;
-    let columns = vec![FeatureColumn::Layer, FeatureColumn::Feature, FeatureColumn::GateScore];
-    let expressions = columns
-        .iter()
-        .enumerate()
-        .map(|(index, column)| Expression::Column {
-            index,
-            name: Arc::from(column.name()),
-            kind: column.kind(),
-        })
-        .chain(std::iter::repeat_n(Expression::Literal(crate::value::Value::Null), 3))
-        .collect();
-    let hits = Plan::GateHits {
-        query: QueryVector::LastToken(literal(&request.prompt)?),
-        layers,
-        k: Some(top),
-        z_min: None,
-        tokens_required: false,
-        columns,
-    };
-    let columns = WALK_COLUMNS.iter().map(|column| column.column()).collect();
-    Ok(Plan::Project { expressions, columns, input: Box::new(hits) })
-}
-
-fn infer(reader: &Reader<'_>, request: &ast::Infer) -> Result<Plan, BindError> {
-    reader.needs(&INFERENCE_COMPONENTS)?;
-    let prompt = literal(&request.prompt)?;
-    let top = request.top.unwrap_or(INFER_TOP);
-    if request.compare.is_none() {
-        return Ok(Plan::Infer(Infer { prompt, top, ffn: reader.ffn(), compare: false }));
-    }
-    let walk = FfnPath::Walk { k: reader.settings.walk_k() };
-    let inputs = [walk, FfnPath::Dense]
-        .map(|ffn| Plan::Infer(Infer { prompt: prompt.clone(), top, ffn, compare: true }));
-    Ok(Plan::Concatenate { inputs: inputs.to_vec() })
-}
-
-fn explain_layers(
-    reader: &Reader<'_>,
-    request: &ast::ExplainFeatures,
-) -> Result<LayerSet, BindError> {
-    let layers = reader.range(request.layers.as_ref())?;
-    match request.band {
-        Some(Some(band)) => {
-            let band = reader.band(band)?;
-            Ok(layers.filter(|layer| band.contains(layer)))
-        }
-        Some(None) | None => Ok(layers),
-    }
-}
-
-fn labelled_only(plan: Plan, columns: &[FeatureColumn]) -> Plan {
-    let at = columns.iter().position(|column| *column == FeatureColumn::Relation);
-    let predicate = at.map(|index| {
-        let name = Arc::from(FeatureColumn::Relation.name());
-        let relation = Expression::Column { index, name, kind: ColumnType::Text };
-        Expression::Not(Box::new(Expression::IsNull(Box::new(relation))))
-    });
-    filtered(plan, predicate)
-}
-
-fn explain_walk(reader: &Reader<'_>, request: &ast::ExplainFeatures) -> Result<Plan, BindError> {
-    let layers = explain_layers(reader, request)?;
-    let default = if request.verbose { EXPLAIN_VERBOSE_TOP } else { EXPLAIN_WALK_TOP };
-    let hits = walk_hits(reader, &request.prompt, layers, request.top.unwrap_or(default))?;
-    Ok(if request.relations_only { labelled_only(hits, &WALK_COLUMNS) } else { hits })
-}
-
-/// The columns of EXPLAIN INFER.
-const EXPLAIN_INFER_COLUMNS: [FeatureColumn; 6] = [
-    FeatureColumn::Layer,
-    FeatureColumn::Feature,
-    FeatureColumn::GateScore,
-    FeatureColumn::Activation,
-    FeatureColumn::Target,
-    FeatureColumn::Relation,
-];
-
-fn explain_infer(reader: &Reader<'_>, request: &ast::ExplainFeatures) -> Result<Plan, BindError> {
-    reader.needs(&INFERENCE_COMPONENTS)?;
-    reader.needs(&[Component::DownMeta])?;
-    let layers = explain_layers(reader, request)?;
-    let default = if request.verbose { EXPLAIN_VERBOSE_TOP } else { EXPLAIN_INFER_TOP };
-    let plan = Plan::ExplainInfer(ExplainInfer {
-        prompt: literal(&request.prompt)?,
-        top: request.top.unwrap_or(default),
-        layers,
-        ffn: reader.ffn(),
-        columns: EXPLAIN_INFER_COLUMNS.to_vec(),
-    });
-    Ok(if request.relations_only { labelled_only(plan, &EXPLAIN_INFER_COLUMNS) } else { plan })
 }
 
 fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {

@@ -165,6 +165,7 @@ impl Operator {
                 detail.add(format_args!("layers {}", explain.layers));
                 detail.add(format_args!("top {}", explain.top));
                 detail.add(format_args!("ffn {}", explain.ffn));
+                detail.add_if(explain.attention, "with attention");
                 detail.columns(columns);
             }
             Self::Trace(trace) => trace_detail(&mut detail, trace),

@@ -258,6 +258,14 @@ pub enum FeatureColumn {
     Source,
     /// The feature's activation in a forward pass (score).
     Activation,
+    /// The attention head that a row is about; NULL for all heads together (integer).
+    Head,
+    /// The position that is attended to (integer).
+    Position,
+    /// The prompt's token there (text).
+    Token,
+    /// How much it is attended to, from 0 to 1 (score).
+    Weight,
 }
 
 impl FeatureColumn {
@@ -276,17 +284,26 @@ impl FeatureColumn {
             Self::Confidence => "confidence",
             Self::Source => "source",
             Self::Activation => "activation",
+            Self::Head => "head",
+            Self::Position => "position",
+            Self::Token => "token",
+            Self::Weight => "weight",
         }
     }
 
     /// The type of its values.
     pub fn kind(self) -> ColumnType {
         match self {
-            Self::Layer | Self::Feature => ColumnType::Integer,
-            Self::Entity | Self::Relation | Self::Target | Self::Source => ColumnType::Text,
-            Self::Logit | Self::GateScore | Self::Z | Self::Confidence | Self::Activation => {
-                ColumnType::Real
+            Self::Layer | Self::Feature | Self::Head | Self::Position => ColumnType::Integer,
+            Self::Entity | Self::Relation | Self::Target | Self::Source | Self::Token => {
+                ColumnType::Text
             }
+            Self::Logit
+            | Self::GateScore
+            | Self::Z
+            | Self::Confidence
+            | Self::Activation
+            | Self::Weight => ColumnType::Real,
             Self::TopTokens => ColumnType::List,
         }
     }
@@ -525,8 +542,10 @@ pub struct Infer {
     pub compare: bool,
 }
 
-/// Operands of [`Operator::ExplainInfer`]. Rows: by layer ascending; within a layer by magnitude of
-/// the gate score descending, ties by feature ascending.
+/// Operands of [`Operator::ExplainInfer`]. Rows: by layer ascending; within a layer features by magnitude
+/// of the gate score descending, ties by feature ascending. With attention the layer's features are
+/// followed by the positions that all heads together attend to most, by weight descending, ties by
+/// position ascending, and by the position that each head attends to most, by head ascending.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainInfer {
     /// The prompt, tokenised with special tokens.
@@ -537,6 +556,10 @@ pub struct ExplainInfer {
     pub layers: LayerSet,
     /// How the feed-forward part is computed.
     pub ffn: FfnPath,
+    /// Leave out features that have no output tokens.
+    pub tokens_required: bool,
+    /// Say where the heads look, `top` positions for all heads together.
+    pub attention: bool,
     /// The columns to produce.
     pub columns: Vec<FeatureColumn>,
 }

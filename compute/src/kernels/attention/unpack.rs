@@ -29,7 +29,7 @@ pub(crate) struct PageHead<'p> {
 
 impl PageHead<'_> {
     /// Unpacks the keys.
-    pub(super) fn unpack_keys(&self, out: &mut [[f32; PAGE_POSITIONS]]) {
+    pub(crate) fn unpack_keys(&self, out: &mut [[f32; PAGE_POSITIONS]]) {
         match self.keys {
             Packed::F16(bits) => {
                 convert::to_f32(Dtype::F16, bytemuck::cast_slice(bits), out.as_flattened_mut());
