@@ -5,7 +5,7 @@ use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::matvec_transposed;
 use larql_compute::model::{
     Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, KvPages, KvType, Matrix, Orientation,
-    Precision, WalkFfn,
+    PassMeters, Precision, WalkFfn,
 };
 use larql_planner::physical::plan::FfnPath;
 
@@ -250,6 +250,11 @@ impl<'a> Run<'a> {
     /// Bytes of weights read so far.
     pub fn bytes_touched(&self) -> u64 {
         self.decoder.bytes_touched()
+    }
+
+    /// What the passes so far took, part by part.
+    pub fn meters(&self) -> &PassMeters {
+        self.decoder.meters()
     }
 
     /// Forgets all tokens after the first `positions`.

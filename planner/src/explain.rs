@@ -24,7 +24,7 @@ impl RuleStep {
 }
 
 /// What a node really did.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Measured {
     /// Rows out.
     pub rows: u64,
@@ -32,10 +32,63 @@ pub struct Measured {
     pub bytes: u64,
     /// Milliseconds in this operator alone.
     pub ms: f64,
+    /// What its bytes and milliseconds went to, where it can say.
+    pub parts: Vec<MeasuredPart>,
 }
 
-/// What each node did, by its id.
-pub type Measurements = HashMap<u32, Measured>;
+/// A part of what a node did. Its bytes and milliseconds are among the node's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MeasuredPart {
+    /// What worked.
+    pub operator: &'static str,
+    /// Which one.
+    pub detail: String,
+    /// Bytes of weights read.
+    pub bytes: u64,
+    /// Milliseconds.
+    pub ms: f64,
+    /// Its own parts.
+    pub parts: Vec<Self>,
+}
+
+/// What each node did.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Measurements {
+    nodes: HashMap<u32, Measured>,
+    bandwidth_bytes_per_s: f64,
+}
+
+impl Measurements {
+    /// Nothing yet, on a machine that reads so many bytes a second.
+    pub fn new(bandwidth_bytes_per_s: f64) -> Self {
+        Self { nodes: HashMap::new(), bandwidth_bytes_per_s }
+    }
+
+    /// Takes note of what a node did.
+    pub fn insert(&mut self, node: u32, measured: Measured) {
+        self.nodes.insert(node, measured);
+    }
+
+    /// What a node did.
+    pub fn get(&self, node: u32) -> Option<&Measured> {
+        self.nodes.get(&node)
+    }
+
+    /// How fast so many bytes were read, in words; empty where nothing was.
+    fn rate(&self, bytes: u64, ms: f64) -> String {
+        if bytes == 0 || ms <= 0.0 {
+            return String::new();
+        }
+        let bytes_per_s = bytes as f64 / ms * 1e3;
+        let share = match self.bandwidth_bytes_per_s {
+            bandwidth if bandwidth > 0.0 => {
+                format!(", {:.0} % of bandwidth", bytes_per_s / bandwidth * 100.0)
+            }
+            _ => String::new(),
+        };
+        format!("{:.2} GB/s{share}", bytes_per_s / 1e9)
+    }
+}
 
 const PLAN_COLUMNS: [(&str, ColumnType); 10] = [
     ("id", ColumnType::Integer),
@@ -82,7 +135,15 @@ pub fn rows(explain: &Explain, root: &Node, measured: Option<&Measurements>) -> 
             .collect(),
         (ExplainFormat::Text, None) => {
             let mut rows = Vec::new();
-            root.visit(&mut |node, parent| rows.push(plan_row(node, parent, measured)));
+            // Parts of nodes are numbered after all nodes.
+            let mut next = 0;
+            root.visit(&mut |node, _| next = next.max(node.id + 1));
+            root.visit(&mut |node, parent| {
+                rows.push(plan_row(node, parent, measured));
+                if let Some((all, own)) = measured.and_then(|all| Some((all, all.get(node.id)?))) {
+                    part_rows(all, &own.parts, node.id, &mut next, &mut rows);
+                }
+            });
             // The shown plan has no parent, although it is the child of EXPLAIN.
             if let Some(first) = rows.first_mut() {
                 first[1] = Value::Null;
@@ -93,13 +154,17 @@ pub fn rows(explain: &Explain, root: &Node, measured: Option<&Measurements>) -> 
 }
 
 fn plan_row(node: &Node, parent: Option<u32>, measured: Option<&Measurements>) -> Vec<Value> {
-    let measured = measured.and_then(|all| all.get(&node.id));
-    let integer = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut detail = node.operator.detail(&node.columns);
+    let own = measured.and_then(|all| all.get(node.id));
+    if let (Some(all), Some(own)) = (measured, own) {
+        append(&mut detail, &all.rate(own.bytes, own.ms));
+    }
+    let measured = own;
     vec![
         Value::Integer(i64::from(node.id)),
         parent.map_or(Value::Null, |parent| Value::Integer(i64::from(parent))),
         Value::text(node.operator.name()),
-        Value::text(node.operator.detail(&node.columns)),
+        Value::text(detail),
         Value::Real(rounded(node.estimate.rows)),
         Value::Real(rounded(node.estimate.bytes)),
         Value::Real(rounded(node.estimate.ms)),
@@ -107,6 +172,47 @@ fn plan_row(node: &Node, parent: Option<u32>, measured: Option<&Measurements>) -
         measured.map_or(Value::Null, |measured| integer(measured.bytes)),
         measured.map_or(Value::Null, |measured| Value::Real(measured.ms)),
     ]
+}
+
+fn integer(value: u64) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// Adds a phrase to others.
+fn append(detail: &mut String, phrase: &str) {
+    if !detail.is_empty() && !phrase.is_empty() {
+        detail.push_str(", ");
+    }
+    detail.push_str(phrase);
+}
+
+/// The rows of what a node's work went to; nobody estimated them.
+fn part_rows(
+    all: &Measurements,
+    parts: &[MeasuredPart],
+    parent: u32,
+    next: &mut u32,
+    rows: &mut Vec<Vec<Value>>,
+) {
+    for part in parts {
+        let id = *next;
+        *next += 1;
+        let mut detail = part.detail.clone();
+        append(&mut detail, &all.rate(part.bytes, part.ms));
+        rows.push(vec![
+            Value::Integer(id.into()),
+            Value::Integer(parent.into()),
+            Value::text(part.operator),
+            Value::text(detail),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            integer(part.bytes),
+            Value::Real(part.ms),
+        ]);
+        part_rows(all, &part.parts, id, next, rows);
+    }
 }
 
 /// An estimate with the four digits that it deserves at most.
@@ -161,9 +267,11 @@ fn write_json_node(node: &Node, measured: Option<&Measurements>, text: &mut Stri
     {
         let _ = write!(text, ",\"{name}\":{}", rounded(value));
     }
-    if let Some(measured) = measured.and_then(|all| all.get(&node.id)) {
-        let Measured { rows, bytes, ms } = measured;
+    if let Some((all, measured)) = measured.and_then(|all| Some((all, all.get(node.id)?))) {
+        let Measured { rows, bytes, ms, parts } = measured;
         let _ = write!(text, ",\"rows\":{rows},\"bytes\":{bytes},\"ms\":{ms}");
+        write_json_rate(all, *bytes, *ms, text);
+        write_json_parts(all, parts, text);
     }
     text.push_str(",\"children\":[");
     for (index, child) in node.children.iter().enumerate() {
@@ -171,6 +279,36 @@ fn write_json_node(node: &Node, measured: Option<&Measurements>, text: &mut Stri
         write_json_node(child, measured, text);
     }
     text.push_str("]}");
+}
+
+/// How fast bytes were read: `gb_per_s`, and which share of the machine's bandwidth that is.
+fn write_json_rate(all: &Measurements, bytes: u64, ms: f64, text: &mut String) {
+    if bytes > 0 && ms > 0.0 {
+        let bytes_per_s = bytes as f64 / ms * 1e3;
+        let _ = write!(text, ",\"gb_per_s\":{}", bytes_per_s / 1e9);
+        if all.bandwidth_bytes_per_s > 0.0 {
+            let share = bytes_per_s / all.bandwidth_bytes_per_s;
+            let _ = write!(text, ",\"bandwidth_share\":{share}");
+        }
+    }
+}
+
+fn write_json_parts(all: &Measurements, parts: &[MeasuredPart], text: &mut String) {
+    if parts.is_empty() {
+        return;
+    }
+    text.push_str(",\"parts\":[");
+    for (index, part) in parts.iter().enumerate() {
+        text.push_str(if index == 0 { "{\"operator\":" } else { ",{\"operator\":" });
+        write_json_string(part.operator, text);
+        text.push_str(",\"detail\":");
+        write_json_string(&part.detail, text);
+        let _ = write!(text, ",\"bytes\":{},\"ms\":{}", part.bytes, part.ms);
+        write_json_rate(all, part.bytes, part.ms, text);
+        write_json_parts(all, &part.parts, text);
+        text.push('}');
+    }
+    text.push(']');
 }
 
 fn write_json_string(value: &str, text: &mut String) {

@@ -65,6 +65,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Pipe(stages) => stages.iter().try_for_each(check),
         Statement::Prepare { statement, .. } => check(statement),
         Statement::Walk(_)
+        | Statement::Generate(_)
         | Statement::ExplainFeatures(_)
         | Statement::Infer(_)
         | Statement::Describe(_)
@@ -103,7 +104,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
-        Statement::Generate(_) => refuse("GENERATE", "larql run MODEL PROMPT generates text"),
         Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
         Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),
         Statement::CreateTable { .. } => refuse("CREATE TABLE", QUERY),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 mod fake;
 
 use fake::FakeCatalog;
-use larql_planner::explain::{self, Measured, Measurements};
+use larql_planner::explain::{self, Measured, MeasuredPart, Measurements};
 use larql_planner::physical::plan::{Node, Operator};
 use larql_planner::syntax::{Span, parse_script};
 use larql_planner::value::Value;
@@ -165,6 +165,7 @@ const SUPPORTED: &[&str] = &[
     "EXPLAIN INFER 'x' WITH ATTENTION RELATIONS ONLY",
     "TRACE 'x' FOR 'y' DECOMPOSE LAYERS 1-4 POSITIONS ALL SAVE 'x.ctxt'",
     "TRACE 'x' DIFF 'y'",
+    "GENERATE 'x' MAX 5 TEMPERATURE 0.5 TOP_K 3 TOP_P 0.9 SEED 7 STOP 'y'",
     "TRACE OPEN 'x.trace'",
     "SELECT * FROM EDGES WHERE entity = 'France' AND layer > 3 ORDER BY gate_score DESC LIMIT 5",
     "SELECT DISTINCT target FROM FEATURES WHERE target LIKE 'P%' ORDER BY target LIMIT 3 OFFSET 1",
@@ -248,10 +249,26 @@ fn measured_numbers_stand_beside_the_estimates() {
     let Operator::Explain(request) = &planned.physical.operator else { panic!("not explained") };
     assert!(request.analyze);
     let child = &planned.physical.children[0];
-    let measured = Measured { rows: 3, bytes: 70, ms: 0.5 };
-    let measured = Measurements::from([(child.id, measured)]);
+    let inner = MeasuredPart { operator: "Attention", bytes: 30, ms: 0.1, ..Default::default() };
+    let part = MeasuredPart {
+        operator: "Layer",
+        detail: "4".to_owned(),
+        bytes: 60,
+        ms: 0.3,
+        parts: vec![inner],
+    };
+    let mut measured = Measurements::new(1.4e6);
+    measured.insert(child.id, Measured { rows: 3, bytes: 70, ms: 0.1, parts: vec![part] });
     let rows = explain::rows(request, child, Some(&measured));
-    assert_eq!(rows[0][7..], [Value::Integer(3), Value::Integer(70), Value::Real(0.5)]);
+    assert_eq!(rows[0][7..], [Value::Integer(3), Value::Integer(70), Value::Real(0.1)]);
+    // How fast, and how near to what the machine can do: 70 bytes in 0.1 ms of 1.4 MB a second.
+    assert_eq!(rows[0][3], Value::text("0.00 GB/s, 50 % of bandwidth"));
+    // What it went to: rows of their own below it.
+    assert_eq!(rows.len(), 3);
+    let id = |row: usize| rows[row][0].clone();
+    assert_eq!((&rows[1][1], &rows[2][1]), (&id(0), &id(1)));
+    assert_eq!((&rows[1][2], &rows[2][2]), (&Value::text("Layer"), &Value::text("Attention")));
+    assert_eq!(rows[1][8..], [Value::Integer(60), Value::Real(0.3)]);
     let rows = explain::rows(request, child, None);
     assert!(rows[0][7..].iter().all(Value::is_null));
 }
@@ -269,6 +286,7 @@ fn inference_and_paths_ask_for_more_than_a_reader() {
         ("INFER 'x'", Role::Infer),
         ("EXPLAIN INFER 'x'", Role::Infer),
         ("TRACE 'x' FOR 'y'", Role::Infer),
+        ("GENERATE 'x'", Role::Infer),
         ("TRACE 'x' POSITIONS ALL SAVE 'y'", Role::Admin),
         ("TRACE OPEN 'y'", Role::Admin),
         ("EXPLAIN ANALYZE INFER 'x'", Role::Infer),

@@ -346,3 +346,56 @@ async fn options_that_make_no_sense_are_refused_by_name_with_a_hint() {
     assert_eq!(generated.text.trim(), "Paris.");
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
+
+// --- the statement -----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_statement_makes_the_tokens_and_the_text_of_a_generation() {
+    let (daemon, client) = atlas().await;
+    let ask = |tokens_max: u32| request("atlas", FRANCE, tokens_max);
+    let with = |temperature: f32, seed: u64| GenerateRequest {
+        temperature: Some(temperature),
+        seed: Some(seed),
+        ..ask(20)
+    };
+    for (clauses, request) in [
+        ("MAX 8", ask(8)),
+        ("", ask(256)),
+        ("MAX 20 TEMPERATURE 1.5 SEED 7", with(1.5, 7)),
+        ("MAX 20 TEMPERATURE 1.5 SEED 8", with(1.5, 8)),
+        (
+            "MAX 20 TEMPERATURE 2 SEED 3 TOP_K 4 TOP_P 0.8",
+            GenerateRequest { top_k: Some(4), top_p: Some(0.8), ..with(2.0, 3) },
+        ),
+        ("MAX 20 STOP \".\"", GenerateRequest { stop: vec![".".to_owned()], ..ask(20) }),
+    ] {
+        let expected = generate(&client, request).await.expect("a generation");
+        let script = format!("USE \"atlas\"; GENERATE \"{FRANCE}\" {clauses}");
+        let answers =
+            daemon.query(&script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+        let answer = &answers[1];
+        let column = |name: &str| answer.column(name).unwrap_or_else(|| panic!("no column {name}"));
+        let ids: Vec<u32> = column("token_id")
+            .into_iter()
+            .filter_map(|id| id.as_number().map(|id| id as u32))
+            .collect();
+        let text: String = column("text").into_iter().filter_map(|text| text.as_text()).collect();
+        assert_eq!(ids, expected.ids(), "{script}");
+        assert_eq!(text, expected.text, "{script}");
+        let first = prompt_ids(FRANCE).len();
+        let positions: Vec<usize> = column("position")
+            .into_iter()
+            .filter_map(|position| position.as_number().map(|position| position as usize))
+            .collect();
+        assert_eq!(positions, (first..first + ids.len()).collect::<Vec<_>>(), "{script}");
+        for probability in column("probability").into_iter().filter_map(|each| each.as_number()) {
+            assert!((0.0..=1.0).contains(&probability), "{script}: {probability}");
+        }
+    }
+    // By a walk over all features it says what the dense network says.
+    let script = format!(
+        "USE \"atlas\"; GENERATE \"{FRANCE}\" MAX 6; SET ffn = walk; GENERATE \"{FRANCE}\" MAX 6"
+    );
+    let answers = daemon.query(&script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+    assert_eq!(answers[1].column("token_id"), answers[3].column("token_id"));
+}

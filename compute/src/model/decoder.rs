@@ -15,12 +15,14 @@
 mod readout;
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use super::block::{Block, Part};
 use super::embedding::Embedding;
 use super::ffn::{FfnBuffers, LayerWeights};
 use super::layer::{AttentionBuffers, Layer};
 use super::lookup::Lookup;
+use super::meter::{Meter, PassMeters};
 use super::norm::Norm;
 use super::projection::Projection;
 use super::rotation::Rotation;
@@ -175,7 +177,7 @@ pub struct Decoder<'a> {
     outputs: Outputs,
     scratch: RefCell<ServingScratch>,
     ffn_buffers: RefCell<FfnBuffers>,
-    bytes_touched: u64,
+    meters: PassMeters,
     _scratch: ThreadScratch,
 }
 
@@ -265,7 +267,7 @@ impl<'a> Decoder<'a> {
             outputs: Outputs::default(),
             scratch: RefCell::default(),
             ffn_buffers: RefCell::default(),
-            bytes_touched: 0,
+            meters: PassMeters::new(architecture.layers()),
             _scratch: ThreadScratch,
         })
     }
@@ -368,7 +370,12 @@ impl<'a> Decoder<'a> {
 
     /// Bytes of weights read since the decoder was made.
     pub fn bytes_touched(&self) -> u64 {
-        self.bytes_touched
+        self.meters.total().bytes
+    }
+
+    /// What passes took since the decoder was made, part by part.
+    pub fn meters(&self) -> &PassMeters {
+        &self.meters
     }
 
     fn run(
@@ -448,9 +455,11 @@ impl<'a> Decoder<'a> {
         for rotation in &mut self.rotations {
             rotation.turn_to(&buffers.parts);
         }
+        let began = Instant::now();
         let block = self.block(&buffers.parts, cancel);
         let Buffers { tokens, stream, inputs, .. } = buffers;
-        self.bytes_touched += self.embedding.enter(block, tokens, stream, inputs)?;
+        let bytes = self.embedding.enter(block, tokens, stream, inputs)?;
+        self.meters.embedding += Meter { bytes, elapsed: began.elapsed() };
         if let (Some(hook), Some(part)) = (&mut *hook, buffers.parts.first()) {
             hook.begin(part.first, part.count);
         }
@@ -483,6 +492,7 @@ impl<'a> Decoder<'a> {
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
         cancel.check()?;
+        let began = Instant::now();
         let Buffers { parts, stream, normed, attention, output, inputs, .. } = buffers;
         let (layer, block) = (&self.layers[index], self.block(parts, cancel));
         if let Some(hook) = hook {
@@ -492,12 +502,14 @@ impl<'a> Decoder<'a> {
         output.resize(stream.len(), 0.0);
         norm_into(self.pool, &layer.attention_norm, stream, normed);
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
-        let mut bytes = layer.attend(block, normed, attention, segments, output, observe)?;
+        let bytes = layer.attend(block, normed, attention, segments, output, observe)?;
         self.end_half(&layer.post_attention_norm, output);
         if let Some(hook) = hook {
             hook.attention_out(index, output);
         }
         add(self.pool, stream, output);
+        let attended = Instant::now();
+        let attention_meter = Meter { bytes, elapsed: attended - began };
 
         // In a parallel layer the network reads what attention has read.
         if !self.architecture.layer(index).parallel {
@@ -520,7 +532,8 @@ impl<'a> Decoder<'a> {
         };
         let observe = hook.as_mut().map(|hook| &mut **hook as &mut dyn Hook);
         let positions = stream.len() / self.architecture.hidden_size;
-        bytes += self.options.ffn.forward(index, normed, positions, output, &context, observe)?;
+        let mut bytes =
+            self.options.ffn.forward(index, normed, positions, output, &context, observe)?;
         self.end_half(&layer.post_ffn_norm, output);
         if let Some(hook) = hook {
             hook.ffn_out(index, output);
@@ -531,7 +544,9 @@ impl<'a> Decoder<'a> {
         if let Some(hook) = hook {
             hook.post_layer(index, stream);
         }
-        self.bytes_touched += bytes;
+        let layer = &mut self.meters.layers[index];
+        layer.attention += attention_meter;
+        layer.network += Meter { bytes, elapsed: attended.elapsed() };
         Ok(())
     }
 
@@ -606,6 +621,7 @@ impl<'a> Decoder<'a> {
     /// Appends the logits of some rows of the final stream.
     fn finish_rows(&mut self, stream: &[f32], cancel: &Cancel) -> Result<(), DecodeError> {
         let vocabulary = self.architecture.vocabulary_size;
+        let began = Instant::now();
         let mut outputs = std::mem::take(&mut self.outputs);
         let Outputs { finals, logits, rows, .. } = &mut outputs;
         finals.resize(stream.len(), 0.0);
@@ -623,7 +639,7 @@ impl<'a> Decoder<'a> {
             softcap(cap, logits);
         }
         self.outputs = outputs;
-        self.bytes_touched += result?;
+        self.meters.unembedding += Meter { bytes: result?, elapsed: began.elapsed() };
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ mod kv_cache;
 mod latent_attention;
 mod layer;
 mod lookup;
+mod meter;
 mod norm;
 mod paged_attention;
 mod projection;
@@ -46,6 +47,7 @@ pub use description::{
 pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
 pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
 pub use kv_cache::{KvCache, KvPages, KvType, SharedPage};
+pub use meter::{LayerMeters, Meter, PassMeters};
 pub use role::{Role, UnknownRole};
 pub use tensors::{Candidate, Naming, Part, SplitHeads, TensorSpec};
 pub use trace::{CaptureTrace, LayerTrace};

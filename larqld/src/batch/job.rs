@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{KvPages, LogitsWanted};
+use larql_compute::model::{KvPages, LogitsWanted, PassMeters};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -32,6 +32,8 @@ pub enum Event {
         finished: Finished,
         /// The weights that made the tokens.
         base_hash: String,
+        /// What the passes with its tokens took; others may have shared them.
+        meters: PassMeters,
     },
 }
 
@@ -43,8 +45,8 @@ pub type Events = mpsc::Sender<Result<Event, Failure>>;
 pub struct Inferred {
     /// `[vocabulary]`, of the last token.
     pub logits: Vec<f32>,
-    /// Weights that the passes with this prompt read, in bytes; others may have shared them.
-    pub bytes_touched: u64,
+    /// What the passes with this prompt took; others may have shared them.
+    pub meters: PassMeters,
 }
 
 /// What is asked for.
@@ -82,7 +84,7 @@ pub(super) struct Job {
     submitted: Instant,
     /// When the prompt was read.
     first: Option<Instant>,
-    bytes_touched: u64,
+    meters: PassMeters,
     /// Goes when the job goes: places and guards of the call.
     _held: Box<dyn Any + Send>,
 }
@@ -111,7 +113,7 @@ impl Job {
             over: false,
             submitted: Instant::now(),
             first: None,
-            bytes_touched: 0,
+            meters: PassMeters::default(),
             _held: held,
         }
     }
@@ -222,9 +224,9 @@ impl Job {
         }
     }
 
-    /// Counts weights that a pass with this job read.
-    pub(super) fn touch(&mut self, bytes: u64) {
-        self.bytes_touched += bytes;
+    /// Counts what a pass with this job took.
+    pub(super) fn touch(&mut self, meters: &PassMeters) {
+        self.meters += meters;
     }
 
     /// Takes the logits of what was fed; returns how many of the tokens fed stay.
@@ -237,8 +239,8 @@ impl Job {
         let first = *self.first.get_or_insert_with(Instant::now);
         match &mut self.task {
             Task::Infer { answer, .. } => {
-                let inferred =
-                    Inferred { logits: logits.to_vec(), bytes_touched: self.bytes_touched };
+                let meters = std::mem::take(&mut self.meters);
+                let inferred = Inferred { logits: logits.to_vec(), meters };
                 let _ = answer.try_send(Ok(inferred));
                 self.over = true;
                 fed
@@ -261,7 +263,8 @@ impl Job {
                             acceptance: sequence.acceptance(),
                         };
                         let base_hash = model.base_hash().to_owned();
-                        self.unsent.push_back(Ok(Event::Done { finished, base_hash }));
+                        let meters = std::mem::take(&mut self.meters);
+                        self.unsent.push_back(Ok(Event::Done { finished, base_hash, meters }));
                         self.over = true;
                     }
                     if read { fed } else { advance.kept }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{
-    DecodeError, Decoder, DecoderOptions, KvCache, KvPages, PAGE_POSITIONS, Precision, Segment,
-    SharedPage,
+    DecodeError, Decoder, DecoderOptions, KvCache, KvPages, PAGE_POSITIONS, PassMeters, Precision,
+    Segment, SharedPage,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -380,7 +380,7 @@ impl Runner {
         }
         self.make_room(&feeds);
         self.state.steps += 1;
-        let before = decoder.bytes_touched();
+        let before = decoder.meters().clone();
         let cancel = self.cancel_of_all(&feeds);
         let mut segments = segments(&mut self.running, &feeds);
         let pass = AssertUnwindSafe(|| decoder.forward(&mut segments, None, &cancel));
@@ -405,10 +405,10 @@ impl Runner {
             self.prefixes.clear();
             return Stepped::Advanced;
         }
-        let bytes = decoder.bytes_touched() - before;
-        self.state.bytes_touched += bytes;
+        let meters = decoder.meters().since(&before);
+        self.state.bytes_touched += meters.total().bytes;
         for (segment, feed) in feeds.iter().enumerate() {
-            self.advance(feed, decoder.segment_logits(segment), bytes);
+            self.advance(feed, decoder.segment_logits(segment), &meters);
         }
         Stepped::Advanced
     }
@@ -449,11 +449,11 @@ impl Runner {
     }
 
     /// Hands a sequence its part of the step's outcome.
-    fn advance(&mut self, feed: &Feed, logits: &[f32], bytes: u64) {
+    fn advance(&mut self, feed: &Feed, logits: &[f32], meters: &PassMeters) {
         let active = &mut self.running[feed.index];
         let cached = active.cache.len() - feed.tokens;
         let Active { job, cache, served } = active;
-        job.touch(bytes);
+        job.touch(meters);
         let (decodes, answers) = (job.next(cached).decodes, job.answers_after(cached, feed.tokens));
         match decodes {
             true => self.state.tokens_decoded += feed.tokens as u64,

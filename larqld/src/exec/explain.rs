@@ -1,6 +1,8 @@
 //! EXPLAIN: a plan as rows; with ANALYZE, what running it took.
 
-use larql_planner::explain::{Measured, Measurements, rows};
+use larql_compute::model::{Meter, PassMeters};
+use larql_planner::catalog::Catalog as _;
+use larql_planner::explain::{Measured, MeasuredPart, Measurements, rows};
 use larql_planner::physical::plan::{self, Node};
 
 use super::rows::Ready;
@@ -31,15 +33,38 @@ impl Explain {
             work.cancel.check()?;
         }
         let elapsed = |node: &Node| work.meters()[node.id as usize].elapsed;
-        let mut measured = Measurements::new();
+        let bandwidth = work.snapshot().costs().bandwidth_bytes_per_s;
+        let mut measured = Measurements::new(bandwidth);
         self.plan.visit(&mut |node, _| {
             let meter = work.meters()[node.id as usize];
             let below = node.children.iter().map(elapsed).sum();
             let ms = meter.elapsed.saturating_sub(below).as_secs_f64() * 1e3;
-            measured.insert(node.id, Measured { rows: meter.rows, bytes: meter.bytes, ms });
+            let parts = work.passes(node.id).map(parts).unwrap_or_default();
+            let (rows, bytes) = (meter.rows, meter.bytes);
+            measured.insert(node.id, Measured { rows, bytes, ms, parts });
         });
         Ok(measured)
     }
+}
+
+/// What passes of the model took, as parts of the operator that ran them.
+fn parts(passes: &PassMeters) -> Vec<MeasuredPart> {
+    let part = |operator, detail: String, meters: &[Meter], parts| MeasuredPart {
+        operator,
+        detail,
+        bytes: meters.iter().map(|meter| meter.bytes).sum(),
+        ms: meters.iter().map(|meter| meter.elapsed.as_secs_f64() * 1e3).sum(),
+        parts,
+    };
+    let leaf = |operator, meter| part(operator, String::new(), &[meter], Vec::new());
+    let layers = passes.layers.iter().enumerate().map(|(index, layer)| {
+        let inner = vec![leaf("Attention", layer.attention), leaf("FeedForward", layer.network)];
+        part("Layer", index.to_string(), &[layer.attention, layer.network], inner)
+    });
+    std::iter::once(leaf("Embedding", passes.embedding))
+        .chain(layers)
+        .chain([leaf("Unembedding", passes.unembedding)])
+        .collect()
 }
 
 impl Operator for Explain {

@@ -151,7 +151,7 @@ impl ExplainInfer {
         let mut run =
             Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
         run.prefill(tokens, Some(&mut hook), work.cancel)?;
-        work.touch(run.bytes_touched());
+        work.touch_passes(run.meters());
         let hidden = model.architecture().hidden_size;
         for captured in hook.captured.values_mut() {
             captured.input.drain(..captured.input.len().saturating_sub(hidden));

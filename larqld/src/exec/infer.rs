@@ -29,7 +29,7 @@ impl Operator for Infer {
             FfnPath::Dense => {
                 let (batching, principal) = (work.engine().batching(), work.context.principal());
                 let inferred = batching.infer(&model, principal, tokens, work.cancel)?;
-                work.touch(inferred.bytes_touched);
+                work.touch_passes(&inferred.meters);
                 inferred.logits
             }
             // A walk reads the weights in an order of its own: it shares no pass.
@@ -37,7 +37,7 @@ impl Operator for Infer {
                 let (ffn, pool) = (inference::ffn(infer.ffn), work.engine().pool());
                 let mut run = Run::new(&model, pool, &*ffn, Precision::Serving, tokens.len())?;
                 run.prefill(&tokens, None, work.cancel)?;
-                work.touch(run.bytes_touched());
+                work.touch_passes(run.meters());
                 run.logits().to_vec()
             }
         };

@@ -24,6 +24,7 @@ mod feature_row;
 mod feature_scan;
 mod for_each;
 mod gate_scan;
+mod generate;
 mod infer;
 mod join;
 mod layer_statistics;
@@ -224,6 +225,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ExplainInfer(explain) => {
             Box::new(explain_infer::ExplainInfer::new(explain.clone()))
         }
+        Physical::Generate(generate) => Box::new(generate::Generate::new(generate.clone())),
         Physical::Trace(trace) => Box::new(trace::Trace::new(trace.clone())),
         Physical::TraceOpen { path } => Box::new(trace::TraceOpen::new(path.clone())),
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),

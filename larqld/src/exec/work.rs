@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larql_compute::cpu::Cancel;
+use larql_compute::model::PassMeters;
 use larql_planner::physical::plan::Node;
 use larql_planner::value::Value;
 
@@ -54,6 +55,8 @@ pub struct Work<'a> {
     working_directory: Option<PathBuf>,
     /// By node id.
     meters: Vec<Meter>,
+    /// What passes of the model took, by node id; none for nodes that ran no pass.
+    passes: Vec<Option<PassMeters>>,
     /// The node whose operator runs now.
     running: usize,
     /// Bytes of rows held.
@@ -80,6 +83,7 @@ impl<'a> Work<'a> {
             sink,
             working_directory: script.working_directory.clone(),
             meters: vec![Meter::default(); nodes],
+            passes: vec![None; nodes],
             running: 0,
             held: 0,
         }
@@ -132,6 +136,17 @@ impl<'a> Work<'a> {
     /// Counts bytes of weights or indexes that the running operator read.
     pub fn touch(&mut self, bytes: u64) {
         self.meters[self.running].bytes += bytes;
+    }
+
+    /// Counts what passes of the model took for the running operator.
+    pub fn touch_passes(&mut self, meters: &PassMeters) {
+        self.touch(meters.total().bytes);
+        *self.passes[self.running].get_or_insert_default() += meters;
+    }
+
+    /// What passes of the model took for a node, if it ran any.
+    pub fn passes(&self, node: u32) -> Option<&PassMeters> {
+        self.passes.get(node as usize)?.as_ref()
     }
 
     /// What each node did so far, by node id.

@@ -320,7 +320,7 @@ pub(super) fn generate_request(
 pub(super) fn generate_event(event: batch::Event) -> wire::GenerateEvent {
     match event {
         batch::Event::Token(token) => self::token(token),
-        batch::Event::Done { finished, base_hash } => done(&finished, base_hash),
+        batch::Event::Done { finished, base_hash, .. } => done(&finished, base_hash),
     }
 }
 

@@ -166,6 +166,7 @@ fn check_reads(stage: &SpannedStatement, catalog: &dyn Catalog) -> Result<(), Bi
                 | Statement::Walk(_)
                 | Statement::Infer(_)
                 | Statement::ExplainFeatures(_)
+                | Statement::Generate(_)
                 | Statement::TraceOpen(_)
                 | Statement::VerifyEdge(_)
                 | Statement::Show(_)

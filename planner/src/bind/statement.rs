@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::binder::Binder;
 use super::select::{filtered, limited, select};
 use super::source::{ENTITY_K, Sources, entities, features, features_scope};
-use super::{BindError, compile, inference, pipe, prepared, trace};
+use super::{BindError, compile, generate, inference, pipe, prepared, trace};
 use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
@@ -76,6 +76,7 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             Ok(reader.bound(plan, "INFER", Role::Infer))
         }
         Statement::Trace(request) => trace::trace(request, catalog),
+        Statement::Generate(request) => generate::bind(request, span, catalog),
         Statement::TraceOpen(path) => trace::open(path, catalog),
         Statement::ExplainFeatures(request) if request.infer => {
             let reader = Reader::current(catalog)?;

@@ -68,6 +68,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         Operator::LayerStatistics { layers } => layers.count() as f64,
         Operator::Infer(infer) => infer.top as f64,
         Operator::ExplainInfer(explain) => explain.layers.count() as f64 * explain.top as f64,
+        Operator::Generate(generate) => generate.tokens_max as f64,
         Operator::Trace(trace) => {
             let rows = trace.layers.count() + usize::from(trace.decompose);
             rows as f64 * traced_positions(trace)

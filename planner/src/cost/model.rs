@@ -143,6 +143,11 @@ fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
                 ..forward
             }
         }
+        // A pass for the prompt, and one for each token after the first.
+        Operator::Generate(generate) => {
+            let one = forward(mount, generate.ffn, true);
+            Work { bytes: one.bytes * rows, operations: one.operations * rows, ..one }
+        }
         // The model's end reads every row, many rows at a time.
         Operator::Trace(trace) => {
             let forward = forward(mount, trace.ffn, true);

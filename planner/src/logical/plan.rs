@@ -353,6 +353,15 @@ pub const INFER_COLUMNS: NamedColumns<6> = [
     ("source", ColumnType::Text),
 ];
 
+/// The columns of GENERATE.
+pub const GENERATE_COLUMNS: NamedColumns<5> = [
+    ("position", ColumnType::Integer),
+    ("token", ColumnType::Text),
+    ("token_id", ColumnType::Integer),
+    ("probability", ColumnType::Real),
+    ("text", ColumnType::Text),
+];
+
 /// The columns of TRACE and TRACE OPEN.
 pub const TRACE_COLUMNS: NamedColumns<10> = [
     ("position", ColumnType::Integer),

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
+use super::generate::Generate;
 use super::plan::{
     Compile, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use,
     WeightType,
@@ -46,6 +47,7 @@ impl Operator {
             Self::Statistics { .. } => "Statistics",
             Self::Infer(_) => "Infer",
             Self::ExplainInfer(_) => "ExplainInfer",
+            Self::Generate(_) => "Generate",
             Self::Trace(_) => "Trace",
             Self::TraceOpen { .. } => "TraceOpen",
             Self::Use(_) => "Use",
@@ -168,6 +170,7 @@ impl Operator {
                 detail.add_if(explain.attention, "with attention");
                 detail.columns(columns);
             }
+            Self::Generate(generate) => generate_detail(&mut detail, generate),
             Self::Trace(trace) => trace_detail(&mut detail, trace),
             Self::TraceOpen { path } => detail.add(Quoted(path)),
             Self::Use(target) => match target {
@@ -199,6 +202,19 @@ impl Operator {
         }
         detail.text
     }
+}
+
+fn generate_detail(detail: &mut Detail, generate: &Generate) {
+    detail.add(format_args!("prompt {}", Quoted(&generate.prompt)));
+    detail.add(format_args!("at most {} tokens", generate.tokens_max));
+    detail.add(format_args!("temperature {}", generate.temperature));
+    detail.add_optional("top_k", generate.top_k.as_ref());
+    detail.add_optional("top_p", generate.top_p.as_ref());
+    detail.add_optional("seed", generate.seed.as_ref());
+    for stop in &generate.stop {
+        detail.add(format_args!("until {}", Quoted(stop)));
+    }
+    detail.add(format_args!("ffn {}", generate.ffn));
 }
 
 fn trace_detail(detail: &mut Detail, trace: &Trace) {

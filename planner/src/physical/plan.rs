@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::generate::Generate;
 use super::trace::Trace;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
@@ -169,6 +170,8 @@ pub enum Operator {
     Infer(Infer),
     /// The features that act while a prompt is inferred.
     ExplainInfer(ExplainInfer),
+    /// A prompt continued, token by token.
+    Generate(Generate),
     /// The residual stream of a prompt, layer by layer.
     Trace(Trace),
     /// The same from a file; rows as [`Trace`]'s of all positions.

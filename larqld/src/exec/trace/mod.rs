@@ -166,7 +166,7 @@ impl Trace {
                 rows.push(row(position_first + index, &reading, tokenizer));
             }
         }
-        work.touch(readout.bytes_touched());
+        work.touch_passes(readout.meters());
         Ok(rows)
     }
 }
@@ -184,7 +184,7 @@ fn read(
         Run::resume(model, work.engine().pool(), ffn, Precision::Serving, &mut prompt.cache)?;
     let hook = capture.map(|capture| capture as _);
     run.prefill(&prompt.tokens[range], hook, work.cancel)?;
-    work.touch(run.bytes_touched());
+    work.touch_passes(run.meters());
     Ok(())
 }
 

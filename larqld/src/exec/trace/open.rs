@@ -85,7 +85,7 @@ impl TraceOpen {
             rows.extend(readings.iter().map(|reading| row(position, reading, tokenizer)));
         }
         self.next = end;
-        work.touch(readout.bytes_touched());
+        work.touch_passes(readout.meters());
         // Whatever was read of a file that shrank in the meantime was zeros.
         file.check().map_err(|error| Failure::io(&self.path, &error))?;
         Ok(rows)

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{CaptureTrace, Decoder, DecoderOptions, Ffn, Precision, TokenReadout};
+use larql_compute::model::{
+    CaptureTrace, Decoder, DecoderOptions, Ffn, PassMeters, Precision, TokenReadout,
+};
 use larql_compute::sample::{greedy, rank_and_probability};
 use larql_planner::layers::LayerSet;
 use larql_planner::value::Value;
@@ -140,9 +142,9 @@ impl<'m> Readout<'m> {
         Ok(Self { decoder, hidden: model.architecture().hidden_size, kept })
     }
 
-    /// Bytes of weights read so far.
-    pub(super) fn bytes_touched(&self) -> u64 {
-        self.decoder.bytes_touched()
+    /// What reading took so far.
+    pub(super) fn meters(&self) -> &PassMeters {
+        self.decoder.meters()
     }
 
     /// The scalar of a layer, and what is left of the stream that leaves it.
