@@ -28,6 +28,7 @@ use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
 use crate::paths;
 use crate::session::{self, Principal, Role};
+use crate::tables::{self, FactsTable, Tables};
 
 /// A mount as it is remembered: open, or not to be had at the moment.
 #[derive(Debug, Clone)]
@@ -63,6 +64,7 @@ pub struct Engine {
     opened: Mutex<HashMap<PathBuf, Weak<Model>>>,
     pool: Arc<Pool>,
     batching: Batching,
+    tables: Tables,
     costs: CostConstants,
     data_dir: PathBuf,
     roots: ArcSwap<Vec<PathBuf>>,
@@ -95,8 +97,10 @@ impl Engine {
         let catalog = Catalog::open(&config.data_dir.join("catalog"))?;
         let pool = Arc::new(Pool::new(config.threads));
         let costs = machine::costs(&catalog, &pool);
+        let tables = Tables::open(files.clone(), config.data_dir.join("tables"));
         let engine = Arc::new(Self {
             files,
+            tables,
             catalog: Mutex::new(catalog),
             mounts: ArcSwap::default(),
             opened: Mutex::default(),
@@ -210,6 +214,11 @@ impl Engine {
     /// What runs models for all who ask.
     pub fn batching(&self) -> &Batching {
         &self.batching
+    }
+
+    /// The tables of facts.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The data directory.
@@ -579,6 +588,8 @@ impl SessionContext {
             current: state.current.clone(),
             settings: state.settings.clone(),
             prepared: state.prepared.clone(),
+            tables: self.engine().tables.snapshot(),
+            files: self.engine().files.clone(),
             mounts,
             costs: self.engine().costs,
         }
@@ -592,8 +603,20 @@ pub struct CatalogSnapshot {
     pub current: Option<Arc<Mounted>>,
     settings: Settings,
     prepared: Arc<HashMap<String, Arc<Prepared>>>,
+    tables: tables::Snapshot,
+    files: Arc<dyn Files>,
     mounts: Arc<BTreeMap<String, MountEntry>>,
     costs: CostConstants,
+}
+
+impl CatalogSnapshot {
+    /// A table of facts by its name.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn facts(&self, name: &str) -> Result<Option<Arc<FactsTable>>, Failure> {
+        self.tables.get(name, &*self.files)
+    }
 }
 
 impl PlannerCatalog for CatalogSnapshot {
@@ -608,12 +631,16 @@ impl PlannerCatalog for CatalogSnapshot {
         }
     }
 
-    fn table(&self, _: Option<&str>, _: &str) -> Option<Arc<dyn Table>> {
-        None
+    fn table(&self, schema: Option<&str>, name: &str) -> Result<Option<Arc<dyn Table>>, String> {
+        if schema.is_some() {
+            return Ok(None);
+        }
+        let found = self.facts(name).map_err(|failure| failure.message)?;
+        Ok(found.map(|table| table as Arc<dyn Table>))
     }
 
     fn table_names(&self) -> Vec<String> {
-        Vec::new()
+        self.tables.names().map(str::to_owned).collect()
     }
 
     fn prepared(&self, name: &str) -> Option<Arc<Prepared>> {

@@ -23,4 +23,5 @@ pub mod reference;
 pub mod server;
 pub mod session;
 pub mod source;
+pub mod tables;
 pub mod text;

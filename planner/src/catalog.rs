@@ -20,7 +20,10 @@ pub trait Catalog {
     fn mount(&self, name: &str) -> Option<Arc<dyn Mount>>;
     /// A table beside those of a model, by its name in whatever case; with a schema, one of that
     /// schema.
-    fn table(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn Table>>;
+    ///
+    /// # Errors
+    /// Why a table that is there cannot be read, in words.
+    fn table(&self, schema: Option<&str>, name: &str) -> Result<Option<Arc<dyn Table>>, String>;
     /// The names of all such tables, with their schemas, for messages.
     fn table_names(&self) -> Vec<String>;
     /// What the session prepared under a name.

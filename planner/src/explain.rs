@@ -16,10 +16,28 @@ pub struct RuleStep {
     pub plan: String,
 }
 
-impl RuleStep {
-    /// A step.
-    pub fn new(rule: &'static str, plan: String) -> Self {
-        Self { rule, plan }
+/// The steps of a plan's making, where somebody wants to see them.
+#[derive(Debug)]
+pub struct RuleTrace {
+    steps: Option<Vec<RuleStep>>,
+}
+
+impl RuleTrace {
+    /// A trace that keeps its steps if they are `wanted`.
+    pub fn new(wanted: bool) -> Self {
+        Self { steps: wanted.then(Vec::new) }
+    }
+
+    /// Keeps a step.
+    pub fn note(&mut self, rule: &'static str, plan: impl FnOnce() -> String) {
+        if let Some(steps) = &mut self.steps {
+            steps.push(RuleStep { rule, plan: plan() });
+        }
+    }
+
+    /// The steps, if they were wanted.
+    pub fn into_steps(self) -> Option<Vec<RuleStep>> {
+        self.steps
     }
 }
 

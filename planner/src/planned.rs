@@ -3,7 +3,7 @@
 use crate::bind::{Bound, Context, bind};
 use crate::catalog::Catalog;
 use crate::error::PlanError;
-use crate::explain::{self, RuleStep};
+use crate::explain::{self, RuleStep, RuleTrace};
 use crate::physical::plan::{Explain, Node, Operator};
 use crate::syntax::ast::Statement;
 use crate::syntax::{Span, SpannedStatement};
@@ -36,8 +36,9 @@ pub struct Planned {
     pub required_role: Role,
     /// The mount it reads, by name, if it reads one.
     pub mount: Option<String>,
-    /// The logical plan at first, then the plan after each rule that changed it.
-    pub rules_trace: Vec<RuleStep>,
+    /// The logical plan at first, then the plan after each rule that changed it; where EXPLAIN (RULES)
+    /// asks for them.
+    pub rules_trace: Option<Vec<RuleStep>>,
 }
 
 /// Plans a parsed statement against what is mounted now.
@@ -46,41 +47,44 @@ pub struct Planned {
 /// What is not served ([`support`]), then what does not bind ([`crate::bind::BindError`]).
 pub fn plan(statement: &SpannedStatement, catalog: &dyn Catalog) -> Result<Planned, PlanError> {
     support::check(statement)?;
-    plan_supported(&statement.statement, statement.span, catalog)
+    plan_supported(&statement.statement, statement.span, catalog, false)
 }
 
 fn plan_supported(
     statement: &Statement,
     span: Span,
     catalog: &dyn Catalog,
+    traced: bool,
 ) -> Result<Planned, PlanError> {
     if let Statement::Explain(request) = statement {
         let inner = &request.statement;
-        let planned = plan_supported(&inner.statement, inner.span, catalog)?;
+        let planned = plan_supported(&inner.statement, inner.span, catalog, request.rules)?;
         return Ok(explain(request, planned));
     }
     let Bound { plan, tag, required_role, mount } = bind(statement, span, &Context { catalog })?;
-    let mut rules_trace = vec![RuleStep::new("bind", plan.to_string())];
+    let mut trace = RuleTrace::new(traced);
+    trace.note("bind", || plan.to_string());
     let columns = plan.columns();
-    let plan = logical::rules::rewrite(plan, &mut rules_trace);
+    let plan = logical::rules::rewrite(plan, &mut trace);
     let physical_context = physical::Context {
         mount: mount.as_deref(),
         settings: catalog.settings(),
         costs: catalog.costs(),
     };
     let node = lower::lower(plan);
-    rules_trace.push(RuleStep::new("lower", explain::tree(&node)));
-    let mut node = physical::rules::rewrite(node, &physical_context, &mut rules_trace);
+    trace.note("lower", || explain::tree(&node));
+    let mut node = physical::rules::rewrite(node, &physical_context, &mut trace);
     number(&mut node, &mut 0);
     cost::estimate_tree(&mut node, &physical_context);
     assert_eq!(node.columns, columns, "planning changed the answer's columns");
     let mount = mount.map(|mount| mount.name().to_owned());
+    let rules_trace = trace.into_steps();
     Ok(Planned { physical: node, columns, tag, required_role, mount, rules_trace })
 }
 
 /// Wraps a plan so that it is shown instead of, or besides, being run.
 fn explain(request: &crate::syntax::ast::Explain, inner: Planned) -> Planned {
-    let rules = request.rules.then(|| inner.rules_trace.clone());
+    let rules = inner.rules_trace.clone();
     let operator = Explain { format: request.format, analyze: request.analyze, rules };
     let columns = explain::columns(&operator);
     let mut physical =

@@ -24,7 +24,6 @@ impl Unsupported {
 
 const EDITS: &str = "this version reads and infers; edits come with transactions";
 const HISTORY: &str = "this version keeps no history yet";
-const QUERY: &str = "select from one of EDGES, FEATURES and ENTITIES, filter with WHERE";
 
 /// Refuses what is not served, with its place.
 ///
@@ -70,6 +69,8 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         | Statement::Infer(_)
         | Statement::Describe(_)
         | Statement::Execute { .. }
+        | Statement::CreateTable { .. }
+        | Statement::DropTable(_)
         | Statement::Deallocate(_)
         | Statement::Mount { .. }
         | Statement::Unmount(_)
@@ -106,8 +107,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
         Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
         Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),
-        Statement::CreateTable { .. } => refuse("CREATE TABLE", QUERY),
-        Statement::DropTable(_) => refuse("DROP TABLE", QUERY),
         Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
         Statement::CreateIndex { .. } => refuse("CREATE INDEX", "plans use scans and slot lookups"),
         Statement::DropIndex(_) => refuse("DROP INDEX", "plans use scans and slot lookups"),

@@ -1,8 +1,11 @@
 //! Statements that mean harm: too long, too deep, too many, out of range, misleading characters.
 //! Each is refused quickly, with a code, a place and words; none panics or exhausts the stack.
 
+mod fake;
+
 use std::time::{Duration, Instant};
 
+use fake::FakeCatalog;
 use larql_planner::syntax::lexer::{LEXEMES_MAX, SCRIPT_BYTES_MAX};
 use larql_planner::syntax::parser::{NESTING_MAX, STATEMENT_LEVELS, STATEMENTS_MAX};
 use larql_planner::syntax::{SyntaxError, parse_script, parse_statement};
@@ -211,4 +214,70 @@ fn keywords_are_usable_as_names() {
     ] {
         parse_statement(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
+}
+
+#[test]
+fn plans_of_many_stages_joins_or_sub_queries_are_bounded_and_need_little_stack() {
+    on_a_small_stack(|| {
+        let catalog = FakeCatalog::default();
+        let started = Instant::now();
+        for (first, next, count) in [
+            ("SELECT layer AS x FROM FEATURES", " |> SELECT x WHERE x < 9", 63),
+            (
+                "SELECT entity AS x FROM facts",
+                " |> SELECT object AS x FROM facts WHERE entity = $x",
+                63,
+            ),
+            ("SELECT count(*) FROM facts AS a", " JOIN facts AS b# ON b#.entity = a.entity", 16),
+        ] {
+            let statement = |count: usize| {
+                let others = (0..count).map(|at| next.replace('#', &at.to_string()));
+                std::iter::once(first.to_owned()).chain(others).collect::<String>()
+            };
+            catalog.plan(&statement(count)).unwrap_or_else(|error| panic!("{next}: {error}"));
+            for too_many in [count + 1, 1_000] {
+                let error = catalog.plan(&statement(too_many)).expect_err(next);
+                assert_eq!(error.code(), "54000", "{next}: {error}");
+            }
+        }
+        let depth = usize::from(NESTING_MAX / STATEMENT_LEVELS);
+        let (open, close) = ("SELECT x FROM (".repeat(depth), ")".repeat(depth));
+        let text = format!("{open}SELECT layer AS x FROM FEATURES{close} WHERE x > 3");
+        catalog.plan(&text).expect("it binds");
+        assert!(started.elapsed() < SOON, "planned after {:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn long_lists_bind_in_time_that_grows_with_their_length() {
+    let catalog = FakeCatalog::default();
+    let started = Instant::now();
+    let numbers = vec!["7"; LEXEMES_MAX / 2 - 20].join(",");
+    catalog.plan(&format!("SELECT * FROM EDGES WHERE layer IN ({numbers})")).expect("allowed");
+    let list = |count: usize| (0..count).map(|n| format!("{n}")).collect::<Vec<_>>();
+    let items = list(1_500).join(",");
+    catalog.plan(&format!("SELECT {items} FROM EDGES ORDER BY {items}")).expect_err("no column 0");
+    let keys = list(1_500).join("+layer,");
+    catalog.plan(&format!("SELECT {keys} FROM EDGES GROUP BY {keys}")).expect("allowed");
+    let sums = list(1_500).join("+layer)+sum(");
+    catalog.plan(&format!("SELECT sum({sums}) FROM EDGES GROUP BY target")).expect("allowed");
+    for (open, count) in
+        [("", 20_000), ("1 FROM EDGES GROUP BY ", 20_000), ("1 FROM EDGES ORDER BY ", 20_000)]
+    {
+        let text = format!("SELECT {open}{}", vec!["layer+1"; count].join(","));
+        let text = if open.is_empty() { format!("{text} FROM EDGES") } else { text };
+        assert_eq!(catalog.plan(&text).expect_err("too many").code(), "54000");
+    }
+    assert!(started.elapsed() < SOON, "bound after {:?}", started.elapsed());
+}
+
+#[test]
+fn a_parameter_is_a_value_and_never_text_of_the_statement() {
+    let mut catalog = FakeCatalog::default();
+    let prepare = catalog.plan("PREPARE p AS SELECT layer FROM EDGES WHERE target = $1").unwrap();
+    catalog.run(&prepare);
+    let harm = "x' OR TRUE; DROP TABLE facts --";
+    let planned = catalog.plan(&format!("EXECUTE p(\"{harm}\")")).expect("a text like any other");
+    let tree = larql_planner::explain::tree(&planned.physical);
+    assert!(tree.contains(&format!("target = \"{harm}\"")), "{tree}");
 }

@@ -1,5 +1,5 @@
 //! Statements that change what the session or the daemon has: USE, MOUNT, UNMOUNT, SET, RESET, PREPARE,
-//! DEALLOCATE.
+//! DEALLOCATE, DROP TABLE.
 
 use std::sync::Arc;
 
@@ -48,6 +48,7 @@ impl Operator for Command {
                 work.context.state().prepare(name, prepared)?;
             }
             Some(Physical::Deallocate { name }) => work.context.state().deallocate(&name),
+            Some(Physical::DropTable { name }) => work.engine().tables().drop_table(&name)?,
             _ => {}
         }
         Ok(None)

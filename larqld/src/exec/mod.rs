@@ -15,6 +15,7 @@
 mod aggregate;
 mod command;
 mod compile;
+mod create_table;
 mod describe;
 mod entity_count;
 mod explain;
@@ -34,6 +35,7 @@ mod relation_count;
 mod rows;
 mod show;
 mod statistics;
+mod table_scan;
 mod trace;
 mod verify;
 mod work;
@@ -187,6 +189,10 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
         Physical::OneRow => Box::new(rows::OneRow::default()),
+        Physical::TableScan(scan) => Box::new(table_scan::TableScan::new(scan.clone())),
+        Physical::CreateTable { name, file } => {
+            Box::new(create_table::CreateTable::new(name.clone(), file.clone()))
+        }
         Physical::NestedLoopJoin { on } => {
             Box::new(join::Join::nested_loop(child()?, child()?, on.clone()))
         }
@@ -237,7 +243,8 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         | Physical::Set(_)
         | Physical::Reset { .. }
         | Physical::Prepare { .. }
-        | Physical::Deallocate { .. } => Box::new(command::Command::new(node.operator.clone())),
+        | Physical::Deallocate { .. }
+        | Physical::DropTable { .. } => Box::new(command::Command::new(node.operator.clone())),
         Physical::ShowSetting { name } => Box::new(show::ShowSetting::new(*name)),
         Physical::Explain(explain) => {
             let plan = node.children.first().cloned();

@@ -28,6 +28,7 @@ pub const CODES: &[(&str, &str)] = &[
     (code::GROUPING, "a column or an aggregate stands where groups do not allow it"),
     (code::WRONG_TYPE, "the operands of an operator do not fit together"),
     (code::EXISTS, "the thing to be made exists already"),
+    (code::BAD_FILE, "the contents of a file are not what its format promises"),
     (code::EMPTY_TEXT, "the text has no token in the model's vocabulary"),
     (code::DISK_FULL, "the disk is full"),
     (code::OVERLOADED, "the daemon has too much to do"),
@@ -67,6 +68,7 @@ pub mod code {
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const WRONG_TYPE: &str = "42804";
     pub const EXISTS: &str = "42P07";
+    pub const BAD_FILE: &str = "22P04";
     pub const EMPTY_TEXT: &str = "22024";
     pub const DISK_FULL: &str = "53100";
     pub const OVERLOADED: &str = "53400";

@@ -231,6 +231,7 @@ impl<'a> Binder<'a> {
         if let (Function::Coalesce, [first, second]) = (function, bound.as_slice())
             && let (Some(a), Some(b)) = (first.kind(), second.kind())
             && a != b
+            && !(a.is_number() && b.is_number())
         {
             let what = format!("coalesce takes two values of one type, found {a} and {b}");
             return Err(BindError::TypeMismatch { what, span });

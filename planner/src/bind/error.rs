@@ -69,6 +69,16 @@ pub enum BindError {
         /// Where.
         span: Span,
     },
+    /// A table that is there and cannot be read.
+    #[error("the table \"{name}\" cannot be read: {reason}")]
+    UnreadableTable {
+        /// As written.
+        name: String,
+        /// Why.
+        reason: String,
+        /// Where.
+        span: Span,
+    },
     /// Two sources of rows go by one name.
     #[error("two sources of rows are called \"{name}\"")]
     DuplicateTable {
@@ -233,6 +243,7 @@ impl BindError {
             Self::MissingComponent { .. } | Self::NoBands { .. } | Self::NoLayers { .. } => "55000",
             Self::LayerOutOfRange { .. } => "22023",
             Self::UnknownTable { .. } => "42P01",
+            Self::UnreadableTable { .. } => "XX001",
             Self::UnknownColumn { .. } | Self::NoColumns { .. } => "42703",
             Self::DuplicateTable { .. } | Self::AmbiguousColumn { .. } => "42702",
             Self::Ungrouped { .. } | Self::MisplacedAggregate { .. } => "42803",
@@ -261,6 +272,7 @@ impl BindError {
             Self::UnknownMount { span, .. }
             | Self::LayerOutOfRange { span, .. }
             | Self::UnknownTable { span, .. }
+            | Self::UnreadableTable { span, .. }
             | Self::DuplicateTable { span, .. }
             | Self::AmbiguousColumn { span, .. }
             | Self::NoColumns { span, .. }
@@ -299,6 +311,9 @@ impl BindError {
             Self::UnknownFunction { nearest: Some(name), .. } => meant(name),
             Self::UnknownTable { tables, .. } if tables.is_empty() => None,
             Self::UnknownTable { tables, .. } => Some(format!("tables are {tables}")),
+            Self::UnreadableTable { name, .. } => {
+                Some(format!("DROP TABLE {name}, and CREATE it again"))
+            }
             Self::DuplicateTable { name, .. } => {
                 Some(format!("give one of them a name of its own: {name} AS b"))
             }

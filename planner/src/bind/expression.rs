@@ -297,16 +297,21 @@ impl Expression {
             | Self::InList { .. }
             | Self::IsNull(_) => Some(ColumnType::Boolean),
             Self::Arithmetic { first, rest } => {
-                let all_integers = rest.iter().all(|(operator, operand)| {
-                    *operator != ArithmeticOperator::Divide
-                        && operand.kind() == Some(ColumnType::Integer)
-                }) && first.kind() == Some(ColumnType::Integer);
-                Some(if all_integers { ColumnType::Integer } else { ColumnType::Real })
+                // NULL is of either type.
+                let is_real = |operand: &Self| operand.kind() == Some(ColumnType::Real);
+                let makes_real = |(operator, operand): &(ArithmeticOperator, Self)| {
+                    *operator == ArithmeticOperator::Divide || is_real(operand)
+                };
+                let real = is_real(first) || rest.iter().any(makes_real);
+                Some(if real { ColumnType::Real } else { ColumnType::Integer })
             }
             Self::Negate(operand) => operand.kind(),
             Self::Function { function, arguments } => match function {
                 Function::Abs => arguments.first().and_then(Self::kind),
-                Function::Coalesce => arguments.iter().find_map(Self::kind),
+                Function::Coalesce => {
+                    let kinds = arguments.iter().filter_map(Self::kind);
+                    kinds.reduce(|a, b| if a == b { a } else { ColumnType::Real })
+                }
                 Function::Length => Some(ColumnType::Integer),
                 Function::Lower | Function::Upper => Some(ColumnType::Text),
                 Function::Round => Some(ColumnType::Real),

@@ -11,6 +11,7 @@ use super::aggregate::{Aggregate, AggregateFunction};
 use super::binder::Binder;
 use super::expression::Expression;
 use super::scope::Scope;
+use super::select::not_too_many;
 use crate::logical::Plan;
 use crate::syntax::Span;
 use crate::syntax::ast::{self, ExpressionKind, Select, SelectItem};
@@ -38,6 +39,7 @@ impl<'a> Groups<'a> {
         }
         let mut keys = Vec::with_capacity(select.group_by.len());
         for written in &select.group_by {
+            not_too_many("keys of GROUP BY", keys.len() + 1, written.span)?;
             keys.push(group_key(written, select, input)?);
         }
         Ok(Some(Self { input, keys, aggregates: RefCell::default() }))
@@ -55,7 +57,9 @@ impl<'a> Groups<'a> {
         {
             let aggregate =
                 self.aggregate(function, *distinct, arguments.as_deref(), expression.span)?;
-            return Ok(Some(self.read_aggregate(aggregate)));
+            let read = self.read_aggregate(aggregate);
+            not_too_many("aggregates", self.aggregates.borrow().len(), expression.span)?;
+            return Ok(Some(read));
         }
         if self.keys.is_empty() {
             return Ok(None);

@@ -11,8 +11,21 @@ use super::scope::Scope;
 use super::source::{Sources, rows};
 use crate::logical::Plan;
 use crate::physical::plan::SortKey;
+use crate::syntax::Span;
 use crate::syntax::ast::{ExpressionKind, Select, SelectItem};
 use crate::value::{Column, ColumnType};
+
+/// The most items of a select list, keys and aggregates: each is looked for among the others.
+pub(super) const ITEMS_MAX: usize = 1600;
+
+/// Refuses more of something than [`ITEMS_MAX`].
+pub(super) fn not_too_many(what: &str, count: usize, span: Span) -> Result<(), BindError> {
+    if count <= ITEMS_MAX {
+        return Ok(());
+    }
+    let what = format!("a SELECT takes at most {ITEMS_MAX} {what}");
+    Err(BindError::TooMany { what, span })
+}
 
 /// Binds a SELECT. `piped`: the stage before, whose rows a SELECT without FROM reads.
 pub(super) fn select(
@@ -90,6 +103,7 @@ fn output_items(
                 }
             }
             SelectItem::Expression { expression, alias } => {
+                not_too_many("items", items.len() + 1, expression.span)?;
                 let bound = binder.bind(expression)?;
                 let name = match (alias, &expression.value) {
                     (Some(alias), _) => alias.value.clone(),
@@ -115,6 +129,7 @@ fn sort_keys(
     let mut keys = Vec::with_capacity(select.order_by.len());
     for key in &select.order_by {
         let written = &key.expression;
+        not_too_many("keys of ORDER BY", keys.len() + 1, written.span)?;
         let expression = match &written.value {
             ExpressionKind::Integer(position) => {
                 let item =

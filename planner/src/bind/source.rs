@@ -213,7 +213,10 @@ fn named(
         return Ok((relation, name.value.to_uppercase(), columns, shown));
     }
     let qualifier = schema.map(|schema| schema.value.as_str());
-    if let Some(table) = sources.catalog.table(qualifier, &name.value) {
+    let found = sources.catalog.table(qualifier, &name.value).map_err(|reason| {
+        BindError::UnreadableTable { name: name.value.clone(), reason, span: name.span }
+    })?;
+    if let Some(table) = found {
         let columns = table.columns().to_vec();
         let scan = TableScan {
             schema: schema.map(|schema| schema.value.clone()),

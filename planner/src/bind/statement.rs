@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use super::binder::Binder;
 use super::select::{filtered, limited, select};
-use super::source::{ENTITY_K, Sources, entities, features, features_scope};
+use super::source::{
+    ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
+};
 use super::{BindError, compile, generate, inference, pipe, prepared, trace};
 use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
     EXTRACT_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SETTING_COLUMNS,
-    STATISTICS_COLUMNS, VERIFY_COLUMNS,
+    STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Level, Operator, Quantisation,
@@ -125,6 +127,22 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
                 BindError::Setting { source, span }
             })?;
             command(Plan::leaf(Operator::Set(change), &[]), "SET", Role::Reader)
+        }
+        Statement::CreateTable { name, file } => {
+            not_of_model(name, "give the table another name")?;
+            let (name, file) = (name.value.clone(), file.value.clone());
+            let plan = Plan::leaf(Operator::CreateTable { name, file }, &TABLE_COLUMNS);
+            command(plan, "CREATE TABLE", Role::Admin)
+        }
+        Statement::DropTable(name) => {
+            not_of_model(name, "only a table of facts can be dropped")?;
+            // A table that cannot be read can be dropped.
+            let names = catalog.table_names();
+            if names.iter().all(|known| !known.eq_ignore_ascii_case(&name.value)) {
+                return Err(unknown_table(catalog, name.value.clone(), name.span));
+            }
+            let operator = Operator::DropTable { name: name.value.clone() };
+            command(Plan::leaf(operator, &[]), "DROP TABLE", Role::Admin)
         }
         Statement::Pipe(stages) => pipe::pipe(stages, span, context),
         Statement::Prepare { name, statement } => prepared::prepare(name, statement, context),
@@ -250,6 +268,18 @@ impl<'a> Reader<'a> {
             FfnPath::Dense
         }
     }
+}
+
+/// Refuses the names of the relations that every model has.
+fn not_of_model(name: &Spanned<String>, hint: &str) -> Result<(), BindError> {
+    if RELATIONS.iter().all(|known| !known.eq_ignore_ascii_case(&name.value)) {
+        return Ok(());
+    }
+    Err(BindError::Meaningless {
+        what: format!("{} is a table of every model", name.value.to_uppercase()),
+        span: Some(name.span),
+        hint: hint.to_owned(),
+    })
 }
 
 /// The text of an operand.

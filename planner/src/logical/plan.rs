@@ -434,6 +434,10 @@ pub const COMPILE_COLUMNS: NamedColumns<5> = [
 pub const VERIFY_COLUMNS: NamedColumns<3> =
     [("file", ColumnType::Text), ("status", ColumnType::Text), ("bytes", ColumnType::Integer)];
 
+/// The columns of CREATE TABLE; `columns` has name and type of each.
+pub const TABLE_COLUMNS: NamedColumns<3> =
+    [("name", ColumnType::Text), ("rows", ColumnType::Integer), ("columns", ColumnType::List)];
+
 /// The columns of STATS.
 pub const STATISTICS_COLUMNS: NamedColumns<2> =
     [("name", ColumnType::Text), ("value", ColumnType::Text)];

@@ -59,6 +59,8 @@ impl Operator {
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
             Self::ShowSetting { .. } => "ShowSetting",
+            Self::CreateTable { .. } => "CreateTable",
+            Self::DropTable { .. } => "DropTable",
             Self::Prepare { .. } => "Prepare",
             Self::Deallocate { .. } => "Deallocate",
             Self::Explain(_) => "Explain",
@@ -121,7 +123,10 @@ impl Operator {
             Self::Prepare { name, prepared } => {
                 detail.add(format_args!("{name}: {}", prepared.statement.statement));
             }
-            Self::Deallocate { name } => detail.add(name),
+            Self::CreateTable { name, file } => {
+                detail.add(format_args!("{name} from {}", Quoted(file)));
+            }
+            Self::Deallocate { name } | Self::DropTable { name } => detail.add(name),
             Self::Filter { predicate } => detail.add(predicate),
             Self::Project { expressions } => {
                 for (expression, column) in expressions.iter().zip(columns) {

@@ -214,6 +214,18 @@ pub enum Operator {
         /// The setting's name.
         name: Option<&'static str>,
     },
+    /// Makes a table of facts from a file.
+    CreateTable {
+        /// The table's name.
+        name: String,
+        /// The file, as written.
+        file: String,
+    },
+    /// Forgets a table of facts.
+    DropTable {
+        /// The table's name.
+        name: String,
+    },
     /// Keeps a statement of the session under a name.
     Prepare {
         /// The name.

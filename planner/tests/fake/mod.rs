@@ -151,7 +151,7 @@ impl Catalog for FakeCatalog {
         let found = MOUNTS.into_iter().find(|mount| mount.name == name)?;
         Some(Arc::new(found))
     }
-    fn table(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn Table>> {
+    fn table(&self, schema: Option<&str>, name: &str) -> Result<Option<Arc<dyn Table>>, String> {
         let column = |name: &str, kind| Column::new(name, kind);
         let columns = vec![
             column("entity", ColumnType::Text),
@@ -160,7 +160,7 @@ impl Catalog for FakeCatalog {
             column("year", ColumnType::Integer),
         ];
         let found = schema.is_none() && name.eq_ignore_ascii_case("facts");
-        found.then(|| Arc::new(FakeTable { columns }) as Arc<dyn Table>)
+        Ok(found.then(|| Arc::new(FakeTable { columns }) as Arc<dyn Table>))
     }
     fn table_names(&self) -> Vec<String> {
         vec!["facts".to_owned()]

@@ -9,7 +9,7 @@ mod push_join_condition;
 mod push_layer_range;
 
 use super::Plan;
-use crate::explain::RuleStep;
+use crate::explain::RuleTrace;
 
 /// One rewrite of one node.
 pub trait Rule {
@@ -21,11 +21,11 @@ pub trait Rule {
 
 /// In the order in which they are tried.
 const RULES: &[&dyn Rule] = &[
-    // Conditions first go down to the sources that they are about.
+    // Conditions first go down to the sources that they are about, together where they meet.
+    &merge_filters::MergeFilters,
     &push_filter_below_project::PushFilterBelowProject,
     &push_filter_into_join::PushFilterIntoJoin,
     &push_join_condition::PushJoinCondition,
-    &merge_filters::MergeFilters,
     // Before the limit, because what it removes from a filter lets a limit reach the scan.
     &push_layer_range::PushLayerRange,
     &limit_into_scan::LimitIntoScan,
@@ -36,25 +36,16 @@ const RULES: &[&dyn Rule] = &[
 /// More changes than any plan needs; a rule that never stops would be found here.
 const CHANGES_MAX: usize = 1 << 16;
 
-/// Applies every rule wherever it fits until none does, noting each change. A change may let an
-/// earlier rule fit again, so that the list is gone through until nothing has changed.
-pub fn rewrite(mut plan: Plan, trace: &mut Vec<RuleStep>) -> Plan {
+/// Applies every rule wherever it fits until none does, noting each change. After a change the first
+/// rules are tried first again, so that what it brought together is dealt with before it moves on.
+pub fn rewrite(mut plan: Plan, trace: &mut RuleTrace) -> Plan {
     let columns = plan.columns();
-    let mut changes = 0;
-    loop {
-        let before = changes;
-        for rule in RULES {
-            while apply(*rule, &mut plan) {
-                assert_eq!(plan.columns(), columns, "{} changed the output columns", rule.name());
-                trace.push(RuleStep::new(rule.name(), plan.to_string()));
-                changes += 1;
-                assert!(changes < CHANGES_MAX, "{} does not come to an end", rule.name());
-            }
-        }
-        if changes == before {
-            return plan;
-        }
+    for _ in 0..CHANGES_MAX {
+        let Some(rule) = RULES.iter().find(|rule| apply(**rule, &mut plan)) else { return plan };
+        assert_eq!(plan.columns(), columns, "{} changed the output columns", rule.name());
+        trace.note(rule.name(), || plan.to_string());
     }
+    panic!("rules do not come to an end");
 }
 
 /// Applies a rule to the topmost node that it fits.

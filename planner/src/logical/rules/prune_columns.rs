@@ -4,6 +4,7 @@
 use super::Rule;
 use crate::bind::expression::{ColumnIndex, Expression};
 use crate::logical::Plan;
+use crate::physical::plan::SortKey;
 
 #[derive(Debug)]
 pub struct PruneColumns;
@@ -26,22 +27,22 @@ impl Rule for PruneColumns {
         };
         needed.sort_unstable();
         needed.dedup();
-        let (narrow, kept) = narrowed(input, &needed);
-        if kept.len() == input.columns().len() {
+        if kept(input, &needed).len() == input.columns().len() {
             return None;
         }
-        let new = renumbering(&kept);
         let mut plan = plan.clone();
         match &mut plan {
             Plan::Project { expressions, input, .. } => {
+                let kept = narrow(input, &needed);
+                let new = renumbering(&kept);
                 expressions.iter_mut().for_each(|one| *one = one.renumber(&new));
-                **input = narrow;
             }
             Plan::Aggregate { keys, aggregates, input, .. } => {
+                let kept = narrow(input, &needed);
+                let new = renumbering(&kept);
                 keys.iter_mut().for_each(|key| *key = key.renumber(&new));
                 let arguments = aggregates.iter_mut().filter_map(|one| one.argument.as_mut());
                 arguments.for_each(|argument| *argument = argument.renumber(&new));
-                **input = narrow;
             }
             _ => return None,
         }
@@ -65,67 +66,83 @@ fn with(needed: &[ColumnIndex], read: impl IntoIterator<Item = ColumnIndex>) -> 
     all
 }
 
-/// The plan with at least the needed columns (ascending), and the columns that it kept.
-fn narrowed(plan: &Plan, needed: &[ColumnIndex]) -> (Plan, Vec<ColumnIndex>) {
+/// The columns (ascending) that are left where the needed ones (ascending) are asked for.
+fn kept(plan: &Plan, needed: &[ColumnIndex]) -> Vec<ColumnIndex> {
+    match plan {
+        Plan::Features { .. }
+        | Plan::GateHits { .. }
+        | Plan::Nearest { .. }
+        | Plan::ExplainInfer(_)
+        | Plan::TableScan { .. }
+        | Plan::Project { .. } => needed.to_vec(),
+        Plan::Filter { predicate, input } => kept(input, &with(needed, predicate.columns())),
+        Plan::Sort { keys, input } => kept(input, &with(needed, key_columns(keys))),
+        Plan::Limit { input, .. } => kept(input, needed),
+        Plan::Join { on, inputs } => {
+            let (width, [left, right]) = sides(on.as_ref(), inputs, needed);
+            let right = kept(&inputs[1], &right).into_iter().map(|at| at + width);
+            kept(&inputs[0], &left).into_iter().chain(right).collect()
+        }
+        other => (0..other.columns().len()).collect(),
+    }
+}
+
+fn key_columns(keys: &[SortKey]) -> Vec<ColumnIndex> {
+    keys.iter().flat_map(|key| key.expression.columns()).collect()
+}
+
+/// What is needed of each input of a join, and how many columns the first has.
+fn sides(
+    on: Option<&Expression>,
+    inputs: &[Plan; 2],
+    needed: &[ColumnIndex],
+) -> (usize, [Vec<ColumnIndex>; 2]) {
+    let width = inputs[0].columns().len();
+    let all = with(needed, on.into_iter().flat_map(Expression::columns));
+    let (left, right): (Vec<_>, Vec<_>) = all.into_iter().partition(|at| *at < width);
+    (width, [left, right.into_iter().map(|at| at - width).collect()])
+}
+
+/// Leaves only those columns, and gives which they were.
+fn narrow(plan: &mut Plan, needed: &[ColumnIndex]) -> Vec<ColumnIndex> {
     fn keep<T: Clone>(columns: &mut Vec<T>, needed: &[ColumnIndex]) {
         *columns = needed.iter().map(|index| columns[*index].clone()).collect();
     }
-    let mut plan = plan.clone();
-    let kept = match &mut plan {
+    match plan {
         Plan::Features { columns, .. }
         | Plan::GateHits { columns, .. }
-        | Plan::Nearest { columns, .. } => {
-            keep(columns, needed);
-            needed.to_vec()
-        }
-        Plan::ExplainInfer(explain) => {
-            keep(&mut explain.columns, needed);
-            needed.to_vec()
-        }
+        | Plan::Nearest { columns, .. } => keep(columns, needed),
+        Plan::ExplainInfer(explain) => keep(&mut explain.columns, needed),
         Plan::TableScan { scan, columns } => {
             keep(columns, needed);
             keep(&mut scan.columns, needed);
-            needed.to_vec()
         }
         Plan::Project { expressions, columns, .. } => {
             keep(columns, needed);
             keep(expressions, needed);
-            needed.to_vec()
         }
         Plan::Filter { predicate, input } => {
-            let (narrow, kept) = narrowed(input, &with(needed, predicate.columns()));
+            let kept = narrow(input, &with(needed, predicate.columns()));
             *predicate = predicate.renumber(&renumbering(&kept));
-            **input = narrow;
-            kept
+            return kept;
         }
         Plan::Sort { keys, input } => {
-            let read = keys.iter().flat_map(|key| key.expression.columns());
-            let (narrow, kept) = narrowed(input, &with(needed, read));
+            let kept = narrow(input, &with(needed, key_columns(keys)));
             for key in keys {
                 key.expression = key.expression.renumber(&renumbering(&kept));
             }
-            **input = narrow;
-            kept
+            return kept;
         }
-        Plan::Limit { input, .. } => {
-            let (narrow, kept) = narrowed(input, needed);
-            **input = narrow;
-            kept
-        }
+        Plan::Limit { input, .. } => return narrow(input, needed),
         Plan::Join { on, inputs } => {
-            let width = inputs[0].columns().len();
-            let all = with(needed, on.iter().flat_map(Expression::columns));
-            let (left, right): (Vec<_>, Vec<_>) = all.into_iter().partition(|at| *at < width);
-            let right: Vec<ColumnIndex> = right.into_iter().map(|at| at - width).collect();
-            let (left, left_kept) = narrowed(&inputs[0], &left);
-            let (right, right_kept) = narrowed(&inputs[1], &right);
-            let right_kept = right_kept.into_iter().map(|at| at + width);
-            let kept: Vec<ColumnIndex> = left_kept.into_iter().chain(right_kept).collect();
+            let (width, [left, right]) = sides(on.as_ref(), inputs, needed);
+            let [first, second] = &mut **inputs;
+            let mut kept = narrow(first, &left);
+            kept.extend(narrow(second, &right).into_iter().map(|at| at + width));
             *on = on.as_ref().map(|on| on.renumber(&renumbering(&kept)));
-            **inputs = [left, right];
-            kept
+            return kept;
         }
-        other => (0..other.columns().len()).collect(),
-    };
-    (plan, kept)
+        other => return (0..other.columns().len()).collect(),
+    }
+    needed.to_vec()
 }

@@ -7,7 +7,7 @@ mod slots;
 mod top_n;
 
 use super::{Context, Node};
-use crate::explain::{RuleStep, tree};
+use crate::explain::{RuleTrace, tree};
 
 /// One rewrite of one node.
 pub trait Rule {
@@ -29,13 +29,13 @@ const RULES: &[&dyn Rule] = &[
 const PASSES_MAX: usize = 1 << 16;
 
 /// Applies every rule wherever it fits until none does, noting each change.
-pub fn rewrite(mut node: Node, context: &Context<'_>, trace: &mut Vec<RuleStep>) -> Node {
+pub fn rewrite(mut node: Node, context: &Context<'_>, trace: &mut RuleTrace) -> Node {
     for rule in RULES {
         let before = node.columns.clone();
         let mut passes = 0;
         while apply(*rule, &mut node, context) {
             assert_eq!(node.columns, before, "{} changed the output columns", rule.name());
-            trace.push(RuleStep::new(rule.name(), tree(&node)));
+            trace.note(rule.name(), || tree(&node));
             passes += 1;
             assert!(passes < PASSES_MAX, "{} does not come to an end", rule.name());
         }

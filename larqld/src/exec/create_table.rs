@@ -1,0 +1,37 @@
+//! CREATE TABLE: a file becomes a table of facts.
+
+use larql_planner::catalog::Table as _;
+use larql_planner::value::Value;
+
+use super::{Operator, Row, Work};
+use crate::failure::Failure;
+
+/// Makes the table and tells what is in it.
+pub(super) struct CreateTable {
+    name: String,
+    file: String,
+    done: bool,
+}
+
+impl CreateTable {
+    pub(super) fn new(name: String, file: String) -> Self {
+        Self { name, file, done: false }
+    }
+}
+
+impl Operator for CreateTable {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(None);
+        }
+        let path = work.resolve(&self.file)?;
+        let table = work.engine().tables().create(&self.name, &path, work.cancel)?;
+        let columns = table.columns().iter();
+        let columns = columns.map(|column| Value::text(format!("{} {}", column.name, column.kind)));
+        Ok(Some(vec![vec![
+            Value::text(table.name()),
+            Value::Integer(i64::try_from(table.rows()).unwrap_or(i64::MAX)),
+            Value::List(columns.collect()),
+        ]]))
+    }
+}

@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use larql_planner::catalog::Table as _;
+use larql_planner::value::Value;
+use larql_storage::file::DiskFiles;
+
+use super::*;
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    tables: Tables,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tables = Self::open(directory.path());
+        Self { directory, tables }
+    }
+
+    fn open(directory: &Path) -> Tables {
+        Tables::open(Arc::new(DiskFiles), directory.join("tables"))
+    }
+
+    fn write(&self, file: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory.path().join(file);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Makes the table `t` of a file of these bytes.
+    fn create(&self, file: &str, bytes: impl AsRef<[u8]>) -> Result<Arc<FactsTable>, Failure> {
+        let path = self.write(file, bytes);
+        let made = self.tables.create("t", &path, &Cancel::new());
+        if made.is_ok() {
+            self.tables.drop_table("t").unwrap();
+        }
+        made
+    }
+}
+
+fn shown(table: &FactsTable) -> Vec<String> {
+    let columns = table.columns().iter().map(|column| format!("{} {}", column.name, column.kind));
+    let rows = (0..table.rows() as usize).filter_map(|at| table.row(at));
+    let rows = rows.map(|row| row.iter().map(Value::to_string).collect::<Vec<_>>().join(" "));
+    std::iter::once(columns.collect::<Vec<_>>().join(", ")).chain(rows).collect()
+}
+
+#[test]
+fn columns_take_the_tightest_type_that_holds_every_field() {
+    let fixture = Fixture::new();
+    let text = "city,people,share,seat,code,none\nParis,2100000,0.5,TRUE,007,\n\"a, \"\"b\"\"\",-3,12,false,1,\n,,,,,\n";
+    let table = fixture.create("a.csv", text).unwrap();
+    assert_eq!(
+        shown(&table),
+        [
+            "city text, people integer, share real, seat boolean, code text, none text",
+            "\"Paris\" 2100000 0.5 TRUE \"007\" NULL",
+            "\"a, \\\"b\\\"\" -3 12.0 FALSE \"1\" NULL",
+            "NULL NULL NULL NULL NULL NULL",
+        ]
+    );
+}
+
+#[test]
+fn tabs_separate_without_quotes() {
+    let fixture = Fixture::new();
+    let table = fixture.create("a.tsv", "a\tb\n\"x\ty, z\r\n").unwrap();
+    assert_eq!(shown(&table), ["a text, b text", "\"\\\"x\" \"y, z\""]);
+}
+
+#[test]
+fn numbers_that_do_not_fit_are_reals_and_words_like_nan_are_text() {
+    let fixture = Fixture::new();
+    let table = fixture.create("a.csv", "a,b,c\n9223372036854775808,nan,1e999\n1,2,3\n").unwrap();
+    assert_eq!(shown(&table)[0], "a real, b text, c text");
+}
+
+#[test]
+fn a_file_that_is_no_table_says_where_it_is_wrong() {
+    let fixture = Fixture::new();
+    for (bytes, words) in [
+        (&b""[..], "no columns"),
+        (b"a,b\n1\n", "line 2 has 1 fields"),
+        (b"a,b\n1,2\n1,2,3\n", "line 3 has 3 fields"),
+        (b"a,b\n1,\xff\n", "line 2: field 2 is not UTF-8"),
+        (b"a,A\n", "both called"),
+        (b"a,,c\n", "column 2 has no usable name"),
+        (b"a\0b,c\n", "column 1 has no usable name"),
+    ] {
+        let failure = fixture.create("a.csv", bytes).unwrap_err();
+        assert_eq!(failure.code, code::BAD_FILE, "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
+    }
+    let huge = format!("a\n\"{}\"\n", "x".repeat(2 << 20));
+    assert_eq!(fixture.create("a.csv", huge).unwrap_err().code, code::LIMIT);
+    let wide = vec!["x"; COLUMNS_MAX + 1].join(",");
+    assert!(fixture.create("a.csv", wide).is_err());
+    assert_eq!(fixture.create("a.txt", "a\n").unwrap_err().code, code::INVALID_PARAMETER);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_leaves_nothing() {
+    let fixture = Fixture::new();
+    let fifo = fixture.directory.path().join("pipe.csv");
+    let name = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let zero = fixture.directory.path().join("zero.csv");
+    std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
+    let memory = fixture.directory.path().join("memory.csv");
+    std::os::unix::fs::symlink("/proc/self/mem", &memory).unwrap();
+    let missing = fixture.directory.path().join("missing.csv");
+    for path in [&fifo, &zero, &memory, &missing, &fixture.directory.path().to_owned()] {
+        let failure = fixture.tables.create("t", path, &Cancel::new()).unwrap_err();
+        assert_ne!(failure.code, code::INTERNAL, "{}: {failure}", path.display());
+    }
+    assert_eq!(fixture.tables.snapshot().names().count(), 0);
+    let left = std::fs::read_dir(fixture.directory.path().join("tables"));
+    assert_eq!(left.map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn a_table_outlives_its_file_and_the_daemon_until_it_is_dropped() {
+    let fixture = Fixture::new();
+    let path = fixture.write("facts.csv", "a\n1\n");
+    fixture.tables.create("Facts", &path, &Cancel::new()).unwrap();
+    let again = fixture.tables.create("FACTS", &path, &Cancel::new()).unwrap_err();
+    assert_eq!(again.code, code::EXISTS);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(fixture.directory.path().join("tables/.7.csv"), "half").unwrap();
+
+    let restarted = Fixture::open(fixture.directory.path());
+    let snapshot = restarted.snapshot();
+    let files = DiskFiles;
+    assert_eq!(shown(&snapshot.get("facts", &files).unwrap().unwrap()), ["a integer", "1"]);
+    restarted.drop_table("fActs").unwrap();
+    assert!(restarted.snapshot().get("facts", &files).unwrap().is_none());
+    // Who began with the table keeps it.
+    assert!(snapshot.get("facts", &files).unwrap().is_some());
+    assert_eq!(restarted.drop_table("facts").unwrap_err().code, code::UNDEFINED_TABLE);
+    assert_eq!(std::fs::read_dir(fixture.directory.path().join("tables")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_name_that_could_leave_the_directory_is_refused() {
+    let fixture = Fixture::new();
+    let path = fixture.write("a.csv", "a\n1\n");
+    for name in ["", "../x", "a/b", ".x", "1a", "a b", "é", &"x".repeat(64)] {
+        let failure = fixture.tables.create(name, &path, &Cancel::new()).unwrap_err();
+        assert_eq!(failure.code, code::INVALID_PARAMETER, "{name:?}");
+    }
+}
+
+#[test]
+fn a_cancel_stops_the_copy() {
+    let fixture = Fixture::new();
+    let path = fixture.write("a.csv", "a\n1\n");
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let failure = fixture.tables.create("t", &path, &cancel).unwrap_err();
+    assert_eq!(failure.code, code::CANCELLED);
+}

@@ -1,0 +1,227 @@
+//! SELECT as a whole system: parameters, roles, hostile statements, limits, and tables that outlive a
+//! session. What statements answer is in the golden scripts (`tests/scripts/`).
+
+use std::time::{Duration, Instant};
+
+use larql_client::{Client, ConnectOptions, ExecuteOptions, StatementError, Value};
+use larql_tests::daemon::Daemon;
+use larql_tests::repository;
+
+/// Far more than a refusal or a cancel takes.
+const SOON: Duration = Duration::from_secs(20);
+
+fn here() -> ExecuteOptions {
+    ExecuteOptions {
+        working_directory: repository().join("tests/scripts/files").display().to_string(),
+        ..ExecuteOptions::default()
+    }
+}
+
+async fn browse() -> Daemon {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("").await;
+    daemon
+}
+
+async fn client(daemon: &Daemon) -> Client {
+    let mut client = daemon.client().await;
+    client.query("USE \"atlas\"", here()).await.expect("atlas is mounted");
+    client
+}
+
+async fn refused(client: &mut Client, statement: &str) -> StatementError {
+    let began = Instant::now();
+    let error =
+        client.query(statement, here()).await.expect_err(&statement[..statement.len().min(90)]);
+    assert!(began.elapsed() < SOON, "{error} after {:?}", began.elapsed());
+    error
+}
+
+#[tokio::test]
+async fn parameters_of_a_script_stand_for_values_in_all_of_its_statements() {
+    let daemon = browse().await;
+    let mut client = client(&daemon).await;
+    let with = |parameters: Vec<Value>| ExecuteOptions { parameters, ..here() };
+    let script = "SELECT $1 AS a, $2 + 1 AS b; SELECT count(*) FROM EDGES WHERE target = $1 AND layer > $2; \
+                  PREPARE p AS SELECT $1 AS one; EXECUTE p(5)";
+    let values = vec![Value::from("Paris"), Value::Integer(2)];
+    let answers = client.query(script, with(values)).await.expect("answers");
+    assert_eq!(answers[0].rows, [[Value::from("Paris"), Value::Integer(3)]]);
+    assert_eq!(answers[1].rows, [[Value::Integer(1)]]);
+    assert_eq!(answers[3].rows, [[Value::Integer(5)]], "the parameters of PREPARE are its own");
+    for (script, value, code) in [
+        ("SELECT $2", Value::Null, "42P02"),
+        ("DESCRIBE $1", Value::Integer(1), "42804"),
+        ("DESCRIBE $1", Value::Null, "42804"),
+        ("SELECT $1", Value::List(vec![]), "42804"),
+        ("SELECT layer FROM EDGES WHERE layer = $1", Value::from("x"), "42804"),
+    ] {
+        let error = client.query(script, with(vec![value])).await.expect_err(script);
+        assert_eq!(error.code, code, "{script}: {error}");
+    }
+    let odd = [f64::NAN, f64::INFINITY, -0.0].map(Value::Real);
+    let answer = client.query("SELECT $1 < 1, $2 > 1, $3 = 0", with(odd.to_vec())).await;
+    let truths = [false, true, true].map(Value::Boolean);
+    assert_eq!(answer.expect("numbers")[0].rows, [truths]);
+}
+
+#[tokio::test]
+async fn a_reader_is_refused_what_it_may_not_run_also_prepared_and_in_a_pipe() {
+    // The SHA-256 of `opensesame`, from sha256sum.
+    const DIGEST: &str = "d9fb92e3bbe65be1f1aad4a82eef4567f7a1ebe2cd110c8049b9698be7a70c88";
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("larqld.toml");
+    let token = directory.path().join("token");
+    let text = format!("[[tokens]]\nname = \"ada\"\nrole = \"reader\"\nsha256 = \"{DIGEST}\"\n");
+    std::fs::write(&config, text).expect("a file");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let daemon =
+        Daemon::start_with(&["--listen", &address, "--config", &config.display().to_string()]);
+    daemon.extract_atlas("WITH INFERENCE").await;
+    daemon
+        .client()
+        .await
+        .query("CREATE TABLE facts FROM \"facts.tsv\"", here())
+        .await
+        .expect("a table");
+
+    std::fs::write(&token, "opensesame").expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token, mode).expect("the owner's alone");
+    let token = larql_client::Token::read(&token).expect("a token");
+    let options = ConnectOptions { token: Some(token), ..ConnectOptions::default() };
+    let target = format!("grpc://{address}").parse().expect("a target");
+    let mut reader = Client::connect(&target, options).await.expect("a session");
+    assert_eq!(reader.welcome().role, "reader");
+    let allowed = "USE \"atlas\"; SELECT count(*) FROM facts; PREPARE p AS DESCRIBE $1; EXECUTE p(\"France\"); \
+                   SELECT object FROM facts |> DESCRIBE $object";
+    reader.query(allowed, here()).await.expect("reading");
+    for statement in [
+        "PREPARE q AS INFER $1",
+        "PREPARE q AS EXTRACT MODEL \"a\" INTO \"b\"",
+        "PREPARE q AS USE \"/etc\"",
+        "PREPARE q AS CREATE TABLE x FROM \"facts.tsv\"",
+        "SELECT object FROM facts |> INFER $object",
+        "SELECT 1 AS x |> SELECT x |> SELECT \"a\" AS p |> INFER $p",
+        "EXPLAIN SELECT object FROM facts |> INFER $object",
+        "CREATE TABLE x FROM \"facts.tsv\"",
+        "DROP TABLE facts",
+        "EXPLAIN ANALYZE DROP TABLE facts",
+    ] {
+        let error = refused(&mut reader, statement).await;
+        assert_eq!(error.code, "42501", "{statement}: {error}");
+    }
+    assert_eq!(refused(&mut reader, "EXECUTE q(\"x\")").await.code, "26000");
+    let inserted = refused(
+        &mut reader,
+        "PREPARE q AS INSERT INTO EDGES (entity, relation, target) VALUES (\"a\", \"b\", $1)",
+    )
+    .await;
+    assert!(["0A000", "42501"].contains(&inserted.code.as_str()), "{inserted}");
+    // A token of less than admin is confined to the roots, of which there are none.
+    reader.query("SELECT count(*) FROM facts", here()).await.expect("the table is still there");
+}
+
+#[tokio::test]
+async fn hostile_statements_are_refused_and_the_daemon_goes_on() {
+    let daemon = browse().await;
+    let mut client = client(&daemon).await;
+    let million = vec!["1"; 1_000_000].join(",");
+    let deep = |count: usize| format!("SELECT {}1{}", "(".repeat(count), ")".repeat(count));
+    let stages = |count: usize| format!("SELECT 1 AS x{}", " |> SELECT x".repeat(count));
+    for (statement, code) in [
+        (format!("SELECT * FROM EDGES WHERE layer IN ({million})"), "54000"),
+        (format!("SELECT * FROM EDGES WHERE layer = {}", &deep(100_000)[7..]), "54000"),
+        (deep(100_000), "54000"),
+        (
+            format!(
+                "SELECT * FROM {}EDGES{}",
+                "(SELECT * FROM ".repeat(100_000),
+                ")".repeat(100_000)
+            ),
+            "54000",
+        ),
+        (stages(64), "54000"),
+        (stages(20_000), "54000"),
+        ("SELECT target FROM EDGES LIMIT -1".to_owned(), "22003"),
+        ("SELECT target FROM EDGES LIMIT 1 OFFSET -1".to_owned(), "22003"),
+        ("WALK \"x\" TOP 9223372036854775808".to_owned(), "22003"),
+        ("WALK \"x\" TOP 0".to_owned(), "22023"),
+        ("SELECT * FROM EDGES NEAREST TO \"x\" AT LAYER -1".to_owned(), "22003"),
+        (format!("PREPARE p AS SELECT {}", vec!["$1"; 5_000].join(",")), "54000"),
+        ("PREPARE p AS SELECT $4294967296".to_owned(), "22023"),
+        ("SELECT lаyer FROM EDGES".to_owned(), "42601"),
+        ("SELECT \u{202E}layer FROM EDGES".to_owned(), "42601"),
+    ] {
+        let error = refused(&mut client, &statement).await;
+        assert_eq!(error.code, code, "{}: {error}", &statement[..statement.len().min(60)]);
+    }
+    let list = (0..60_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let began = Instant::now();
+    for statement in [
+        format!("SELECT count(*) FROM EDGES WHERE feature NOT IN ({list})"),
+        stages(63),
+        "SELECT target FROM EDGES LIMIT 9223372036854775807 OFFSET 9223372036854775807".to_owned(),
+        "SELECT target FROM EDGES ORDER BY logit LIMIT 9223372036854775807".to_owned(),
+        format!("SELECT {}", vec!["1"; 30_000].join("+")),
+    ] {
+        let answer = client.query(statement.as_str(), here()).await;
+        answer.unwrap_or_else(|error| panic!("{}: {error}", &statement[..60]));
+    }
+    assert!(began.elapsed() < SOON, "answered after {:?}", began.elapsed());
+    let mut many = String::new();
+    (0..300).for_each(|n| many += &format!("PREPARE s{n} AS SELECT {n};"));
+    assert_eq!(refused(&mut client, &many).await.code, "54000");
+    client.query("EXECUTE s0", here()).await.expect("what was prepared is there");
+    client.query("SELECT count(*) FROM EDGES", here()).await.expect("the daemon serves");
+}
+
+#[tokio::test]
+async fn a_join_of_all_pairs_stops_at_its_deadline_and_at_its_limit() {
+    let daemon = browse().await;
+    let mut client = client(&daemon).await;
+    let endless = "SELECT count(*) FROM EDGES AS a JOIN EDGES AS b ON a.logit < b.logit JOIN EDGES AS c ON b.logit < c.logit";
+    let began = Instant::now();
+    let options = ExecuteOptions { deadline: Some(Duration::from_millis(300)), ..here() };
+    let error = client.query(endless, options).await.expect_err("it takes hours");
+    assert_eq!(error.code, "57014", "{error}");
+    assert!(began.elapsed() < SOON, "stopped after {:?}", began.elapsed());
+    let wide = "SELECT DISTINCT a.top_tokens, b.top_tokens, a.feature, b.feature, a.layer, b.layer FROM EDGES AS a JOIN EDGES AS b ON TRUE";
+    let before = daemon.anonymous_bytes();
+    let error =
+        client.query(format!("{wide} ORDER BY 3"), here()).await.expect_err("too many rows");
+    assert_eq!(error.code, "54000", "{error}");
+    let grown = daemon.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 3 << 30, "the statement took {grown} bytes");
+    client.query("SELECT count(*) FROM EDGES", here()).await.expect("the daemon serves");
+}
+
+#[tokio::test]
+async fn a_table_of_facts_is_everybodys_and_outlives_the_daemon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut daemon = Daemon::start_in(directory.path(), &[]);
+    daemon
+        .client()
+        .await
+        .query("CREATE TABLE Facts FROM \"facts.tsv\"", here())
+        .await
+        .expect("a table");
+    let count = "SELECT count(*), max(since) FROM facts";
+    let expected = [[Value::Integer(4), Value::Integer(1868)]];
+    assert_eq!(daemon.query(count).await.expect("another session")[0].rows, expected);
+    daemon.kill();
+    let daemon = Daemon::start_in(directory.path(), &[]);
+    assert_eq!(daemon.query(count).await.expect("after a restart")[0].rows, expected);
+    std::fs::write(directory.path().join("tables/Facts.tsv"), "a\tb\n1\n").expect("damaged");
+    let _ = daemon;
+    let daemon = {
+        drop(daemon);
+        Daemon::start_in(directory.path(), &[])
+    };
+    let error = daemon.query(count).await.expect_err("its copy is damaged");
+    assert_eq!(error.code, "XX001", "{error}");
+    daemon.query("DROP TABLE facts").await.expect("a damaged table can be dropped");
+    assert_eq!(daemon.query(count).await.expect_err("it is gone").code, "42P01");
+}
