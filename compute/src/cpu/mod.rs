@@ -5,6 +5,7 @@
 
 mod cancel;
 mod isa;
+mod nodes;
 mod pool;
 mod shares;
 pub mod streaming;

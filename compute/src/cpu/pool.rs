@@ -4,7 +4,8 @@
 //! tasks are left (`shares` deals them), and `run` returns when all are done. Callers from several
 //! threads are served one after another in the order of their arrival (a ticket). A helper spins
 //! for a moment between two jobs and then sleeps, so that a decode's many small products wake
-//! nobody, and an idle daemon burns nothing.
+//! nobody, and an idle daemon burns nothing. On a machine of several memory nodes helpers keep to
+//! nodes (`nodes`); callers, whose threads are not ours, are left where they are.
 //!
 //! Invariants: the function is never called after `run` has returned; a panic in a task reaches
 //! the caller and nobody else; a task that itself calls `run` gets its tasks run in place.
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
+use super::nodes;
 use super::shares::Shares;
 
 /// How often a helper looks for work before it sleeps: some tens of microseconds.
@@ -81,10 +83,12 @@ impl Pool {
     /// each physical core that the process may use.
     pub fn new(threads: usize) -> Pool {
         let wanted = if threads == 0 { physical_cores() } else { threads };
+        let nodes = nodes::nodes();
+        let threads_nodes = nodes::spread(wanted.max(1), &nodes);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            shares: Shares::new(wanted.max(1)),
+            shares: Shares::new(&threads_nodes),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -98,7 +102,14 @@ impl Pool {
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
                 let builder = std::thread::Builder::new().name(format!("compute-{index}"));
-                builder.spawn(move || shared.help(index)).ok()
+                let processors = nodes.get(threads_nodes[index]).cloned();
+                let help = move || {
+                    if let Some(processors) = processors {
+                        nodes::bind(&processors);
+                    }
+                    shared.help(index);
+                };
+                builder.spawn(help).ok()
             })
             .collect();
         Pool { shared, helpers }

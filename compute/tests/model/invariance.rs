@@ -131,17 +131,20 @@ fn every_family_gives_the_same_bits_alone_and_in_any_company() {
 
 #[test]
 fn quantised_weights_give_the_same_bits_alone_and_in_any_company() {
-    for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q8_0, Dtype::Q4_0] {
+    // Formats in blocks of 256 take wider rows.
+    let narrow = [Dtype::F32, Dtype::BF16, Dtype::Q8_0, Dtype::Q4_0].map(|dtype| (dtype, 64, 96));
+    let wide = [Dtype::Q2K, Dtype::Q3K, Dtype::Q4K, Dtype::Q5K, Dtype::Q6K];
+    for (dtype, hidden, features) in narrow.into_iter().chain(wide.map(|wide| (wide, 256, 512))) {
         for (threads, kv_type) in [(1, KvType::F16), (2, KvType::Q8), (3, KvType::F16)] {
             for transposed in [None, Some(Role::Down)] {
                 let mut config = llama();
-                config["hidden_size"] = 64.into();
-                config["intermediate_size"] = 96.into();
+                config["hidden_size"] = hidden.into();
+                config["intermediate_size"] = features.into();
                 config["vocab_size"] = 96.into();
                 let architecture = read(&config);
                 let mut weights = Checkpoint::random(&architecture, dtype, 3);
                 if let Some(role) = transposed {
-                    if dtype == Dtype::Q8_0 || dtype == Dtype::Q4_0 {
+                    if !dtype.is_plain() {
                         continue;
                     }
                     weights = weights.transposed(role);
