@@ -1,5 +1,7 @@
 //! CREATE TABLE: a file becomes a table of facts.
 
+use std::path::Path;
+
 use larql_planner::catalog::Table as _;
 use larql_planner::value::Value;
 
@@ -24,8 +26,16 @@ impl Operator for CreateTable {
         if std::mem::replace(&mut self.done, true) {
             return Ok(None);
         }
-        let path = work.resolve(&self.file)?;
-        let table = work.engine().tables().create(&self.name, &path, work.cancel)?;
+        let mut path = work.resolve(&self.file)?;
+        // The daemon's own user may name what a link leads to; others have named it when they are
+        // confined to their directories.
+        if work.context.owner() {
+            let files = work.engine().files();
+            path =
+                files.canonicalize(&path).map_err(|error| Failure::io(path.display(), &error))?;
+        }
+        let format = Path::new(&self.file);
+        let table = work.engine().tables().create(&self.name, format, &path, work.cancel)?;
         let columns = table.columns().iter();
         let columns = columns.map(|column| Value::text(format!("{} {}", column.name, column.kind)));
         Ok(Some(vec![vec![

@@ -130,7 +130,8 @@ impl Tables {
         Snapshot(self.entries.load_full())
     }
 
-    /// Makes a table of a file, durably.
+    /// Makes a table of the regular file at `source`, durably; the extension of `format` says how the
+    /// file holds rows. A symbolic link is not followed: whoever may follow one has resolved it.
     ///
     /// # Errors
     /// `EXISTS` for a name that is taken; `INVALID_PARAMETER` for a name that is none, or a file whose
@@ -139,13 +140,14 @@ impl Tables {
     pub fn create(
         &self,
         name: &str,
+        format: &Path,
         source: &Path,
         cancel: &Cancel,
     ) -> Result<Arc<FactsTable>, Failure> {
         check_name(name)?;
         self.check_free(name)?;
-        let format = Format::of(source).ok_or_else(|| {
-            let message = format!("{}: the extension says no format", source.display());
+        let format = Format::of(format).ok_or_else(|| {
+            let message = format!("{}: the extension says no format", format.display());
             Failure::new(code::INVALID_PARAMETER, message)
                 .hint("name a file that ends in .csv or .tsv")
         })?;
@@ -178,9 +180,7 @@ impl Tables {
     /// Copies a file, which must be a regular one, to a path in the directory.
     fn copy(&self, source: &Path, to: &Path, cancel: &Cancel) -> Result<(), Failure> {
         let failed = |path: &Path, error: &std::io::Error| Failure::io(path.display(), error);
-        // A link is followed on purpose: who may name it may name what it leads to.
-        let real = self.files.canonicalize(source).map_err(|error| failed(source, &error))?;
-        let found = self.files.metadata(&real).map_err(|error| failed(source, &error))?;
+        let found = self.files.metadata(source).map_err(|error| failed(source, &error))?;
         if found.kind != FileKind::File {
             let message = format!("{} is no regular file", source.display());
             return Err(Failure::new(code::INVALID_PARAMETER, message).hint("name a file of rows"));
@@ -193,7 +193,7 @@ impl Tables {
             );
             return Err(Failure::new(code::LIMIT, message).hint("split the file"));
         }
-        let mapping = self.files.map(&real).map_err(|error| failed(source, &error))?;
+        let mapping = self.files.map(source).map_err(|error| failed(source, &error))?;
         self.files
             .create_dir_all(&self.directory)
             .map_err(|error| failed(&self.directory, &error))?;

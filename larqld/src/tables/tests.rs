@@ -31,7 +31,7 @@ impl Fixture {
     /// Makes the table `t` of a file of these bytes.
     fn create(&self, file: &str, bytes: impl AsRef<[u8]>) -> Result<Arc<FactsTable>, Failure> {
         let path = self.write(file, bytes);
-        let made = self.tables.create("t", &path, &Cancel::new());
+        let made = self.tables.create("t", &path, &path, &Cancel::new());
         if made.is_ok() {
             self.tables.drop_table("t").unwrap();
         }
@@ -112,7 +112,7 @@ fn what_is_no_regular_file_is_refused_and_leaves_nothing() {
     std::os::unix::fs::symlink("/proc/self/mem", &memory).unwrap();
     let missing = fixture.directory.path().join("missing.csv");
     for path in [&fifo, &zero, &memory, &missing, &fixture.directory.path().to_owned()] {
-        let failure = fixture.tables.create("t", path, &Cancel::new()).unwrap_err();
+        let failure = fixture.tables.create("t", path, path, &Cancel::new()).unwrap_err();
         assert_ne!(failure.code, code::INTERNAL, "{}: {failure}", path.display());
     }
     assert_eq!(fixture.tables.snapshot().names().count(), 0);
@@ -124,8 +124,8 @@ fn what_is_no_regular_file_is_refused_and_leaves_nothing() {
 fn a_table_outlives_its_file_and_the_daemon_until_it_is_dropped() {
     let fixture = Fixture::new();
     let path = fixture.write("facts.csv", "a\n1\n");
-    fixture.tables.create("Facts", &path, &Cancel::new()).unwrap();
-    let again = fixture.tables.create("FACTS", &path, &Cancel::new()).unwrap_err();
+    fixture.tables.create("Facts", &path, &path, &Cancel::new()).unwrap();
+    let again = fixture.tables.create("FACTS", &path, &path, &Cancel::new()).unwrap_err();
     assert_eq!(again.code, code::EXISTS);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(fixture.directory.path().join("tables/.7.csv"), "half").unwrap();
@@ -147,7 +147,7 @@ fn a_name_that_could_leave_the_directory_is_refused() {
     let fixture = Fixture::new();
     let path = fixture.write("a.csv", "a\n1\n");
     for name in ["", "../x", "a/b", ".x", "1a", "a b", "é", &"x".repeat(64)] {
-        let failure = fixture.tables.create(name, &path, &Cancel::new()).unwrap_err();
+        let failure = fixture.tables.create(name, &path, &path, &Cancel::new()).unwrap_err();
         assert_eq!(failure.code, code::INVALID_PARAMETER, "{name:?}");
     }
 }
@@ -158,6 +158,6 @@ fn a_cancel_stops_the_copy() {
     let path = fixture.write("a.csv", "a\n1\n");
     let cancel = Cancel::new();
     cancel.cancel();
-    let failure = fixture.tables.create("t", &path, &cancel).unwrap_err();
+    let failure = fixture.tables.create("t", &path, &path, &cancel).unwrap_err();
     assert_eq!(failure.code, code::CANCELLED);
 }
