@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use larql_compute::cpu::{Cancel, Pool};
@@ -21,6 +21,7 @@ use larql_storage::file::{FileKind, Files};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::activity::{Recent, StatementEnd, StatementRecord};
 use crate::batch::Batching;
 use crate::config::Config;
 use crate::failure::{Failure, code};
@@ -69,7 +70,9 @@ pub struct Engine {
     data_dir: PathBuf,
     roots: ArcSwap<Vec<PathBuf>>,
     started: Instant,
-    sessions: AtomicU64,
+    /// Those that are open, by number.
+    sessions: Mutex<BTreeMap<u64, Weak<SessionShared>>>,
+    recent: Recent,
     statements: AtomicU64,
     /// How many sessions and calls there are that the daemon does not leave while it drains.
     tasks: watch::Sender<usize>,
@@ -110,7 +113,8 @@ impl Engine {
             data_dir: config.data_dir.clone(),
             roots: ArcSwap::from_pointee(config.roots.clone()),
             started: Instant::now(),
-            sessions: AtomicU64::new(0),
+            sessions: Mutex::default(),
+            recent: Recent::default(),
             statements: AtomicU64::new(0),
             tasks: watch::Sender::new(0),
         });
@@ -175,18 +179,21 @@ impl Engine {
         role: Role,
         owner: bool,
     ) -> SessionContext {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        SessionContext {
-            shared: Arc::new(SessionShared {
-                engine: self.clone(),
-                id,
-                principal: principal.clone(),
-                role,
-                owner,
-                state: Mutex::default(),
-                _task: self.begin_task(),
-            }),
-        }
+        let shared = Arc::new(SessionShared {
+            engine: self.clone(),
+            id,
+            principal: principal.clone(),
+            role,
+            owner,
+            state: Mutex::default(),
+            opened: Instant::now(),
+            running: Mutex::default(),
+            statements: AtomicU64::new(0),
+            ended: watch::Sender::new(false),
+            _task: self.begin_task(),
+        });
+        self.sessions.lock().insert(id, Arc::downgrade(&shared));
+        SessionContext { shared }
     }
 
     /// Says that something begins which the daemon should not leave while it drains.
@@ -233,7 +240,19 @@ impl Engine {
 
     /// Sessions open now.
     pub fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
+        self.sessions.lock().len() as u64
+    }
+
+    /// The sessions that are open now, by number.
+    pub fn open_sessions(&self) -> Vec<SessionContext> {
+        let sessions = self.sessions.lock();
+        let open = sessions.values().filter_map(Weak::upgrade);
+        open.map(|shared| SessionContext { shared }).collect()
+    }
+
+    /// Statements that ended lately, oldest first.
+    pub fn recent_statements(&self) -> Vec<StatementRecord> {
+        self.recent.all()
     }
 
     /// Statements answered since the start.
@@ -479,12 +498,18 @@ struct SessionShared {
     role: Role,
     owner: bool,
     state: Mutex<SessionState>,
+    opened: Instant,
+    running: Mutex<Option<StatementRecord>>,
+    /// Statements begun.
+    statements: AtomicU64,
+    /// Whether somebody ended it.
+    ended: watch::Sender<bool>,
     _task: Task,
 }
 
 impl Drop for SessionShared {
     fn drop(&mut self) {
-        self.engine.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.engine.sessions.lock().remove(&self.id);
     }
 }
 
@@ -568,6 +593,42 @@ impl SessionContext {
         self.shared.owner
     }
 
+    /// When it was opened.
+    pub fn opened(&self) -> Instant {
+        self.shared.opened
+    }
+
+    /// Statements begun so far.
+    pub fn statements(&self) -> u64 {
+        self.shared.statements.load(Ordering::Relaxed)
+    }
+
+    /// The statement that runs now.
+    pub fn running(&self) -> Option<StatementRecord> {
+        self.shared.running.lock().clone()
+    }
+
+    /// Says that a statement begins; it runs until the returned value is dropped.
+    pub fn begin_statement(&self, text: &str) -> RunningStatement<'_> {
+        let record = StatementRecord::begin(self.id(), self.principal(), text);
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+        *self.shared.running.lock() = Some(record);
+        // Who ends without a word met a defect.
+        let end = StatementEnd { code: Some(code::INTERNAL), ..StatementEnd::default() };
+        RunningStatement { context: self, end }
+    }
+
+    /// Ends the session: what it runs is stopped, and its client is told.
+    pub fn end(&self) {
+        self.shared.ended.send_replace(true);
+    }
+
+    /// Resolves when somebody ends the session.
+    pub async fn until_ended(&self) {
+        // The sender lives in this session, so waiting cannot fail.
+        let _ = self.shared.ended.subscribe().wait_for(|&ended| ended).await;
+    }
+
     /// What the session remembers. Held for moments only, never while something runs.
     pub fn state(&self) -> parking_lot::MutexGuard<'_, SessionState> {
         self.shared.state.lock()
@@ -592,6 +653,29 @@ impl SessionContext {
             files: self.engine().files.clone(),
             mounts,
             costs: self.engine().costs,
+        }
+    }
+}
+
+/// A statement that runs, as others see it.
+pub struct RunningStatement<'s> {
+    context: &'s SessionContext,
+    end: StatementEnd,
+}
+
+impl RunningStatement<'_> {
+    /// Says how it ended.
+    pub fn end(&mut self, rows: u64, bytes: u64, code: Option<&'static str>) {
+        self.end = StatementEnd { elapsed: Duration::ZERO, rows, bytes, code };
+    }
+}
+
+impl Drop for RunningStatement<'_> {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.context.shared.running.lock().take() {
+            let elapsed = record.began.elapsed();
+            record.ended = Some(StatementEnd { elapsed, ..self.end.clone() });
+            self.context.engine().recent.push(record);
         }
     }
 }

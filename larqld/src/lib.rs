@@ -5,6 +5,7 @@
 //! `engine` holds what sessions share; `batch` runs models for all of them together; `pipeline` holds the long jobs; `failure` is how errors look
 //! to users.
 
+pub mod activity;
 pub mod batch;
 pub mod bench;
 pub mod bundled;

@@ -300,6 +300,13 @@ pub(super) struct Serve {
 pub(super) enum Admin {
     /// Version, uptime, sessions, threads
     Status,
+    /// Who is connected and what runs
+    Sessions,
+    /// End a session
+    Kill {
+        /// Its number, as `sessions` shows it
+        session: u64,
+    },
 }
 
 /// What to measure.

@@ -3,7 +3,7 @@
 //! Every text from the command line enters through [`quote`] or
 //! [`mount_name`].
 
-use super::args::{Command, Convert, Dev, Dtype, Extract, Level, Quant, Walk};
+use super::args::{Admin, Command, Convert, Dev, Dtype, Extract, Level, Quant, Walk};
 use crate::quote::{mount_name, quote};
 use crate::shell::render::Message;
 
@@ -23,6 +23,8 @@ pub(super) fn statement(command: &Command) -> Result<String, Message> {
         }
         Command::Unmount { name } => format!("UNMOUNT {}", mount_name(name)),
         Command::List => "SHOW MOUNTS".to_owned(),
+        Command::Admin(Admin::Sessions) => "SHOW SESSIONS".to_owned(),
+        Command::Admin(Admin::Kill { session }) => format!("KILL {session}"),
         Command::Show { name } => format!("STATS {}", quote(name)),
         Command::Walk(walk) | Command::Dev(Dev::Walk(walk)) => self::walk(walk),
         other => return Err(Message::new("XX000", format!("{other:?} is no statement"))),
@@ -120,6 +122,8 @@ mod tests {
             ("unmount atlas", "UNMOUNT atlas"),
             ("unmount Llama-3.2-1B", "UNMOUNT \"Llama-3.2-1B\""),
             ("list", "SHOW MOUNTS"),
+            ("admin sessions", "SHOW SESSIONS"),
+            ("admin kill 7", "KILL 7"),
             ("show atlas", "STATS \"atlas\""),
             ("dev walk --prompt p --index v", "USE \"v\"; WALK \"p\""),
             ("walk --prompt p --index v", "USE \"v\"; WALK \"p\""),

@@ -33,6 +33,7 @@ mod mount_row;
 mod output;
 mod relation_count;
 mod rows;
+mod sessions;
 mod show;
 mod statistics;
 mod table_scan;
@@ -124,6 +125,26 @@ fn run_statement(
 ) -> Result<(), Failure> {
     let began = Instant::now();
     cancel.check()?;
+    let text = &script.text[statement.span.start as usize..statement.span.end as usize];
+    let mut running = context.begin_statement(text);
+    let outcome = answer_statement(context, script, index, statement, cancel, sink, began);
+    match &outcome {
+        Ok(summary) => running.end(summary.rows, summary.bytes_touched, None),
+        Err(failure) => running.end(0, 0, Some(failure.code)),
+    }
+    sink.send(Output::Summary(outcome?)).map_err(|SinkClosed| Failure::cancelled())
+}
+
+/// Plans and runs a statement, and sends its rows.
+fn answer_statement(
+    context: &SessionContext,
+    script: &Script,
+    index: u32,
+    statement: &larql_planner::syntax::SpannedStatement,
+    cancel: &Cancel,
+    sink: &dyn OutputSink,
+    began: Instant,
+) -> Result<Summary, Failure> {
     let snapshot = context.snapshot();
     let statement = with_values(statement, &script.parameters)
         .map_err(|error| Failure::from(larql_planner::PlanError::from(error)))?;
@@ -147,8 +168,7 @@ fn run_statement(
         }
         sink.send(Output::Rows(batch)).map_err(|SinkClosed| Failure::cancelled())?;
     }
-    let summary = work.summary(rows, began.elapsed());
-    sink.send(Output::Summary(summary)).map_err(|SinkClosed| Failure::cancelled())
+    Ok(work.summary(rows, began.elapsed()))
 }
 
 /// The session's own role for one of the planner's.
@@ -225,6 +245,9 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
             Box::new(layer_statistics::LayerStatistics::new(layers.clone()))
         }
         Physical::ShowModels => Box::new(show::ShowModels::default()),
+        Physical::ShowSessions => Box::new(sessions::ShowSessions::default()),
+        Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
+        Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
         Physical::ShowMounts => Box::new(show::ShowMounts::default()),
         Physical::Statistics { mount } => Box::new(statistics::Statistics::new(mount.clone())),
         Physical::Infer(infer) => Box::new(infer::Infer::new(infer.clone())),

@@ -94,6 +94,7 @@ impl Drive {
     ) {
         tracing::debug!(session = self.session.id(), caller = %caller.principal, "session opened");
         let (mut reading, mut draining, mut gone) = (true, false, false);
+        let (context, mut ended) = (self.context.clone(), false);
         loop {
             if !self.perform_actions().await {
                 break;
@@ -105,6 +106,10 @@ impl Drive {
                     if let Some(running) = self.running.take() {
                         self.session.handle_finished(running.id);
                     }
+                }
+                () = context.until_ended(), if !ended => {
+                    ended = true;
+                    self.session.handle_end();
                 }
                 () = self.frames.closed(), if !gone => {
                     gone = true;

@@ -205,6 +205,13 @@ impl Session {
         self.close();
     }
 
+    /// Somebody ended the session: nothing goes on, and the client is told.
+    pub fn handle_end(&mut self) {
+        if self.state != State::Closed {
+            self.refuse(code::CANCELLED, "the session was ended by KILL");
+        }
+    }
+
     /// The daemon is about to stop: the running script may end, queued ones are refused.
     pub fn handle_drain(&mut self) {
         for script in std::mem::take(&mut self.queue) {
@@ -442,6 +449,22 @@ mod tests {
         session.handle_gone();
         assert_eq!(actions(&mut session), [Action::Stop { id: 1 }, Action::Close]);
         session.handle_finished(1);
+        assert_eq!(session.poll_action(), None);
+    }
+
+    #[test]
+    fn a_session_that_is_ended_stops_what_runs_tells_its_client_and_closes() {
+        let (mut session, now) = open_session();
+        session.handle_frame(script(1), now);
+        session.handle_frame(script(2), now);
+        actions(&mut session);
+        session.handle_end();
+        let told = actions(&mut session);
+        let [Action::Refuse(refusal), Action::Stop { id: 1 }, Action::Close] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!(refusal.code, code::CANCELLED);
+        session.handle_end();
         assert_eq!(session.poll_action(), None);
     }
 

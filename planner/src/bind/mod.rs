@@ -15,6 +15,7 @@ mod scope;
 mod select;
 mod source;
 mod statement;
+mod system;
 mod trace;
 
 pub use aggregate::{Aggregate, AggregateFunction};

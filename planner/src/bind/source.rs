@@ -14,6 +14,7 @@ use super::expression::{ComparisonOperator, Expression};
 use super::scope::Scope;
 use super::select::{filtered, limited, select};
 use super::statement::Reader;
+use super::system;
 use crate::catalog::{Catalog, Component};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
@@ -213,6 +214,13 @@ fn named(
         return Ok((relation, name.value.to_uppercase(), columns, shown));
     }
     let qualifier = schema.map(|schema| schema.value.as_str());
+    if qualifier.is_some_and(|schema| schema.eq_ignore_ascii_case(system::SCHEMA))
+        && let Some(plan) = system::table(&name.value, sources.reader())?
+    {
+        let (columns, described) = (plan.columns(), format!("{}.{}", system::SCHEMA, name.value));
+        let shown = columns.len();
+        return Ok((Relation::Plan(plan), described, columns, shown));
+    }
     let found = sources.catalog.table(qualifier, &name.value).map_err(|reason| {
         BindError::UnreadableTable { name: name.value.clone(), reason, span: name.span }
     })?;
@@ -238,7 +246,8 @@ fn named(
 /// No table has that name; the message lists those there are.
 pub(super) fn unknown_table(catalog: &dyn Catalog, name: String, span: Span) -> BindError {
     let others = catalog.table_names();
-    let names: Vec<&str> = RELATIONS.into_iter().chain(others.iter().map(String::as_str)).collect();
+    let known = RELATIONS.into_iter().chain(system::TABLES);
+    let names: Vec<&str> = known.chain(others.iter().map(String::as_str)).collect();
     BindError::UnknownTable {
         nearest: nearest(&name, names.iter().copied()).map(str::to_owned),
         tables: names.join(", "),

@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings}
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
-    EXTRACT_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SETTING_COLUMNS,
+    EXTRACT_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS,
     STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
@@ -78,6 +78,10 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             Ok(reader.bound(plan, "INFER", Role::Infer))
         }
         Statement::Trace(request) => trace::trace(request, catalog),
+        Statement::Kill(session) => {
+            let operator = Operator::Kill { session: *session };
+            command(Plan::leaf(operator, &[]), "KILL", Role::Admin)
+        }
         Statement::Generate(request) => generate::bind(request, span, catalog),
         Statement::TraceOpen(path) => trace::open(path, catalog),
         Statement::ExplainFeatures(request) if request.infer => {
@@ -347,6 +351,9 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
     let command = |plan, tag| Ok(Bound { plan, tag, required_role: Role::Reader, mount: None });
     match show {
         Show::Models => command(Plan::leaf(Operator::ShowModels, &MODEL_COLUMNS), "SHOW MODELS"),
+        Show::Sessions => {
+            command(Plan::leaf(Operator::ShowSessions, &SESSION_COLUMNS), "SHOW SESSIONS")
+        }
         Show::Mounts => command(Plan::leaf(Operator::ShowMounts, &MOUNT_COLUMNS), "SHOW MOUNTS"),
         Show::Setting(name) => {
             let all = name.value.eq_ignore_ascii_case("all");

@@ -87,6 +87,9 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         }
         Operator::ShowModels
         | Operator::ShowMounts
+        | Operator::ShowSessions
+        | Operator::ShowStatements
+        | Operator::Kill { .. }
         | Operator::Statistics { .. }
         | Operator::VerifyVindex { .. }
         | Operator::Unmount { .. }

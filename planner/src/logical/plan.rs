@@ -410,6 +410,35 @@ pub const MOUNT_COLUMNS: NamedColumns<8> = [
     ("in_use", ColumnType::Boolean),
 ];
 
+/// The columns of SHOW SESSIONS. `age_s` is seconds since the session was opened; `own` marks the session
+/// that asks.
+pub const SESSION_COLUMNS: NamedColumns<10> = [
+    ("id", ColumnType::Integer),
+    ("principal", ColumnType::Text),
+    ("role", ColumnType::Text),
+    ("mount", ColumnType::Text),
+    ("state", ColumnType::Text),
+    ("statement", ColumnType::Text),
+    ("running_ms", ColumnType::Real),
+    ("statements", ColumnType::Integer),
+    ("age_s", ColumnType::Real),
+    ("own", ColumnType::Boolean),
+];
+
+/// The columns of `larql.statements`. `age_s` is seconds since the statement began; rows and bytes are NULL
+/// while it runs, `code` unless it failed.
+pub const STATEMENT_COLUMNS: NamedColumns<9> = [
+    ("session", ColumnType::Integer),
+    ("principal", ColumnType::Text),
+    ("statement", ColumnType::Text),
+    ("state", ColumnType::Text),
+    ("age_s", ColumnType::Real),
+    ("ms", ColumnType::Real),
+    ("rows", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+    ("code", ColumnType::Text),
+];
+
 /// The columns of EXTRACT.
 pub const EXTRACT_COLUMNS: NamedColumns<7> = [
     ("name", ColumnType::Text),

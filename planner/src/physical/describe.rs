@@ -44,6 +44,9 @@ impl Operator {
             Self::LayerStatistics { .. } => "LayerStatistics",
             Self::ShowModels => "ShowModels",
             Self::ShowMounts => "ShowMounts",
+            Self::ShowSessions => "ShowSessions",
+            Self::ShowStatements => "ShowStatements",
+            Self::Kill { .. } => "Kill",
             Self::Statistics { .. } => "Statistics",
             Self::Infer(_) => "Infer",
             Self::ExplainInfer(_) => "ExplainInfer",
@@ -187,6 +190,7 @@ impl Operator {
                 detail.add(Quoted(path));
                 detail.add_optional("as", name.as_ref());
             }
+            Self::Kill { session } => detail.add(format_args!("session {session}")),
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
             Self::Compile(compile) => compile_detail(&mut detail, compile),
@@ -203,7 +207,9 @@ impl Operator {
             | Self::Concatenate
             | Self::EntityCount
             | Self::ShowModels
-            | Self::ShowMounts => {}
+            | Self::ShowMounts
+            | Self::ShowSessions
+            | Self::ShowStatements => {}
         }
         detail.text
     }

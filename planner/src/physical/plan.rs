@@ -161,6 +161,15 @@ pub enum Operator {
     ShowModels,
     /// What is mounted.
     ShowMounts,
+    /// Who is connected.
+    ShowSessions,
+    /// What runs and what ran lately.
+    ShowStatements,
+    /// Ends a session.
+    Kill {
+        /// Its number.
+        session: u64,
+    },
     /// Name and value of what is known about a mount.
     Statistics {
         /// The mount's name.

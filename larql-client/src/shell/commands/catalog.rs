@@ -24,6 +24,47 @@ pub(super) const DETAIL: Command = Command {
     },
 };
 
+/// A command that shows a system table.
+const fn table(
+    name: &'static str,
+    short: &'static str,
+    long: &'static str,
+    run: fn(&mut super::Display, &str) -> Result<Action, String>,
+) -> Command {
+    Command { name, arguments: "", short, long, run }
+}
+
+pub(super) const MOUNTS: Command =
+    table("dm", "mounts, as a table to select from", "Runs SELECT * FROM larql.mounts.", |_, _| {
+        Ok(Action::Statement("SELECT * FROM larql.mounts".to_owned()))
+    });
+
+pub(super) const RELATIONS: Command = table(
+    "dr",
+    "relations of the mount in use, with their counts",
+    "Runs SELECT * FROM larql.relations.",
+    |_, _| Ok(Action::Statement("SELECT * FROM larql.relations".to_owned())),
+);
+
+pub(super) const SESSIONS: Command = table(
+    "ds",
+    "who is connected and what runs",
+    "Runs SELECT * FROM larql.sessions. KILL ends one by its number.",
+    |_, _| Ok(Action::Statement("SELECT * FROM larql.sessions".to_owned())),
+);
+
+pub(super) const STATEMENTS: Command = table(
+    "dq",
+    "statements that run or ran lately",
+    "Runs SELECT * FROM larql.statements.",
+    |_, _| Ok(Action::Statement("SELECT * FROM larql.statements".to_owned())),
+);
+
+pub(super) const SETTINGS: Command =
+    table("dv", "settings of the session", "Runs SELECT * FROM larql.settings.", |_, _| {
+        Ok(Action::Statement("SELECT * FROM larql.settings".to_owned()))
+    });
+
 pub(super) const USE: Command = Command {
     name: "c",
     arguments: "NAME",

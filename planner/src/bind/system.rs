@@ -1,0 +1,39 @@
+//! The tables of schema `larql`: what the daemon knows of itself, for SELECT.
+
+use super::BindError;
+use super::source::features;
+use super::statement::Reader;
+use crate::layers::LayerSet;
+use crate::logical::Plan;
+use crate::logical::plan::{MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS, STATEMENT_COLUMNS};
+use crate::physical::plan::{Operator, RELATION_COUNT_INPUT};
+
+/// The schema's name.
+pub(super) const SCHEMA: &str = "larql";
+
+/// Every table, with its schema, for messages.
+pub(super) const TABLES: [&str; 5] =
+    ["larql.mounts", "larql.relations", "larql.sessions", "larql.settings", "larql.statements"];
+
+/// The rows of a table of the schema; `None` where there is none of that name.
+///
+/// # Errors
+/// `larql.relations` is about the mount in use.
+pub(super) fn table(
+    name: &str,
+    current: Result<&Reader<'_>, BindError>,
+) -> Result<Option<Plan>, BindError> {
+    Ok(Some(match name.to_ascii_lowercase().as_str() {
+        "mounts" => Plan::leaf(Operator::ShowMounts, &MOUNT_COLUMNS),
+        "sessions" => Plan::leaf(Operator::ShowSessions, &SESSION_COLUMNS),
+        "settings" => Plan::leaf(Operator::ShowSetting { name: None }, &SETTING_COLUMNS),
+        "statements" => Plan::leaf(Operator::ShowStatements, &STATEMENT_COLUMNS),
+        "relations" => {
+            let current = current?;
+            let layers = LayerSet::all(current.layers());
+            let input = Box::new(features(current, &RELATION_COUNT_INPUT, layers)?);
+            Plan::RelationCount { examples: false, input }
+        }
+        _ => return Ok(None),
+    }))
+}
