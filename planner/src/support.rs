@@ -62,7 +62,9 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Select(select) => check_select(select),
         Statement::Show(show) => check_show(show, spanned.span),
         Statement::Pipe(stages) => stages.iter().try_for_each(check),
-        Statement::Prepare { statement, .. } => check(statement),
+        Statement::Prepare { statement, .. } | Statement::Copy { statement, .. } => {
+            check(statement)
+        }
         Statement::Walk(_)
         | Statement::Generate(_)
         | Statement::Kill(_)
@@ -70,6 +72,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         | Statement::Infer(_)
         | Statement::Describe(_)
         | Statement::Execute { .. }
+        | Statement::Export { .. }
         | Statement::CreateTable { .. }
         | Statement::DropTable(_)
         | Statement::Deallocate(_)
@@ -111,8 +114,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
         Statement::CreateIndex { .. } => refuse("CREATE INDEX", "plans use scans and slot lookups"),
         Statement::DropIndex(_) => refuse("DROP INDEX", "plans use scans and slot lookups"),
-        Statement::Copy { .. } => refuse("COPY", "larql -F csv -c '…' writes rows to a file"),
-        Statement::Export { .. } => refuse("EXPORT", "larql -F csv -c '…' writes rows to a file"),
     }
 }
 

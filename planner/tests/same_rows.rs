@@ -58,7 +58,12 @@ fn cell(slot: Slot, column: FeatureColumn, entity: Option<&str>) -> Value {
         FeatureColumn::GateScore => queried(Value::Score(score(slot))),
         FeatureColumn::Z => queried(Value::Real(f64::from(score(slot)))),
         FeatureColumn::Source => queried(Value::text("gate")),
-        FeatureColumn::Confidence | FeatureColumn::Activation => Value::Null,
+        FeatureColumn::Confidence
+        | FeatureColumn::Activation
+        | FeatureColumn::Head
+        | FeatureColumn::Position
+        | FeatureColumn::Token
+        | FeatureColumn::Weight => Value::Null,
     }
 }
 

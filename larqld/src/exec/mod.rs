@@ -40,6 +40,7 @@ mod table_scan;
 mod trace;
 mod verify;
 mod work;
+mod write;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -210,6 +211,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
         Physical::OneRow => Box::new(rows::OneRow::default()),
         Physical::TableScan(scan) => Box::new(table_scan::TableScan::new(scan.clone())),
+        Physical::Write(write) => Box::new(write::WriteRows::new(child()?, write.clone())),
         Physical::CreateTable { name, file } => {
             Box::new(create_table::CreateTable::new(name.clone(), file.clone()))
         }

@@ -17,6 +17,7 @@ mod source;
 mod statement;
 mod system;
 mod trace;
+mod write;
 
 pub use aggregate::{Aggregate, AggregateFunction};
 pub use error::BindError;

@@ -36,10 +36,10 @@ pub(super) fn pipe(
         let (what, hint) = ("a pipe without stages".to_owned(), "write a statement".to_owned());
         return Err(BindError::Meaningless { what, span: Some(span), hint });
     };
-    check_reads(first, context.catalog)?;
+    check_reads(first, context.catalog, "stand in a pipe")?;
     let mut bound = bind(&first.statement, first.span, context)?;
     for stage in others {
-        check_reads(stage, context.catalog)?;
+        check_reads(stage, context.catalog, "stand in a pipe")?;
         bound = next_stage(bound, stage, context)?;
     }
     Ok(bound)
@@ -155,7 +155,11 @@ fn sample(name: &str, kind: ColumnType) -> Value {
 }
 
 /// Refuses a stage that answers no rows, or changes what the stages after it see.
-fn check_reads(stage: &SpannedStatement, catalog: &dyn Catalog) -> Result<(), BindError> {
+pub(super) fn check_reads(
+    stage: &SpannedStatement,
+    catalog: &dyn Catalog,
+    purpose: &str,
+) -> Result<(), BindError> {
     let reads = |statement: &Statement| match statement {
         // Each row would write the same file.
         Statement::Trace(trace) => trace.save.is_none(),
@@ -183,8 +187,8 @@ fn check_reads(stage: &SpannedStatement, catalog: &dyn Catalog) -> Result<(), Bi
         return Ok(());
     }
     Err(BindError::Meaningless {
-        what: "only statements that read rows can stand in a pipe".to_owned(),
+        what: format!("only statements that read rows can {purpose}"),
         span: Some(stage.span),
-        hint: "separate the statements with `;`".to_owned(),
+        hint: "statements that change something stand alone, separated by `;`".to_owned(),
     })
 }

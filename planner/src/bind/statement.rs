@@ -7,7 +7,7 @@ use super::select::{filtered, limited, select};
 use super::source::{
     ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
 };
-use super::{BindError, compile, generate, inference, pipe, prepared, trace};
+use super::{BindError, compile, generate, inference, pipe, prepared, trace, write};
 use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
@@ -148,6 +148,10 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             let operator = Operator::DropTable { name: name.value.clone() };
             command(Plan::leaf(operator, &[]), "DROP TABLE", Role::Admin)
         }
+        Statement::Copy { statement, file, format } => {
+            write::copy(statement, file, format.as_ref(), context)
+        }
+        Statement::Export { file, format } => write::export(file, format, span, context),
         Statement::Pipe(stages) => pipe::pipe(stages, span, context),
         Statement::Prepare { name, statement } => prepared::prepare(name, statement, context),
         Statement::Execute { name, arguments } => prepared::execute(name, arguments, span, context),

@@ -45,7 +45,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             let layer = LayerSet::one(nearest.layer);
             from_mount(&|mount| gate_hits(mount, &layer, nearest.k, false))
         }
-        Operator::OneRow | Operator::CreateTable { .. } => 1.0,
+        Operator::OneRow | Operator::CreateTable { .. } | Operator::Write(_) => 1.0,
         Operator::TableScan(scan) => scan.rows as f64,
         Operator::NestedLoopJoin { on } => pairs(node) * on.as_ref().map_or(1.0, selectivity),
         Operator::HashJoin(join) => {

@@ -8,7 +8,7 @@ use crate::bind::expression::Expression;
 use crate::layers::LayerSet;
 use crate::physical::plan::{
     DescribeEdges, ExplainInfer, FeatureColumn, ForEach, Infer, Operator, QueryVector, SortKey,
-    TableScan,
+    TableScan, Write,
 };
 use crate::value::{Column, ColumnType};
 
@@ -146,6 +146,13 @@ pub enum Plan {
         /// The features.
         input: Box<Self>,
     },
+    /// Rows written to a file; one row tells of it.
+    Write {
+        /// Where and how.
+        write: Write,
+        /// Which rows.
+        input: Box<Self>,
+    },
     /// The next token.
     Infer(Infer),
     /// The features at work in inference.
@@ -180,6 +187,7 @@ impl Plan {
             Self::Join { inputs, .. } => inputs.iter().flat_map(Self::columns).collect(),
             Self::ForEach { inputs, .. } => inputs[1].columns(),
             Self::Concatenate { inputs } => inputs.first().map(Self::columns).unwrap_or_default(),
+            Self::Write { .. } => named(&WRITE_COLUMNS),
             Self::DescribeEdges { .. } => named(&DESCRIBE_COLUMNS),
             Self::EntityCount { .. } => named(&ENTITY_COLUMNS),
             Self::RelationCount { examples, .. } => {
@@ -214,6 +222,7 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. }
             | Self::Distinct { input }
+            | Self::Write { input, .. }
             | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
@@ -239,6 +248,7 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. }
             | Self::Distinct { input }
+            | Self::Write { input, .. }
             | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
@@ -272,6 +282,7 @@ impl Plan {
             Self::Sort { keys, .. } => Operator::Sort { keys },
             Self::Limit { count, offset, .. } => Operator::Limit { count, offset },
             Self::Distinct { .. } => Operator::Distinct,
+            Self::Write { write, .. } => Operator::Write(write),
             Self::Concatenate { .. } => Operator::Concatenate,
             Self::DescribeEdges { edges, .. } => Operator::DescribeEdges(edges),
             Self::EntityCount { .. } => Operator::EntityCount,
@@ -462,6 +473,14 @@ pub const COMPILE_COLUMNS: NamedColumns<5> = [
 /// The columns of VERIFY VINDEX: a file and `ok`, `missing`, `wrong size` or `wrong checksum`.
 pub const VERIFY_COLUMNS: NamedColumns<3> =
     [("file", ColumnType::Text), ("status", ColumnType::Text), ("bytes", ColumnType::Integer)];
+
+/// The columns of COPY and EXPORT.
+pub const WRITE_COLUMNS: NamedColumns<4> = [
+    ("file", ColumnType::Text),
+    ("format", ColumnType::Text),
+    ("rows", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+];
 
 /// The columns of CREATE TABLE; `columns` has name and type of each.
 pub const TABLE_COLUMNS: NamedColumns<3> =

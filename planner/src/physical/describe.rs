@@ -62,6 +62,7 @@ impl Operator {
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
             Self::ShowSetting { .. } => "ShowSetting",
+            Self::Write(_) => "Write",
             Self::CreateTable { .. } => "CreateTable",
             Self::DropTable { .. } => "DropTable",
             Self::Prepare { .. } => "Prepare",
@@ -125,6 +126,9 @@ impl Operator {
             Self::ForEach(each) => detail.add(&each.statement.statement),
             Self::Prepare { name, prepared } => {
                 detail.add(format_args!("{name}: {}", prepared.statement.statement));
+            }
+            Self::Write(write) => {
+                detail.add(format_args!("{} to {}", write.format.name(), Quoted(&write.path)));
             }
             Self::CreateTable { name, file } => {
                 detail.add(format_args!("{name} from {}", Quoted(file)));

@@ -223,6 +223,8 @@ pub enum Operator {
         /// The setting's name.
         name: Option<&'static str>,
     },
+    /// Writes its input's rows to a file.
+    Write(Write),
     /// Makes a table of facts from a file.
     CreateTable {
         /// The table's name.
@@ -648,6 +650,63 @@ impl Level {
             Self::Inference => "inference",
             Self::All => "all",
         }
+    }
+}
+
+/// Operands of [`Operator::Write`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// The file, as written.
+    pub path: String,
+    /// Its format.
+    pub format: FileFormat,
+    /// The columns of the rows.
+    pub columns: Vec<Column>,
+}
+
+/// How rows lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Comma-separated values with a header.
+    Csv,
+    /// Tab-separated values with a header.
+    Tsv,
+    /// One JSON object a line.
+    Ndjson,
+    /// Apache Parquet.
+    Parquet,
+    /// RDF 1.1 Turtle.
+    Turtle,
+    /// GraphML.
+    GraphMl,
+    /// Two files of comma-separated values, as `neo4j-admin database import` reads them.
+    Neo4j,
+}
+
+impl FileFormat {
+    /// What COPY writes.
+    pub const TABLES: [Self; 4] = [Self::Csv, Self::Tsv, Self::Ndjson, Self::Parquet];
+    /// What EXPORT writes.
+    pub const GRAPHS: [Self; 3] = [Self::Turtle, Self::GraphMl, Self::Neo4j];
+
+    /// Its name in statements, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+            Self::Ndjson => "ndjson",
+            Self::Parquet => "parquet",
+            Self::Turtle => "turtle",
+            Self::GraphMl => "graphml",
+            Self::Neo4j => "neo4j",
+        }
+    }
+
+    /// Whether a word of a statement, or a file's ending, names it.
+    pub fn is_named(self, word: &str) -> bool {
+        word.eq_ignore_ascii_case(self.name())
+            || self == Self::Ndjson && word.eq_ignore_ascii_case("jsonl")
+            || self == Self::Turtle && word.eq_ignore_ascii_case("ttl")
     }
 }
 

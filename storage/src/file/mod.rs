@@ -24,6 +24,7 @@ mod exact;
 mod faulty;
 mod memory;
 mod mmap;
+mod new_file;
 mod truncation;
 
 pub(crate) use claim::Claim;
@@ -31,6 +32,7 @@ pub(crate) use exact::ExactWriter;
 pub use faulty::{Fault, FaultyFiles, Operation};
 pub use memory::MemoryFiles;
 pub use mmap::DiskFiles;
+pub use new_file::{NewFile, NewFileError};
 
 /// A place where files live.
 pub trait Files: Send + Sync + Debug {
