@@ -2,8 +2,8 @@
 //!
 //! What a transformer's weights mean stands here: how their bytes become numbers ([`quant`]), the
 //! inner loops ([`kernels`]) and the threads that run them ([`cpu`]), what a model family is and
-//! how it is run ([`model`]), how a token is chosen ([`sample`]), and the products that turn
-//! weights into rows of a database ([`browse`]).
+//! how it is run ([`model`]), how a token is chosen ([`sample`]), what is learned from a model's own
+//! numbers ([`learn`]), and the products that turn weights into rows of a database ([`browse`]).
 //!
 //! Promises: no file is opened, no socket, clock or environment decides a result (one variable,
 //! `LARQL_ISA`, can forbid instruction sets); what comes from outside is checked before memory is
@@ -20,6 +20,7 @@ compile_error!(
 pub mod browse;
 pub mod cpu;
 pub mod kernels;
+pub mod learn;
 pub mod model;
 pub mod quant;
 pub mod sample;

@@ -99,6 +99,36 @@ pub fn gate_scores(
     }
 }
 
+/// The gate score of one feature, in the same bits as [`gate_scores`] of its network, and the bytes
+/// of gates that were read; `None` where there is no such feature.
+///
+/// # Errors
+/// When cancelled.
+pub fn gate_score(
+    pool: &Pool,
+    model: &Model,
+    layer: u32,
+    feature: u32,
+    vector: &[f32],
+    cancel: &Cancel,
+) -> Result<Option<(f32, u64)>, Cancelled> {
+    let feature = feature as usize;
+    let found = model.gates(layer).find(|(network, _)| {
+        feature.checked_sub(network.first).is_some_and(|within| within < network.features)
+    });
+    let Some((network, gates)) = found else { return Ok(None) };
+    let within = feature - network.first;
+    let (gates, within) = match gates.orientation {
+        // The same kernel as the scan, over one row.
+        Orientation::OutIn => {
+            (Matrix { view: gates.view.rows_range(within..within + 1), ..gates }, 0)
+        }
+        Orientation::InOut => (gates, within),
+    };
+    let scores = gate_scores(pool, &gates, vector, cancel)?;
+    Ok(scores.get(within).map(|&score| (score, gates.view.bytes_touched())))
+}
+
 /// A token that a text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedToken {

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod failure;
 pub mod generation;
 pub mod inference;
+pub mod knowledge;
 mod machine;
 pub mod mounts;
 pub mod paths;

@@ -127,6 +127,8 @@ pub enum Component {
     Statistics,
     /// Feature labels.
     Labels,
+    /// Edges that LABEL found.
+    KnownEdges,
     /// Attention matrices.
     Attention,
     /// Norms.
@@ -150,6 +152,7 @@ impl Component {
             Self::GateMeta => "input tokens of features (gate_meta)",
             Self::Statistics => "gate score statistics",
             Self::Labels => "feature labels",
+            Self::KnownEdges => "edges that LABEL found",
             Self::Attention => "attention weights",
             Self::Norms => "norms",
             Self::Up => "up vectors",
@@ -167,7 +170,8 @@ impl Component {
             | Self::DownMeta
             | Self::GateMeta
             | Self::Statistics
-            | Self::Labels => false,
+            | Self::Labels
+            | Self::KnownEdges => false,
             Self::Attention | Self::Norms | Self::Up | Self::Down | Self::Unembedding => true,
         }
     }

@@ -21,6 +21,8 @@ pub enum SettingKind {
     },
     /// `all`, or a count of at least one.
     CountOrAll,
+    /// `all`, or some of the sources of edges with `+` between them.
+    Sources,
 }
 
 impl fmt::Display for SettingKind {
@@ -30,6 +32,10 @@ impl fmt::Display for SettingKind {
             Self::Word(words) => formatter.write_str(&words.join(", ")),
             Self::Real { min, max } => write!(formatter, "a number from {min} to {max}"),
             Self::CountOrAll => formatter.write_str("all, or a whole number from 1"),
+            Self::Sources => {
+                let names = EdgeSources::NAMES.map(|(_, name)| name).join(", ");
+                write!(formatter, "all, or some of {names} as in 'gate+probe'")
+            }
         }
     }
 }
@@ -45,6 +51,60 @@ pub enum SettingValue {
     Real(f64),
     /// A count; `None` is `all`.
     CountOrAll(Option<u64>),
+    /// Sources of edges.
+    Sources(EdgeSources),
+}
+
+/// Where the edges of DESCRIBE come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeSources {
+    /// Gate hits of the entity's embedding.
+    pub gate: bool,
+    /// What the feed-forward networks write at the entity's bare name.
+    pub residual: bool,
+    /// What the model answers to the sentences that LABEL learned.
+    pub probe: bool,
+}
+
+impl Default for EdgeSources {
+    /// All of them.
+    fn default() -> Self {
+        Self { gate: true, residual: true, probe: true }
+    }
+}
+
+impl EdgeSources {
+    /// What chooses each, with its name.
+    const NAMES: [(fn(&mut Self) -> &mut bool, &'static str); 3] = [
+        (|sources| &mut sources.gate, "gate"),
+        (|sources| &mut sources.residual, "residual"),
+        (|sources| &mut sources.probe, "probe"),
+    ];
+
+    fn from_words(words: &str) -> Option<Self> {
+        if words.eq_ignore_ascii_case("all") {
+            return Some(Self::default());
+        }
+        let mut sources = Self { gate: false, residual: false, probe: false };
+        for word in words.split(['+', ',']).map(str::trim) {
+            let (chosen, _) =
+                Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word))?;
+            *chosen(&mut sources) = true;
+        }
+        Some(sources)
+    }
+}
+
+impl fmt::Display for EdgeSources {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return formatter.write_str("all");
+        }
+        let mut copy = *self;
+        let chosen = Self::NAMES.into_iter().filter(|(choice, _)| *choice(&mut copy));
+        let names: Vec<&str> = chosen.map(|(_, name)| name).collect();
+        formatter.write_str(&names.join("+"))
+    }
 }
 
 impl fmt::Display for SettingValue {
@@ -55,6 +115,7 @@ impl fmt::Display for SettingValue {
             Self::Real(real) => write!(formatter, "{real}"),
             Self::CountOrAll(None) => formatter.write_str("all"),
             Self::CountOrAll(Some(count)) => write!(formatter, "{count}"),
+            Self::Sources(sources) => sources.fmt(formatter),
         }
     }
 }
@@ -74,6 +135,18 @@ pub struct Setting {
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "describe_confidence",
+        kind: SettingKind::Real { min: 0.0, max: 1.0 },
+        default: SettingValue::Real(0.5),
+        help: "least confidence at which DESCRIBE claims a relation",
+    },
+    Setting {
+        name: "describe_sources",
+        kind: SettingKind::Sources,
+        default: SettingValue::Sources(EdgeSources { gate: true, residual: true, probe: true }),
+        help: "where the edges of DESCRIBE come from: all, or some of gate+residual+probe",
+    },
     Setting {
         name: "describe_z",
         kind: SettingKind::Real { min: 0.0, max: 1000.0 },
@@ -231,6 +304,22 @@ impl Settings {
         }
     }
 
+    /// `describe_confidence`: least confidence of an edge whose relation is claimed.
+    pub fn describe_confidence(&self) -> f64 {
+        match self.known("describe_confidence") {
+            SettingValue::Real(real) => real,
+            other => unreachable!("describe_confidence holds {other:?}"),
+        }
+    }
+
+    /// `describe_sources`: where edges come from.
+    pub fn describe_sources(&self) -> EdgeSources {
+        match self.known("describe_sources") {
+            SettingValue::Sources(sources) => sources,
+            other => unreachable!("describe_sources holds {other:?}"),
+        }
+    }
+
     /// `on_error = continue`.
     pub fn continue_on_error(&self) -> bool {
         self.known("on_error") == SettingValue::Word("continue")
@@ -311,6 +400,9 @@ fn convert(kind: SettingKind, literal: &SettingLiteral) -> Option<SettingValue> 
             .map(|count| SettingValue::CountOrAll(Some(count))),
         (SettingKind::CountOrAll, SettingLiteral::Word(word)) => {
             word.eq_ignore_ascii_case("all").then_some(SettingValue::CountOrAll(None))
+        }
+        (SettingKind::Sources, SettingLiteral::Word(words)) => {
+            EdgeSources::from_words(words).map(SettingValue::Sources)
         }
         _ => None,
     }

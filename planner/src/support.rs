@@ -78,6 +78,8 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         | Statement::Deallocate(_)
         | Statement::Mount { .. }
         | Statement::Unmount(_)
+        | Statement::Label { .. }
+        | Statement::VerifyEdge(_)
         | Statement::Stats(_)
         | Statement::Set { .. }
         | Statement::Reset(_)
@@ -109,8 +111,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
-        Statement::Label { .. } => refuse("LABEL", "relations stay NULL until labels exist"),
-        Statement::VerifyEdge(_) => refuse("VERIFY EDGE", "VERIFY VINDEX \"…\" checks the files"),
         Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
         Statement::CreateIndex { .. } => refuse("CREATE INDEX", "plans use scans and slot lookups"),
         Statement::DropIndex(_) => refuse("DROP INDEX", "plans use scans and slot lookups"),

@@ -109,10 +109,10 @@ impl Daemon {
         path
     }
 
-    /// Extracts a checkpoint.
+    /// Extracts a checkpoint, without labels: learning them asks the model thousands of questions.
     pub async fn extract(&self, source: &Path, destination: &Path, options: &str) {
         let script = format!(
-            "EXTRACT MODEL \"{}\" INTO \"{}\" {options}",
+            "EXTRACT MODEL \"{}\" INTO \"{}\" {options} WITHOUT LABELS",
             source.display(),
             destination.display()
         );

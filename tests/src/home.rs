@@ -54,11 +54,12 @@ impl Home {
         home
     }
 
-    /// Extracts a checkpoint into a vindex beside the data directory, mounted under that name.
+    /// Extracts a checkpoint, without labels, into a vindex beside the data directory, mounted under
+    /// that name.
     pub fn extract(&self, checkpoint: &Path, name: &str) -> PathBuf {
         let vindex = self.scratch().join(format!("{name}.vindex"));
         let [source, destination] = [checkpoint, &vindex].map(|path| path.display().to_string());
-        self.larql(&["-q", "extract", &source, "-o", &destination]).succeeded();
+        self.larql(&["-q", "extract", &source, "-o", &destination, "--no-labels"]).succeeded();
         vindex
     }
 

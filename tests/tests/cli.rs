@@ -583,15 +583,15 @@ fn extract_takes_every_option_of_the_contract() {
         [value("level"), value("weights"), value("features")]
     };
     for (name, options, expected) in [
-        ("plain", &[][..], ["inference", "f16", "6144"]),
+        ("plain", &["--no-labels"][..], ["inference", "f16", "6144"]),
         ("browse", &["--level", "browse"], ["browse", "f16", "6144"]),
         ("attention", &["--level", "attention"], ["attention", "f16", "6144"]),
-        ("whole", &["--level", "all", "--f16"], ["all", "f16", "6144"]),
-        ("f32", &["--f32"], ["inference", "f32", "6144"]),
-        ("dtype", &["--dtype", "f32"], ["inference", "f32", "6144"]),
-        ("source", &["--dtype", "source"], ["inference", "bf16", "6144"]),
+        ("whole", &["--level", "all", "--f16", "--no-labels"], ["all", "f16", "6144"]),
+        ("f32", &["--f32", "--no-labels"], ["inference", "f32", "6144"]),
+        ("dtype", &["--dtype", "f32", "--no-labels"], ["inference", "f32", "6144"]),
+        ("source", &["--dtype", "source", "--no-labels"], ["inference", "bf16", "6144"]),
         ("layers", &["--level", "browse", "--layers", "1-3"], ["browse", "f16", "3072"]),
-        ("nolabels", &["--level", "browse", "--no-labels"], ["browse", "f16", "6144"]),
+        ("nolabels", &["--level", "inference", "--no-labels"], ["inference", "f16", "6144"]),
         ("resumed", &["--level", "browse", "--resume"], ["browse", "f16", "6144"]),
     ] {
         // Relative paths are those of whoever runs the program.

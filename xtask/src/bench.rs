@@ -4,7 +4,7 @@
 //! was probed in the same run where bytes decide.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
 mod extraction;
+mod knowledge;
 mod llama;
 mod load;
 
@@ -25,6 +26,8 @@ enum Subject {
     Extraction,
     /// llama.cpp on the same files, by turns: docs/benchmarks/llama.md
     Llama,
+    /// What DESCRIBE knows, on entities that labels never saw: docs/benchmarks/knowledge.md
+    Knowledge,
 }
 
 /// What to measure.
@@ -44,6 +47,16 @@ pub struct Arguments {
     /// Of `llama`: pairs of measurements of each line
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(llama::PAIRS_MIN..))]
     pairs: u64,
+    /// Of `knowledge`: the checkpoint and the facts that answers are judged by
+    #[arg(long, default_value = "larqld/assets/atlas")]
+    model: PathBuf,
+    #[arg(long, default_value = "tests/data/atlas-facts.tsv")]
+    facts: PathBuf,
+    /// Of `knowledge`: parts that entities are divided into, and how many of them are scored
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
+    folds: u32,
+    #[arg(long, default_value_t = 5)]
+    folds_run: u32,
     /// Runs of each measurement
     #[arg(long, default_value_t = 7)]
     runs: u32,
@@ -61,6 +74,16 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         Some(Subject::Llama) => {
             let pairs = usize::try_from(arguments.pairs)?;
             return llama::run(root, &arguments.models, pairs, arguments.record);
+        }
+        Some(Subject::Knowledge) => {
+            let options = knowledge::Options {
+                model: root.join(&arguments.model),
+                facts: root.join(&arguments.facts),
+                folds: arguments.folds as usize,
+                folds_run: arguments.folds_run as usize,
+                record: arguments.record,
+            };
+            return knowledge::run(root, &options);
         }
         None => {}
     }
@@ -153,7 +176,7 @@ fn extraction(
     options: &str,
 ) -> anyhow::Result<()> {
     let statement = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE {options} OVERWRITE",
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE {options} OVERWRITE WITHOUT LABELS",
         source.display(),
         destination.display()
     );

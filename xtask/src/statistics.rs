@@ -114,9 +114,14 @@ impl Paired {
     }
 }
 
-/// The mean with the interval of the percentile bootstrap over cases (Efron and Tibshirani, *An
-/// Introduction to the Bootstrap*, chapter 13); the same cases give the same interval.
+/// The mean with its interval over cases.
 fn bootstrap(cases: &[f64]) -> Interval {
+    bootstrap_of(cases, mean)
+}
+
+/// A figure with the interval of the percentile bootstrap over cases (Efron and Tibshirani, *An
+/// Introduction to the Bootstrap*, chapter 13); the same cases give the same interval.
+pub fn bootstrap_of<Case: Copy>(cases: &[Case], figure: impl Fn(&[Case]) -> f64) -> Interval {
     let count = cases.len();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut any = || {
@@ -126,11 +131,15 @@ fn bootstrap(cases: &[f64]) -> Interval {
         state ^= state << 17;
         cases[state as usize % count]
     };
-    let mut means: Vec<f64> =
-        (0..RESAMPLES).map(|_| (0..count).map(|_| any()).sum::<f64>() / count as f64).collect();
-    means.sort_by(f64::total_cmp);
+    let mut draw = |_| (0..count).map(|_| any()).collect::<Vec<Case>>();
+    let mut figures: Vec<f64> = (0..RESAMPLES).map(|index| figure(&draw(index))).collect();
+    figures.sort_by(f64::total_cmp);
     let outside = (RESAMPLES as f64 * MISS_MAX / 2.0) as usize;
-    Interval { low: means[outside], median: mean(cases), high: means[RESAMPLES - 1 - outside] }
+    Interval {
+        low: figures[outside],
+        median: figure(cases),
+        high: figures[RESAMPLES - 1 - outside],
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod architecture;
 mod attention;
 mod attention_weights;
+mod attribution;
 mod bands;
 mod block;
 mod config;
@@ -34,6 +35,10 @@ mod trace;
 mod weights;
 
 pub use architecture::{Architecture, ArchitectureError};
+pub use attribution::{
+    AblateFeatures, CaptureFeatures, IsolateLayers, LayerFeatures, elementwise_scale, product,
+    product_transposed,
+};
 pub use bands::Bands;
 pub use decoder::{
     DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment, TokenReadout,

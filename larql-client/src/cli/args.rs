@@ -87,6 +87,17 @@ pub(super) enum Command {
         /// The vindex directory
         vindex: String,
     },
+    /// Learn what a model knows from a table of facts, and keep it beside its vindex
+    Label {
+        /// A mounted name or a vindex directory
+        vindex: String,
+        /// A table of entity, relation and object with tabs between; without it the bundled one
+        #[arg(long, value_name = "FILE.tsv")]
+        facts: Option<String>,
+        /// Go on with an interrupted run
+        #[arg(long)]
+        resume: bool,
+    },
     /// Mount a vindex
     #[command(visible_alias = "link")]
     Mount {

@@ -20,12 +20,13 @@ const MODEL: &str = "atlas";
 const TOUR: &[(&str, &str)] = &[
     ("A vindex is a database: use it.", "USE \"atlas\";"),
     ("What is in it?", "STATS;"),
-    ("What do the weights say about France? No prompt, no generation.", "DESCRIBE \"France\";"),
+    ("What does the model know of France, and how sure is that?", "DESCRIBE \"France\";"),
     (
-        "Edges are shown where they stand out in their layer. A small model needs a lower bar.",
-        "SET describe_z = 2;",
+        "Does it need the feature that the edge is shown at?",
+        "VERIFY EDGE WHERE entity = \"France\" AND relation = \"capital\";",
     ),
-    ("The strongest features of France, weak as they are.", "DESCRIBE \"France\" BRIEF;"),
+    ("Gates that answer the bare name stand out little in a small model.", "SET describe_z = 2;"),
+    ("What they alone say, weak as they are.", "DESCRIBE \"France\" RAW LIMIT 5;"),
     ("Which features does a word touch, layer by layer?", "WALK \"France\" TOP 3;"),
     (
         "Features are rows: filter and sort them.",

@@ -17,6 +17,13 @@ pub(super) fn statement(command: &Command) -> Result<String, Message> {
             self::extract(extract)
         }
         Command::Verify { vindex } => format!("VERIFY VINDEX {}", quote(vindex)),
+        Command::Label { vindex, facts, resume } => {
+            let facts = facts
+                .as_ref()
+                .map_or("DEFAULT".to_owned(), |path| format!("FACTS {}", quote(path)));
+            let resume = if *resume { " RESUME" } else { "" };
+            format!("USE {}; LABEL CURRENT FROM {facts}{resume}", quote(vindex))
+        }
         Command::Mount { path, name: None } => format!("MOUNT {}", quote(path)),
         Command::Mount { path, name: Some(alias) } => {
             format!("MOUNT {} AS {}", quote(path), mount_name(alias))
@@ -117,6 +124,11 @@ mod tests {
                 "EXTRACT MODEL \"m.gguf\" INTO \"v\" WITH INFERENCE QUANT Q8_0",
             ),
             ("verify v", "VERIFY VINDEX \"v\""),
+            ("label v", "USE \"v\"; LABEL CURRENT FROM DEFAULT"),
+            (
+                "label v --facts f.tsv --resume",
+                "USE \"v\"; LABEL CURRENT FROM FACTS \"f.tsv\" RESUME",
+            ),
             ("mount v", "MOUNT \"v\""),
             ("link v --as atlas", "MOUNT \"v\" AS atlas"),
             ("unmount atlas", "UNMOUNT atlas"),

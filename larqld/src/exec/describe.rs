@@ -1,19 +1,24 @@
 //! DESCRIBE: gate hits of an entity become edges.
 //!
-//! A hit is an edge when its target is a content token other than the entity. Hits with one target
-//! (case-folded) are one edge: it shows the strongest hit and how many there are. The rows of each
-//! band are capped by the display.
+//! A gate hit is an edge when its target is a content token other than the entity. What LABEL learned
+//! adds edges whose relation is known, with a calibrated confidence (`knowledge`). Edges with one
+//! target (case-folded) are one row: it shows the most certain, else the strongest of them, and how
+//! many there are; two relations to one target are two rows. Certain rows come first. The rows of
+//! each band are capped by the display.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use larql_planner::catalog::{Bands, Component};
 use larql_planner::physical::plan::{self, BandCaps, Display};
 use larql_planner::value::Value;
+use larql_storage::vindex::knowledge::EdgeRecord;
 
 use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
+use crate::knowledge::{Knowledge, Source};
 use crate::text::{case_folded, is_content};
 
 /// Further tokens that an edge shows beside its target.
@@ -26,12 +31,16 @@ pub(super) struct DescribeEdges {
     entity: String,
     ready: Option<Ready>,
     /// Targets already given, when rows are given as they are found.
-    seen: HashMap<String, ()>,
+    seen: HashSet<String>,
+    /// What is known was given, when rows are given as they are found.
+    began: bool,
     given: u64,
     /// Rows given of each band, when rows are given as they are found.
     given_of_band: [u64; 3],
     /// No row was given yet.
     empty: bool,
+    /// Relations are claimed by calibrated sources only, not by a feature's label alone.
+    is_calibrated: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -45,6 +54,8 @@ struct Edge {
     layer_max: i64,
     count: i64,
     also: Vec<Value>,
+    source: &'static str,
+    confidence: Option<f64>,
 }
 
 impl DescribeEdges {
@@ -55,10 +66,12 @@ impl DescribeEdges {
             describe,
             entity,
             ready: None,
-            seen: HashMap::new(),
+            seen: HashSet::new(),
+            began: false,
             given: 0,
             given_of_band: [0; 3],
             empty: true,
+            is_calibrated: false,
         }
     }
 
@@ -80,6 +93,10 @@ impl DescribeEdges {
         if !is_content(target) || folded == self.entity {
             return None;
         }
+        let relation = match self.is_calibrated || self.describe.display == Display::Raw {
+            true => &Value::Null,
+            false => relation,
+        };
         if self.describe.relations_only && relation.is_null() {
             return None;
         }
@@ -99,11 +116,7 @@ impl DescribeEdges {
         }
         let edge = Edge {
             target: target.clone(),
-            relation: if self.describe.display == Display::Raw {
-                Value::Null
-            } else {
-                relation.clone()
-            },
+            relation: relation.clone(),
             score: *score,
             layer: *layer,
             feature: *feature,
@@ -111,8 +124,72 @@ impl DescribeEdges {
             layer_max: *layer,
             count: 1,
             also,
+            source: "gate",
+            confidence: None,
         };
         Some((folded, edge))
+    }
+
+    /// The edges that the model's labels know or learn of the entity now.
+    fn known_edges(&mut self, work: &Work<'_>) -> Result<Vec<(String, Edge)>, Failure> {
+        let model = work.model()?;
+        let Some(knowledge) = model.knowledge() else { return Ok(Vec::new()) };
+        self.is_calibrated = true;
+        let sources = self.describe.sources;
+        let chosen = [
+            (sources.probe, Source::Probe),
+            (sources.residual, Source::Residual),
+            (sources.gate, Source::Gate),
+        ];
+        let mut found: Vec<(Source, EdgeRecord)> = Vec::new();
+        for (_, source) in chosen.into_iter().filter(|(chosen, _)| *chosen) {
+            let (engine, entity) = (work.engine(), &self.describe.entity);
+            let edges = knowledge.edges(source, &model, entity, engine.pool(), work.cancel)?;
+            found.extend(edges.iter().map(|edge| (source, edge.clone())));
+        }
+        found.sort_by(|(_, a), (_, b)| b.confidence.total_cmp(&a.confidence));
+        // Of a relation that has one object the most certain one stands.
+        let mut objects: HashMap<u32, String> = HashMap::new();
+        found.retain(|(_, edge)| {
+            let target = case_folded(&edge.target);
+            let first = objects.entry(edge.relation).or_insert_with(|| target.clone());
+            !knowledge.is_single(edge.relation) || *first == target
+        });
+        Ok(self.edges_of(&knowledge, &found))
+    }
+
+    /// The edges that are certain enough and lie where they are asked for.
+    fn edges_of(
+        &self,
+        knowledge: &Knowledge,
+        found: &[(Source, EdgeRecord)],
+    ) -> Vec<(String, Edge)> {
+        let wanted = found.iter().filter(|(_, edge)| {
+            self.describe.layers.as_ref().is_none_or(|layers| layers.contains(edge.layer))
+                && f64::from(edge.confidence) >= self.describe.confidence_min
+        });
+        let edges = wanted.filter_map(|(source, found)| {
+            let relation = match self.describe.display {
+                Display::Raw => Value::Null,
+                _ => Value::text(knowledge.relation(found.relation)?),
+            };
+            let (layer, feature) = (found.layer.into(), found.feature.into());
+            let edge = Edge {
+                target: found.target.as_str().into(),
+                relation,
+                score: found.gate_score,
+                layer,
+                feature,
+                layer_min: layer,
+                layer_max: layer,
+                count: 1,
+                also: Vec::new(),
+                source: source.as_str(),
+                confidence: Some(found.confidence.into()),
+            };
+            Some((case_folded(&found.target), edge))
+        });
+        edges.collect()
     }
 
     /// Says what kept an answer empty, so that nobody takes it for a failure.
@@ -147,28 +224,34 @@ impl DescribeEdges {
             Value::Integer(edge.layer_max),
             Value::Integer(edge.count),
             Value::List(edge.also.into()),
-            Value::text("gate"),
-            Value::Null,
+            Value::text(edge.source),
+            edge.confidence.map_or(Value::Null, Value::Real),
         ]
     }
 
     fn grouped(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let mut order: Vec<Edge> = Vec::new();
-        let mut index: HashMap<String, usize> = HashMap::new();
-        while let Some(rows) = self.input.next(work)? {
-            for (folded, edge) in rows.iter().filter_map(|row| self.edge(row)) {
-                match index.get(&folded) {
-                    None => {
-                        index.insert(folded, order.len());
-                        order.push(edge);
-                    }
-                    Some(&at) => merge(&mut order[at], edge),
+        let mut index: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut found = self.known_edges(work)?;
+        while self.describe.sources.gate
+            && let Some(rows) = self.input.next(work)?
+        {
+            found.extend(rows.iter().filter_map(|row| self.edge(row)));
+        }
+        for (folded, edge) in found {
+            let of_target = index.entry(folded).or_default();
+            // A hit without a relation of its own speaks for the relations that are known.
+            let same =
+                |&&at: &&usize| edge.relation.is_null() || edge.relation == order[at].relation;
+            match of_target.iter().find(same) {
+                None => {
+                    of_target.push(order.len());
+                    order.push(edge);
                 }
+                Some(&at) => merge(&mut order[at], edge),
             }
         }
-        order.sort_by(|a, b| {
-            b.score.total_cmp(&a.score).then(a.layer.cmp(&b.layer)).then(a.feature.cmp(&b.feature))
-        });
+        order.sort_by(rank);
         let mut of_band = [0; 3];
         let kept = order.into_iter().filter(|edge| {
             let band = band_of(self.describe.bands, edge.layer);
@@ -186,13 +269,24 @@ impl DescribeEdges {
     fn streamed(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let limit = self.describe.limit.unwrap_or(u64::MAX);
         while self.given < limit {
-            let Some(rows) = self.input.next(work)? else { break };
+            let found = match std::mem::replace(&mut self.began, true) {
+                false => self.known_edges(work)?,
+                true if !self.describe.sources.gate => break,
+                true => match self.input.next(work)? {
+                    Some(rows) => rows.iter().filter_map(|row| self.edge(row)).collect(),
+                    None => break,
+                },
+            };
             let mut batch = Vec::new();
-            for (folded, edge) in rows.iter().filter_map(|row| self.edge(row)).collect::<Vec<_>>() {
+            for (folded, edge) in found {
                 let band = band_of(self.describe.bands, edge.layer);
                 let room =
                     self.given < limit && self.given_of_band[band] < cap(self.describe.caps, band);
-                if room && self.seen.insert(folded, ()).is_none() {
+                let is_new = match &edge.confidence {
+                    Some(_) => self.seen.insert(format!("{folded}\n{}", edge.relation)),
+                    None => true,
+                };
+                if room && (self.seen.insert(folded) || edge.confidence.is_some()) && is_new {
                     self.given += 1;
                     self.given_of_band[band] += 1;
                     batch.push(self.row(edge));
@@ -225,13 +319,20 @@ impl Operator for DescribeEdges {
     }
 }
 
+/// The most certain first, then the strongest; those without a confidence last.
+fn rank(a: &Edge, b: &Edge) -> Ordering {
+    let certain = |edge: &Edge| edge.confidence.unwrap_or(-1.0);
+    certain(b)
+        .total_cmp(&certain(a))
+        .then(b.score.total_cmp(&a.score))
+        .then(a.layer.cmp(&b.layer))
+        .then(a.feature.cmp(&b.feature))
+}
+
 fn merge(edge: &mut Edge, other: Edge) {
     let (layer_min, layer_max) = (edge.layer_min.min(other.layer), edge.layer_max.max(other.layer));
     let count = edge.count + 1;
-    let first = (edge.layer, edge.feature);
-    if other.score > edge.score
-        || (other.score == edge.score && (other.layer, other.feature) < first)
-    {
+    if rank(&other, edge).is_lt() {
         *edge = other;
     }
     (edge.layer_min, edge.layer_max, edge.count) = (layer_min, layer_max, count);

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use larql_planner::physical::plan;
+use larql_planner::physical::plan::{self, Level};
 use larql_planner::value::Value;
 
 use super::mount_row::integer;
-use super::{Operator, Row, Work};
+use super::{Operator, Row, Work, label};
 use crate::failure::{Failure, code};
 use crate::paths;
 use crate::pipeline::extract::{self, Options};
+use crate::pipeline::label::{Labelled, Table};
 
 /// Runs the job once and gives one row about what came of it.
 pub(super) struct Extract {
@@ -53,8 +54,8 @@ impl Operator for Extract {
             let notice = "DROP GATE VECTORS had nothing to drop: browsing reads the quantised gate vectors in place, and there is no other copy";
             work.notice(notice, "")?;
         }
-        if !plan.labels {
-            let notice = "WITHOUT LABELS changed nothing: EXTRACT learns no labels";
+        if !plan.labels && plan.level < Level::Inference {
+            let notice = "WITHOUT LABELS changed nothing: labels come with the level inference";
             work.notice(notice, "")?;
         }
         for note in &done.notes {
@@ -73,6 +74,10 @@ impl Operator for Extract {
             }
             Err(failure) => return Err(failure),
         };
+        if plan.labels && mount != Value::Null && work.model()?.require_inference().is_ok() {
+            clock.enter("labelling");
+            learn_labels(work)?;
+        }
         clock.enter("");
         Ok(Some(vec![vec![
             mount,
@@ -83,6 +88,24 @@ impl Operator for Extract {
             integer(done.bytes),
             Value::text(done.base_hash),
         ]]))
+    }
+}
+
+/// Labels the new vindex from the bundled table. The vindex is whole without labels, so that a model
+/// that cannot be asked is no failure.
+fn learn_labels(work: &Work<'_>) -> Result<(), Failure> {
+    match label::run(work, &Table::bundled()?, false) {
+        Ok(done) if done.relations_known > 0 => {
+            let Labelled { relations, relations_known, .. } = done;
+            let message =
+                format!("the model knows {relations_known} of {relations} relations asked for");
+            work.notice(message, "LABEL FROM FACTS 'table.tsv' teaches others")
+        }
+        Ok(_) => Ok(()),
+        Err(failure) if label::may_go_without(&failure) => {
+            work.notice(format!("no labels: {}", failure.message), failure.hint)
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -73,7 +73,7 @@ impl<'a> FeatureRows<'a> {
                 .or_else(|| self.input_token(layer, feature))
                 .unwrap_or(Value::Null),
             FeatureColumn::Relation => {
-                self.model.label(layer, feature).map_or(Value::Null, Value::text)
+                self.model.label(layer, feature).map_or(Value::Null, Value::Text)
             }
             FeatureColumn::Target => {
                 tokens.first().map_or(Value::Null, |(word, _)| Value::Text(word.clone()))

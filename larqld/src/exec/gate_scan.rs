@@ -3,15 +3,23 @@
 use std::sync::Arc;
 
 use larql_compute::kernels::top_k::top_k_by_magnitude;
-use larql_compute::model::{Matrix, Orientation, Role, WeightKey, Weights as _};
+use larql_compute::model::{Role, WeightKey, Weights as _};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
 
 use super::feature_row::{FeatureRows, Hit, z};
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
-use crate::inference::gate_scores;
+use crate::inference::{gate_score, gate_scores};
 use crate::mounts::Model;
+
+/// The vector that stands for an entity: the mean scaled embedding of its tokens.
+///
+/// # Errors
+/// As [`query_vector`].
+pub(crate) fn entity_vector(model: &Model, entity: &str) -> Result<Vec<f32>, Failure> {
+    query_vector(model, &QueryVector::Entity(entity.into()))
+}
 
 /// The vector that a query stands for.
 ///
@@ -94,23 +102,12 @@ fn slot_score(
     slot: Slot,
     vector: &[f32],
 ) -> Result<Option<f32>, Failure> {
-    let feature = usize::try_from(slot.feature).unwrap_or(usize::MAX);
-    let mut networks = model.gates(slot.layer);
-    let found = networks.find(|(network, _)| {
-        feature.checked_sub(network.first).is_some_and(|within| within < network.features)
-    });
-    let Some((network, gates)) = found else { return Ok(None) };
-    let within = feature - network.first;
-    let (gates, within) = match gates.orientation {
-        // The same kernel as the scan, over one row.
-        Orientation::OutIn => {
-            (Matrix { view: gates.view.rows_range(within..within + 1), ..gates }, 0)
-        }
-        Orientation::InOut => (gates, within),
-    };
-    work.touch(gates.view.bytes_touched());
-    let scores = gate_scores(work.engine().pool(), &gates, vector, work.cancel)?;
-    Ok(scores.get(within).copied())
+    let Ok(feature) = u32::try_from(slot.feature) else { return Ok(None) };
+    let pool = work.engine().pool();
+    let found = gate_score(pool, model, slot.layer, feature, vector, work.cancel)?;
+    let Some((score, bytes)) = found else { return Ok(None) };
+    work.touch(bytes);
+    Ok(Some(score))
 }
 
 /// Learns what a layer's scores are judged against, if anything asked for depends on it.

@@ -28,6 +28,8 @@ mod gate_scan;
 mod generate;
 mod infer;
 mod join;
+mod known_edges;
+mod label;
 mod layer_statistics;
 mod mount_row;
 mod output;
@@ -39,6 +41,7 @@ mod statistics;
 mod table_scan;
 mod trace;
 mod verify;
+mod verify_edge;
 mod work;
 mod write;
 
@@ -50,6 +53,7 @@ use larql_planner::bind::prepared::with_values;
 use larql_planner::physical::plan::{Node, Operator as Physical};
 use larql_planner::syntax::parse_script;
 
+pub(crate) use gate_scan::entity_vector;
 pub use output::{Output, OutputSink, Row, SinkClosed, Summary};
 pub use work::{Meter, Work};
 
@@ -260,6 +264,9 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::Trace(trace) => Box::new(trace::Trace::new(trace.clone())),
         Physical::TraceOpen { path } => Box::new(trace::TraceOpen::new(path.clone())),
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
+        Physical::KnownEdges(known) => Box::new(known_edges::KnownEdges::new(known.clone())),
+        Physical::VerifyEdge(edge) => Box::new(verify_edge::VerifyEdge::new(edge.clone())),
+        Physical::Label(label) => Box::new(label::Label::new(label.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
         Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),
         Physical::Use(_)

@@ -9,7 +9,7 @@ use larql_planner::PlanError;
 use larql_planner::syntax::{Span, SyntaxError};
 use larql_storage::catalog::CatalogError;
 use larql_storage::checkpoint::{CheckpointError, CheckpointWriteError};
-use larql_storage::vindex::{VindexError, VindexWriteError};
+use larql_storage::vindex::{KnowledgeError, VindexError, VindexWriteError};
 
 use super::{CODES, Failure, code};
 use crate::text::{ChatTemplateError, GuideError, TextError};
@@ -170,6 +170,25 @@ impl From<CheckpointWriteError> for Failure {
             _ => code::INTERNAL,
         };
         Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<KnowledgeError> for Failure {
+    fn from(error: KnowledgeError) -> Self {
+        let code = match &error {
+            KnowledgeError::Io { source, .. } => io_code(source),
+            KnowledgeError::Version { .. } => code::UNSUPPORTED_FORMAT,
+            _ => code::DAMAGED,
+        };
+        let hint = match &error {
+            KnowledgeError::Io { .. } => "check the directory's permissions and free space",
+            _ => "remove the file and LABEL again; the weights are not affected",
+        };
+        let message = match &error {
+            KnowledgeError::Io { source, .. } => format!("{error}: {source}"),
+            _ => error.to_string(),
+        };
+        Self::new(code, message).hint(hint)
     }
 }
 

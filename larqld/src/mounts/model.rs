@@ -4,12 +4,15 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{Architecture, Matrix, Network, Orientation, Role, WeightKey, Weights};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_planner::physical::plan::Quantisation;
 use larql_storage::file::Files;
-use larql_storage::vindex::{DownMeta, GateMeta, LayerScores, Vindex};
+use larql_storage::vindex::{
+    DownMeta, GateMeta, KnowledgeFile, KnowledgeLimits, LayerScores, Vindex,
+};
 use serde_json::Value;
 
 use super::checkpoint_base_hash;
@@ -17,6 +20,7 @@ use super::gate_statistics::Learned;
 use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
+use crate::knowledge::Knowledge;
 use crate::machine;
 use crate::source::SourceModel;
 use crate::text::{ChatTemplate, Guides, Tokenizer};
@@ -60,6 +64,8 @@ pub struct Model {
     guides: OnceLock<Result<Guides, Failure>>,
     /// Gate score statistics that the source does not hold.
     learned: Learned,
+    /// What LABEL learned, replaced whole when it learns anew.
+    knowledge: ArcSwapOption<Knowledge>,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
     extracted_from: Option<PathBuf>,
 }
@@ -84,8 +90,20 @@ impl Model {
     pub fn open_vindex(files: &Arc<dyn Files>, path: &Path) -> Result<Self, Failure> {
         let vindex = VindexModel::new(Vindex::open(files, path)?)?;
         let inventory = Inventory::new(vindex.architecture(), &vindex.held());
-        let base_hash = vindex.vindex().manifest().base_hash.clone();
-        Ok(Self::new(path, Source::Vindex(Box::new(vindex)), inventory, base_hash))
+        let manifest = vindex.vindex().manifest();
+        let base_hash = manifest.base_hash.clone();
+        let limits = KnowledgeLimits {
+            base_hash: &base_hash,
+            hidden_size: manifest.hidden_size,
+            features: &manifest.features,
+        };
+        let knowledge = KnowledgeFile::read(files, path, &limits).map_err(|error| {
+            let failure = Failure::from(error);
+            Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
+        })?;
+        let model = Self::new(path, Source::Vindex(Box::new(vindex)), inventory, base_hash);
+        model.set_knowledge(knowledge);
+        Ok(model)
     }
 
     /// Opens a checkpoint (a directory, a safetensors or a GGUF file) for use as it is.
@@ -113,6 +131,7 @@ impl Model {
             tokenizer: OnceLock::new(),
             guides: OnceLock::new(),
             learned,
+            knowledge: ArcSwapOption::empty(),
             extracted_from: None,
         }
     }
@@ -286,10 +305,14 @@ impl Model {
                     Source::Vindex(vindex) if vindex.vindex().statistics().is_some()
                 ) || self.has(Component::Gates) && self.has(Component::Embeddings)
             }
-            Component::Labels => matches!(
-                &self.source,
-                Source::Vindex(vindex) if vindex.vindex().labels().is_some()
-            ),
+            Component::KnownEdges => self.knowledge.load().is_some(),
+            Component::Labels => {
+                self.knowledge.load().is_some()
+                    || matches!(
+                        &self.source,
+                        Source::Vindex(vindex) if vindex.vindex().labels().is_some()
+                    )
+            }
             weights => self.inventory.has(weights),
         }
     }
@@ -470,12 +493,26 @@ impl Model {
         *vindex.vindex().statistics()?.gate_scores.get(layer as usize)?
     }
 
-    /// The relation that a feature is labelled with.
-    pub fn label(&self, layer: u32, feature: u32) -> Option<&str> {
-        match &self.source {
+    /// The relation that a feature is labelled with: by LABEL, else by the labels that came with the
+    /// vindex.
+    pub fn label(&self, layer: u32, feature: u32) -> Option<Arc<str>> {
+        let learned = self.knowledge.load();
+        let learned = learned.as_ref().and_then(|knowledge| knowledge.label(layer, feature));
+        let came_with = || match &self.source {
             Source::Vindex(vindex) => vindex.vindex().labels()?.get(layer, feature),
             Source::Checkpoint(_) => None,
-        }
+        };
+        learned.or_else(came_with).map(Arc::from)
+    }
+
+    /// What LABEL learned, as of now.
+    pub fn knowledge(&self) -> Option<Arc<Knowledge>> {
+        self.knowledge.load_full()
+    }
+
+    /// Answers from other labels from now on; statements that run keep those they began with.
+    pub fn set_knowledge(&self, file: Option<KnowledgeFile>) {
+        self.knowledge.store(file.map(|file| Arc::new(Knowledge::new(file))));
     }
 
     /// Fails if a file changed under its mapping, so that what was read may not be what was written.

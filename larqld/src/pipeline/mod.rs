@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod extract;
+pub mod label;
 
 mod rows;
 

@@ -17,6 +17,7 @@ mod source;
 mod statement;
 mod system;
 mod trace;
+mod verify_edge;
 mod write;
 
 pub use aggregate::{Aggregate, AggregateFunction};

@@ -20,7 +20,9 @@ use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::ENTITY_COLUMNS;
 use crate::nearest_name::nearest;
-use crate::physical::plan::{ENTITY_COUNT_INPUT, FeatureColumn, QueryVector, TableScan};
+use crate::physical::plan::{
+    ENTITY_COUNT_INPUT, FeatureColumn, KnownEdges, Operator, QueryVector, TableScan,
+};
 use crate::syntax::Span;
 use crate::syntax::ast::{self, Name, Select, Source, Table};
 use crate::value::{Column, Value};
@@ -287,7 +289,16 @@ fn edges(
         let at = conjuncts.iter().position(|conjunct| entity(conjunct).is_some())?;
         entity(&conjuncts.remove(at))
     });
-    let Some(entity) = named else { return features(reader, &EDGES, layers) };
+    let known = reader.mount.has(Component::KnownEdges).then(|| {
+        let known = KnownEdges { entity: named.clone(), columns: EDGES.to_vec() };
+        let columns = EDGES.iter().map(|column| column.column()).collect();
+        Plan::Leaf { operator: Operator::KnownEdges(known), columns }
+    });
+    let beside = |plan| match known {
+        Some(known) => Plan::Concatenate { inputs: vec![known, plan] },
+        None => plan,
+    };
+    let Some(entity) = named else { return Ok(beside(features(reader, &EDGES, layers)?)) };
     reader.needs(&[
         Component::Gates,
         Component::Embeddings,
@@ -295,14 +306,14 @@ fn edges(
         Component::DownMeta,
         Component::Statistics,
     ])?;
-    Ok(Plan::GateHits {
+    Ok(beside(Plan::GateHits {
         query: QueryVector::Entity(entity),
         layers,
         k: Some(ENTITY_K),
         z_min: Some(reader.settings().describe_z()),
         tokens_required: true,
         columns: EDGES.to_vec(),
-    })
+    }))
 }
 
 /// The entity in `entity = "…"`, written either way around.

@@ -8,15 +8,17 @@ use super::source::{
     ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
 };
 use super::{BindError, compile, generate, inference, pipe, prepared, trace, write};
-use crate::catalog::{Catalog, Component, Extraction, Mount, MountKind, Settings};
+use crate::catalog::{
+    Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
+};
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
-    EXTRACT_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS,
-    STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
+    EXTRACT_COLUMNS, LABEL_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS,
+    SETTING_COLUMNS, STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
-    DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Level, Operator, Quantisation,
+    DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Label, Level, Operator, Quantisation,
     QueryVector, RELATION_COUNT_INPUT, Use,
 };
 use crate::planned::Role;
@@ -120,6 +122,15 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             command(Plan::leaf(operator, &EXTRACT_COLUMNS), "EXTRACT", Role::Admin)
         }
         Statement::Compile(request) => compile::bind(request, catalog),
+        Statement::VerifyEdge(filter) => super::verify_edge::bind(filter, catalog),
+        Statement::Label { facts, resume } => {
+            let reader = Reader::current(catalog)?;
+            reader.needs(&INFERENCE_COMPONENTS)?;
+            let facts = facts.as_ref().map(|path| path.value.clone());
+            let plan =
+                Plan::leaf(Operator::Label(Label { facts, resume: *resume }), &LABEL_COLUMNS);
+            Ok(reader.bound(plan, "LABEL", Role::Admin))
+        }
         Statement::VerifyVindex(path) => {
             let operator = Operator::VerifyVindex { path: path.value.clone() };
             command(Plan::leaf(operator, &VERIFY_COLUMNS), "VERIFY VINDEX", Role::Admin)
@@ -178,7 +189,7 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
 
 /// The mount that a statement reads, with what binding asks of it.
 pub(super) struct Reader<'a> {
-    mount: Arc<dyn Mount>,
+    pub(super) mount: Arc<dyn Mount>,
     settings: &'a Settings,
 }
 
@@ -331,22 +342,25 @@ fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindEr
         });
     }
     let entity = literal(&request.entity)?;
+    let edges = DescribeEdges {
+        entity: entity.clone(),
+        display,
+        bands: reader.mount.bands(),
+        caps: display.caps(),
+        layers: request.layers.is_some().then(|| layers.clone()),
+        sources: reader.settings.describe_sources(),
+        confidence_min: reader.settings.describe_confidence(),
+        relations_only: request.relations_only,
+        limit: request.limit,
+        stream: request.stream,
+    };
     let hits = Plan::GateHits {
-        query: QueryVector::Entity(entity.clone()),
+        query: QueryVector::Entity(entity),
         layers,
         k: Some(ENTITY_K),
         z_min: Some(reader.settings.describe_z()),
         tokens_required: true,
         columns: DESCRIBE_INPUT.to_vec(),
-    };
-    let edges = DescribeEdges {
-        entity,
-        display,
-        bands: reader.mount.bands(),
-        caps: display.caps(),
-        relations_only: request.relations_only,
-        limit: request.limit,
-        stream: request.stream,
     };
     Ok(Plan::DescribeEdges { edges, input: Box::new(hits) })
 }

@@ -18,6 +18,10 @@ const ENTITIES: f64 = 0.1;
 /// The number of relations that a labelled vindex has.
 const RELATIONS: f64 = 20.0;
 
+/// The number of edges that labels know of an entity, and of all.
+const ENTITY_EDGES: f64 = 6.0;
+const KNOWN_EDGES: f64 = 1000.0;
+
 /// The number of gate hits of some layers.
 pub fn gate_hits(mount: &dyn Mount, layers: &LayerSet, k: Option<u64>, has_threshold: bool) -> f64 {
     let hits: f64 =
@@ -63,6 +67,10 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             let grouped = rows_in * DISTINCT;
             edges.limit.map_or(grouped, |limit| grouped.min(limit as f64))
         }
+        Operator::KnownEdges(known) => match known.entity {
+            Some(_) => ENTITY_EDGES,
+            None => KNOWN_EDGES,
+        },
         Operator::EntityCount => rows_in * ENTITIES,
         Operator::RelationCount { .. } => rows_in.min(RELATIONS),
         Operator::LayerStatistics { layers } => layers.count() as f64,
@@ -75,9 +83,12 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         }
         Operator::TraceOpen { .. } => from_mount(&|mount| f64::from(mount.layers())),
         Operator::Project { .. } | Operator::Sort { .. } | Operator::Concatenate => rows_in,
-        Operator::Use(_) | Operator::Mount { .. } | Operator::Extract(_) | Operator::Compile(_) => {
-            1.0
-        }
+        Operator::Use(_)
+        | Operator::Mount { .. }
+        | Operator::Extract(_)
+        | Operator::Label(_)
+        | Operator::VerifyEdge(_)
+        | Operator::Compile(_) => 1.0,
         Operator::ShowSetting { name } => {
             if name.is_some() {
                 1.0

@@ -399,6 +399,31 @@ pub const LAYER_COLUMNS: NamedColumns<7> = [
     ("gate_deviation", ColumnType::Real),
 ];
 
+/// The columns of VERIFY EDGE.
+pub const VERIFY_EDGE_COLUMNS: NamedColumns<10> = [
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("layer", ColumnType::Integer),
+    ("feature", ColumnType::Integer),
+    ("probability", ColumnType::Real),
+    ("probability_without", ColumnType::Real),
+    ("loss", ColumnType::Real),
+    ("loss_at_random", ColumnType::Real),
+    ("confirmed", ColumnType::Boolean),
+];
+
+/// The columns of LABEL.
+pub const LABEL_COLUMNS: NamedColumns<7> = [
+    ("facts", ColumnType::Text),
+    ("relations", ColumnType::Integer),
+    ("relations_known", ColumnType::Integer),
+    ("entities", ColumnType::Integer),
+    ("edges", ColumnType::Integer),
+    ("features", ColumnType::Integer),
+    ("calibration_error", ColumnType::Real),
+];
+
 /// The columns of SHOW MODELS.
 pub const MODEL_COLUMNS: NamedColumns<6> = [
     ("name", ColumnType::Text),

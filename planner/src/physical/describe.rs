@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::generate::Generate;
 use super::plan::{
-    Compile, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey, Use,
-    WeightType,
+    Compile, EdgeSources, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey,
+    Use, WeightType,
 };
 use super::trace::Trace;
 use crate::bind::expression::Expression;
@@ -58,6 +58,9 @@ impl Operator {
             Self::Unmount { .. } => "Unmount",
             Self::Extract(_) => "Extract",
             Self::Compile(_) => "Compile",
+            Self::Label(_) => "Label",
+            Self::KnownEdges(_) => "KnownEdges",
+            Self::VerifyEdge(_) => "VerifyEdge",
             Self::VerifyVindex { .. } => "VerifyVindex",
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
@@ -162,6 +165,9 @@ impl Operator {
             Self::DescribeEdges(edges) => {
                 detail.add(format_args!("entity {}", Quoted(&edges.entity)));
                 detail.add(edges.display.name());
+                if edges.sources != EdgeSources::default() {
+                    detail.add(format_args!("from {}", edges.sources));
+                }
                 detail.add_if(edges.relations_only, "relations only");
                 detail.add_optional("limit", edges.limit.as_ref());
                 detail.add_if(edges.stream, "stream");
@@ -198,6 +204,33 @@ impl Operator {
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
             Self::Compile(compile) => compile_detail(&mut detail, compile),
+            Self::KnownEdges(known) => {
+                detail.add_optional(
+                    "entity",
+                    known.entity.as_ref().map(|text| Quoted(text)).as_ref(),
+                );
+                detail.columns(columns);
+            }
+            Self::VerifyEdge(edge) => {
+                for (name, text) in [
+                    ("entity", &edge.entity),
+                    ("relation", &edge.relation),
+                    ("target", &edge.target),
+                ] {
+                    detail.add_optional(name, text.as_ref().map(|text| Quoted(text)).as_ref());
+                }
+                detail.add_optional(
+                    "slot",
+                    edge.slot.map(|(layer, feature)| format!("L{layer}_F{feature}")).as_ref(),
+                );
+            }
+            Self::Label(label) => {
+                match &label.facts {
+                    Some(path) => detail.add(format_args!("from facts {}", Quoted(path))),
+                    None => detail.add("from default"),
+                }
+                detail.add_if(label.resume, "resume");
+            }
             Self::VerifyVindex { path } => detail.add(Quoted(path)),
             Self::Set(change) => detail.add(format_args!("{} = {}", change.name(), change.value())),
             Self::Reset { name } => detail.add(name),

@@ -206,6 +206,12 @@ pub enum Operator {
     Extract(Extract),
     /// Writes a model's files from a mount.
     Compile(Compile),
+    /// Learns labels for the mount in use.
+    Label(Label),
+    /// The edges that labels know.
+    KnownEdges(KnownEdges),
+    /// Measures what an edge loses without its feature.
+    VerifyEdge(VerifyEdge),
     /// Checks every file of a vindex against its checksum.
     VerifyVindex {
         /// The vindex directory as written.
@@ -463,6 +469,37 @@ pub struct Nearest {
     pub columns: Vec<FeatureColumn>,
 }
 
+/// Operands of [`Operator::KnownEdges`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownEdges {
+    /// Only those of this entity, which is asked for where labels do not know it.
+    pub entity: Option<Arc<str>>,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::VerifyEdge`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyEdge {
+    /// The entity; always given.
+    pub entity: Option<String>,
+    /// The relation; without it the bare name is the prompt.
+    pub relation: Option<String>,
+    /// The object; without it what the model answers.
+    pub target: Option<String>,
+    /// Layer and feature; without them the feature that the edge leans on most.
+    pub slot: Option<(u32, u32)>,
+}
+
+/// Operands of [`Operator::Label`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The table of facts as written; `None` for the bundled one.
+    pub facts: Option<String>,
+    /// Go on with an interrupted run.
+    pub resume: bool,
+}
+
 /// Operands of [`Operator::DescribeEdges`]. The child is a gate scan that produces
 /// [`DESCRIBE_INPUT`], in that order.
 #[derive(Debug, Clone, PartialEq)]
@@ -475,6 +512,12 @@ pub struct DescribeEdges {
     pub bands: Option<Bands>,
     /// At most so many rows of each band.
     pub caps: BandCaps,
+    /// The layers that were asked for, which an edge's feature must then be of.
+    pub layers: Option<LayerSet>,
+    /// Where edges come from.
+    pub sources: EdgeSources,
+    /// The least confidence at which an edge's relation is claimed.
+    pub confidence_min: f64,
     /// Keep labelled rows only.
     pub relations_only: bool,
     /// At most so many rows altogether.
@@ -728,6 +771,7 @@ pub struct Compile {
 }
 
 pub use super::weight_type::WeightType;
+pub use crate::settings::EdgeSources;
 pub use crate::syntax::ast::{CompileFormat, ExtractComponent, ExtractDtype};
 
 /// The block format of an extraction's matrices. Which matrix gets which type is the extraction's

@@ -36,7 +36,7 @@ pub(super) fn run(root: &Path, layers: u32, record: bool) -> anyhow::Result<()> 
     let daemon = Daemon::start(&binaries, &work.join("data"))?;
     let destination = daemon.data.join("whole.vindex");
     let statement = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE LAYERS 0-{} OVERWRITE",
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE LAYERS 0-{} OVERWRITE WITHOUT LABELS",
         source.display(),
         destination.display(),
         layers - 1

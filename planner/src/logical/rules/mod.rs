@@ -4,6 +4,7 @@ mod limit_into_scan;
 mod merge_filters;
 mod prune_columns;
 mod push_filter_below_project;
+mod push_filter_into_concatenate;
 mod push_filter_into_join;
 mod push_join_condition;
 mod push_layer_range;
@@ -24,6 +25,7 @@ const RULES: &[&dyn Rule] = &[
     // Conditions first go down to the sources that they are about, together where they meet.
     &merge_filters::MergeFilters,
     &push_filter_below_project::PushFilterBelowProject,
+    &push_filter_into_concatenate::PushFilterIntoConcatenate,
     &push_filter_into_join::PushFilterIntoJoin,
     &push_join_condition::PushJoinCondition,
     // Before the limit, because what it removes from a filter lets a limit reach the scan.

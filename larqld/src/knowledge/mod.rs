@@ -1,0 +1,284 @@
+//! What a model is known to know: the label store at work.
+//!
+//! [`Knowledge`] is a vindex's `knowledge.labels`, indexed, with a cache of what was asked since. An
+//! entity that was seen when the labels were learned answers from the file; any other is asked by
+//! running the learned templates ([`evidence`]) through the model ([`prober`]), and what is found is
+//! kept for as long as this store is in use, which is as long as neither base nor labels change.
+//!
+//! Promises: every edge carries a calibrated confidence and a feature whose ablation was measured;
+//! the same model, labels and entity give the same edges, whoever asks and in which order.
+//!
+//! Elsewhere: how labels are learned (`pipeline::label`), the file (`storage::vindex::knowledge`),
+//! rows of DESCRIBE (`exec::describe`).
+
+pub mod answer;
+pub mod evidence;
+pub mod prober;
+pub mod readings;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::learn::{LinearReadout, Logistic};
+use larql_storage::vindex::KnowledgeFile;
+use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord};
+use parking_lot::Mutex;
+
+use self::evidence::{Evidence, PROBE_SIGNALS, Question, gather};
+use self::prober::{FeatureEffect, Prober};
+use self::readings::{READING_SIGNALS, candidates};
+use crate::failure::Failure;
+use crate::mounts::Model;
+use crate::text::case_folded;
+
+/// The score below which a relation is not even asked for.
+pub const APPLICABILITY_MIN: f32 = 0.15;
+/// Relations that an entity is asked for at most, those it most likely has.
+const RELATIONS_ASKED_MAX: usize = 24;
+/// The confidence below which an edge that the model answered is forgotten.
+pub const CONFIDENCE_KEPT_MIN: f64 = 0.2;
+/// The confidence below which an edge read from the weights alone is forgotten.
+const READING_KEPT_MIN: f64 = 0.02;
+/// Entities whose answers are kept; when there are more, all are forgotten.
+const CACHED_ENTITIES_MAX: usize = 4096;
+
+/// The edges of an entity, most certain first.
+pub type Edges = Arc<[EdgeRecord]>;
+/// Known objects by relation and first token.
+type Objects = HashMap<(usize, u32), Vec<Arc<str>>>;
+
+/// Where an edge comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// What the networks write if they read the entity's embedding.
+    Gate,
+    /// What the networks write at the entity's bare name.
+    Residual,
+    /// What the model answers to the learned sentences.
+    Probe,
+}
+
+impl Source {
+    /// The source's word, in rows and in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Residual => "residual",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// A vindex's knowledge, ready to answer.
+#[derive(Debug)]
+pub struct Knowledge {
+    file: KnowledgeFile,
+    entities: HashMap<String, usize>,
+    features: HashMap<(u32, u32), usize>,
+    readout: Option<LinearReadout>,
+    kinds: Option<LinearReadout>,
+    /// Made when a reading is first asked for.
+    objects: OnceLock<Objects>,
+    asked: Mutex<HashMap<(String, Source), Edges>>,
+}
+
+impl Knowledge {
+    /// Indexes a checked file.
+    pub fn new(file: KnowledgeFile) -> Self {
+        let entities = (0..).zip(&file.entities).map(|(at, one)| (case_folded(&one.name), at));
+        let features = (0..).zip(&file.features).map(|(at, one)| ((one.layer, one.feature), at));
+        let readout = |mean: &[f32], weights: &[f32], bias: &[f32]| LinearReadout {
+            mean: mean.to_vec(),
+            weights: weights.to_vec(),
+            bias: bias.to_vec(),
+        };
+        let applicability = file.applicability.as_ref();
+        let kinds = file.kinds.as_ref();
+        Self {
+            entities: entities.collect(),
+            features: features.collect(),
+            readout: applicability.map(|of| readout(&of.mean, &of.weights, &of.bias)),
+            kinds: kinds.map(|of| readout(&of.mean, &of.weights, &of.bias)),
+            objects: OnceLock::new(),
+            asked: Mutex::default(),
+            file,
+        }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &KnowledgeFile {
+        &self.file
+    }
+
+    /// The relation that a feature speaks for.
+    pub fn label(&self, layer: u32, feature: u32) -> Option<&str> {
+        let label = &self.file.features[*self.features.get(&(layer, feature))?];
+        self.relation(label.relation)
+    }
+
+    /// A relation's name.
+    pub fn relation(&self, index: u32) -> Option<&str> {
+        self.file.relations.get(index as usize).map(|relation| &*relation.name)
+    }
+
+    /// Whether an entity has one object of a relation.
+    pub fn is_single(&self, relation: u32) -> bool {
+        self.file.relations.get(relation as usize).is_some_and(|relation| relation.single)
+    }
+
+    /// The index of a relation by its name.
+    pub fn relation_index(&self, name: &str) -> Option<usize> {
+        self.file.relations.iter().position(|relation| answer::is_same(&relation.name, name))
+    }
+
+    /// The edges that a source has of an entity: from the file, from the cache, or by running the
+    /// model, where it can run.
+    ///
+    /// # Errors
+    /// When cancelled, or a pass fails.
+    pub fn edges(
+        &self,
+        source: Source,
+        model: &Model,
+        entity: &str,
+        pool: &Pool,
+        cancel: &Cancel,
+    ) -> Result<Edges, Failure> {
+        let entity = entity.trim();
+        let name = case_folded(entity);
+        if let (Source::Probe, Some(&at)) = (source, self.entities.get(&name)) {
+            return Ok(self.file.entities[at].edges.as_slice().into());
+        }
+        let key = (name, source);
+        if let Some(edges) = self.asked.lock().get(&key) {
+            return Ok(edges.clone());
+        }
+        if model.require_inference().is_err() {
+            return Ok(Edges::from([]));
+        }
+        let mut prober = Prober::new(model, pool, cancel)?;
+        let mut edges = match source {
+            Source::Probe => self.ask(&mut prober, entity)?,
+            Source::Gate | Source::Residual => self.read(source, &mut prober, entity)?,
+        };
+        sort(&mut edges);
+        let edges: Edges = edges.into();
+        let mut asked = self.asked.lock();
+        if asked.len() >= CACHED_ENTITIES_MAX {
+            asked.clear();
+        }
+        asked.insert(key, edges.clone());
+        Ok(edges)
+    }
+
+    /// The scores of the relations that an entity can have; `None` for a name without tokens.
+    fn applicability(
+        &self,
+        prober: &mut Prober<'_>,
+        entity: &str,
+    ) -> Result<Option<Vec<f32>>, Failure> {
+        let (Some(readout), Some(record)) = (&self.readout, &self.file.applicability) else {
+            return Ok(None);
+        };
+        let Some(tokens) = prober.tokens(entity)? else { return Ok(None) };
+        let layers = prober.capture(&tokens)?;
+        Ok(layers.get(record.layer as usize).map(|layer| readout.scores(&layer.residual)))
+    }
+
+    fn ask(&self, prober: &mut Prober<'_>, entity: &str) -> Result<Vec<EdgeRecord>, Failure> {
+        let Some(probe) = calibration(&self.file, Source::Probe, PROBE_SIGNALS) else {
+            return Ok(Vec::new());
+        };
+        let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
+        let found = gather(prober, &self.file.relations, &questions(entity, &scores))?;
+        let mut edges = Vec::new();
+        for evidence in found.into_iter().flatten() {
+            let confidence = probe.probability(&evidence.signals);
+            if confidence >= CONFIDENCE_KEPT_MIN {
+                let behind = prober.features_behind(&evidence.prompt, evidence.token)?;
+                edges.extend(edge(&evidence, confidence, &behind));
+            }
+        }
+        Ok(edges)
+    }
+
+    fn read(
+        &self,
+        source: Source,
+        prober: &mut Prober<'_>,
+        entity: &str,
+    ) -> Result<Vec<EdgeRecord>, Failure> {
+        let record = self.file.readings.iter().find(|one| one.source == source.as_str());
+        let fit = calibration(&self.file, source, READING_SIGNALS);
+        let (Some(record), Some(fit), Some(kinds)) = (record, fit, &self.kinds) else {
+            return Ok(Vec::new());
+        };
+        let Some(tokens) = prober.tokens(entity)? else { return Ok(Vec::new()) };
+        let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
+        let reading = match source {
+            Source::Gate => prober.read_gate(entity)?,
+            _ => prober.read_residual(&tokens)?,
+        };
+        let found = candidates(prober, entity, &reading, &record.mean, &scores, kinds)?;
+        let objects = self.objects(prober)?;
+        readings::edges(prober, &reading, &found, &fit, objects, READING_KEPT_MIN)
+    }
+
+    /// The objects of the edges in the file.
+    fn objects(&self, prober: &Prober<'_>) -> Result<&Objects, Failure> {
+        if let Some(objects) = self.objects.get() {
+            return Ok(objects);
+        }
+        let mut objects = Objects::new();
+        for edge in self.file.entities.iter().flat_map(|entity| &entity.edges) {
+            let Some(token) = prober.first_token(&edge.target)? else { continue };
+            let known = objects.entry((edge.relation as usize, token)).or_default();
+            if !known.iter().any(|object| **object == *edge.target) {
+                known.push(edge.target.as_str().into());
+            }
+        }
+        Ok(self.objects.get_or_init(|| objects))
+    }
+}
+
+/// The relations worth asking for, given a readout's scores.
+pub fn questions<'q>(entity: &'q str, scores: &[f32]) -> Vec<Question<'q>> {
+    let mut questions: Vec<Question<'q>> = scores
+        .iter()
+        .enumerate()
+        .filter(|&(_, &score)| score >= APPLICABILITY_MIN)
+        .map(|(relation, &applicability)| Question { entity, relation, applicability })
+        .collect();
+    questions.sort_by(|a, b| {
+        b.applicability.total_cmp(&a.applicability).then(a.relation.cmp(&b.relation))
+    });
+    questions.truncate(RELATIONS_ASKED_MAX);
+    questions
+}
+
+/// The edge of a piece of evidence, at the first of the features behind it; `None` where there is
+/// none.
+pub fn edge(evidence: &Evidence, confidence: f64, behind: &[FeatureEffect]) -> Option<EdgeRecord> {
+    behind.first().map(|feature| EdgeRecord {
+        relation: evidence.relation as u32,
+        target: evidence.target.clone(),
+        confidence: confidence as f32,
+        layer: feature.layer,
+        feature: feature.feature,
+        effect: feature.effect,
+        gate_score: feature.gate_score,
+    })
+}
+
+/// Puts the most certain edges first.
+pub fn sort(edges: &mut [EdgeRecord]) {
+    edges.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.relation.cmp(&b.relation)));
+}
+
+fn calibration(file: &KnowledgeFile, source: Source, signals: usize) -> Option<Logistic> {
+    let of_source = |record: &&CalibrationRecord| record.source == source.as_str();
+    let record = file.calibrations.iter().find(of_source)?;
+    let fit = Logistic { weights: record.weights.clone(), bias: record.bias };
+    (fit.weights.len() == signals).then_some(fit)
+}

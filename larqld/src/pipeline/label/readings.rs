@@ -1,0 +1,230 @@
+//! How far what the weights write about an entity can be believed: fits the sources `gate` and
+//! `residual` of `knowledge::readings`.
+//!
+//! Everything that judges an entity was fitted without it: the readout of which relations it can
+//! have, the readout of which words are objects of a relation (each fold without the objects of its
+//! own entities), and, for the reported error, the confidence.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::learn::{LinearReadout, Logistic, expected_calibration_error};
+use larql_storage::vindex::knowledge::{CalibrationRecord, KindsRecord, ReadingRecord};
+
+use super::applicability::FOLDS;
+use super::facts::Facts;
+use crate::failure::Failure;
+use crate::knowledge::answer::is_same;
+use crate::knowledge::prober::Prober;
+use crate::knowledge::readings::{Candidate, READING_SIGNALS, Reading, candidates, object};
+use crate::pipeline::Progress;
+
+/// Entities that the sources are fitted on at most, spread over the table.
+const ENTITIES_MAX: usize = 400;
+/// Words of the vocabulary that are objects of nothing.
+const BACKGROUND_WORDS: usize = 256;
+/// The ridge of the readout of words.
+const RIDGE: f32 = 0.02;
+/// The penalty of the calibration's weights.
+const CALIBRATION_RIDGE: f64 = 1.0;
+
+/// The fitted sources.
+#[derive(Debug, Clone, Default)]
+pub struct Readings {
+    /// Which words are objects of which relation.
+    pub kinds: Option<KindsRecord>,
+    /// What is written about entities on average, by source.
+    pub readings: Vec<ReadingRecord>,
+    /// How signals become a probability, by source.
+    pub calibrations: Vec<CalibrationRecord>,
+}
+
+/// The table's entities as far as this stage needs them.
+pub struct Known<'k> {
+    /// The table.
+    pub facts: &'k Facts,
+    /// Its entities.
+    pub entities: &'k [&'k str],
+    /// The relations that the model knows.
+    pub relations: &'k [String],
+    /// Scores of each entity when it was left out; empty for one without tokens.
+    pub applicability: &'k [Vec<f32>],
+}
+
+/// Fits both sources.
+///
+/// # Errors
+/// As [`Prober::capture`].
+pub fn learn(
+    prober: &mut Prober<'_>,
+    pool: &Pool,
+    known: &Known<'_>,
+    cancel: &Cancel,
+    progress: &mut Progress<'_>,
+) -> Result<Readings, Failure> {
+    let usable: Vec<usize> = (0..known.entities.len())
+        .filter(|&entity| !known.applicability[entity].is_empty())
+        .collect();
+    let count = ENTITIES_MAX.min(usable.len());
+    let chosen: Vec<usize> = (0..count).map(|at| usable[at * usable.len() / count]).collect();
+    let words = Words::new(prober, known)?;
+    let mut folds = Vec::new();
+    for fold in 0..FOLDS {
+        folds.push(words.fit(pool, |entity| entity % FOLDS != fold, cancel)?);
+    }
+    let Some(kinds) = words.fit(pool, |_| true, cancel)? else { return Ok(Readings::default()) };
+    let mut fitted = Readings::default();
+    for (index, source) in ["gate", "residual"].into_iter().enumerate() {
+        let mut written: Vec<(usize, Reading)> = Vec::new();
+        for (at, &entity) in chosen.iter().enumerate() {
+            cancel.check()?;
+            progress("readings", (index * count + at) as u64, 2 * count as u64, "entities")?;
+            let name = known.entities[entity];
+            let reading = match source {
+                "gate" => prober.read_gate(name)?,
+                _ => match prober.tokens(name)? {
+                    Some(tokens) => prober.read_residual(&tokens)?,
+                    None => continue,
+                },
+            };
+            // The layers are not needed here, and are large.
+            written.push((entity, Reading { layers: Vec::new(), ..reading }));
+        }
+        let Some((_, first)) = written.first() else { continue };
+        let mut mean = vec![0.0; first.written.len()];
+        for (_, reading) in &written {
+            let part = |(mean, x): (&mut f32, &f32)| *mean += x / written.len() as f32;
+            mean.iter_mut().zip(&reading.written).for_each(part);
+        }
+        let others: Vec<_> = (0..FOLDS).map(|fold| words.others(fold)).collect();
+        let mut judged: Vec<(usize, Candidate, bool)> = Vec::new();
+        for (entity, reading) in &written {
+            let Some(kinds) = &folds[entity % FOLDS] else { continue };
+            let name = known.entities[*entity];
+            let scores = &known.applicability[*entity];
+            for candidate in candidates(prober, name, reading, &mean, scores, kinds)? {
+                let objects = known.facts.objects(name, &known.relations[candidate.relation]);
+                let target = object(&candidate, &others[*entity % FOLDS]);
+                let mut spellings = objects.into_iter().flat_map(|objects| objects.spellings());
+                let hit = spellings.any(|spelling| is_same(spelling, &target));
+                judged.push((*entity, candidate, hit));
+            }
+        }
+        if let Some(calibration) = calibrate(source, &judged) {
+            fitted.calibrations.push(calibration);
+            fitted.readings.push(ReadingRecord { source: source.to_owned(), mean });
+        }
+    }
+    progress("readings", 2 * count as u64, 2 * count as u64, "entities")?;
+    let LinearReadout { mean, weights, bias } = kinds;
+    fitted.kinds = Some(KindsRecord { mean, weights, bias });
+    Ok(fitted)
+}
+
+fn calibrate(source: &str, judged: &[(usize, Candidate, bool)]) -> Option<CalibrationRecord> {
+    let fit = |wanted: &dyn Fn(usize) -> bool| {
+        let of = || judged.iter().filter(|(entity, ..)| wanted(*entity));
+        let samples: Vec<f64> = of().flat_map(|(_, candidate, _)| candidate.signals).collect();
+        let outcomes: Vec<bool> = of().map(|(.., hit)| *hit).collect();
+        Logistic::fit(&samples, &outcomes, READING_SIGNALS, CALIBRATION_RIDGE)
+    };
+    let mut predictions = Vec::with_capacity(judged.len());
+    for fold in 0..FOLDS {
+        let Some(fit) = fit(&|entity| entity % FOLDS != fold) else { continue };
+        let within = judged.iter().filter(|(entity, ..)| entity % FOLDS == fold);
+        predictions.extend(within.map(|(_, one, hit)| (fit.probability(&one.signals), *hit)));
+    }
+    let Logistic { weights, bias } = fit(&|_| true)?;
+    Some(CalibrationRecord {
+        source: source.to_owned(),
+        weights,
+        bias,
+        samples: judged.len() as u64,
+        error: expected_calibration_error(&predictions),
+    })
+}
+
+/// First tokens of objects, with the relations and entities that they are objects of.
+struct Words {
+    /// Relations and entities by token; background words have none.
+    of: BTreeMap<u32, Vec<(usize, usize)>>,
+    rows: BTreeMap<u32, Vec<f32>>,
+    /// Objects by relation and first token, with the entities that have them.
+    objects: HashMap<(usize, u32), BTreeMap<Arc<str>, Vec<usize>>>,
+    relations: usize,
+}
+
+impl Words {
+    fn new(prober: &Prober<'_>, known: &Known<'_>) -> Result<Self, Failure> {
+        let mut words = Self {
+            of: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            objects: HashMap::new(),
+            relations: known.relations.len(),
+        };
+        for (entity, name) in known.entities.iter().enumerate() {
+            for (relation, relation_name) in known.relations.iter().enumerate() {
+                let objects = known.facts.objects(name, relation_name);
+                for object in objects.into_iter().flat_map(|objects| &objects.names) {
+                    let Some(token) = prober.first_token(object)? else { continue };
+                    words.of.entry(token).or_default().push((relation, entity));
+                    let known = words.objects.entry((relation, token)).or_default();
+                    known.entry(object.as_str().into()).or_default().push(entity);
+                }
+            }
+        }
+        let vocabulary = prober.model().architecture().vocabulary_size;
+        for index in 0..BACKGROUND_WORDS.min(vocabulary) {
+            words
+                .of
+                .entry((index * vocabulary / BACKGROUND_WORDS.min(vocabulary)) as u32)
+                .or_default();
+        }
+        for &token in words.of.keys() {
+            words.rows.insert(token, prober.unembedding_row(token)?);
+        }
+        Ok(words)
+    }
+
+    /// Fits the readout on the words of some entities and the background.
+    fn fit(
+        &self,
+        pool: &Pool,
+        wanted: impl Fn(usize) -> bool,
+        cancel: &Cancel,
+    ) -> Result<Option<LinearReadout>, Failure> {
+        let mut rows: Vec<&[f32]> = Vec::new();
+        let mut targets = Vec::new();
+        for (token, of) in &self.of {
+            let of_wanted: Vec<usize> = of
+                .iter()
+                .filter(|(_, entity)| wanted(*entity))
+                .map(|(relation, _)| *relation)
+                .collect();
+            if of_wanted.is_empty() && !of.is_empty() {
+                continue;
+            }
+            rows.push(&self.rows[token]);
+            targets.extend(
+                (0..self.relations)
+                    .map(|relation| f32::from(u8::from(of_wanted.contains(&relation)))),
+            );
+        }
+        match rows.is_empty() || targets.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(LinearReadout::fit(pool, &rows, &targets, RIDGE, cancel)?)),
+        }
+    }
+
+    /// The objects that entities of other folds have, by relation and first token.
+    fn others(&self, fold: usize) -> HashMap<(usize, u32), Vec<Arc<str>>> {
+        let of_others = |(&key, objects): (&(usize, u32), &BTreeMap<Arc<str>, Vec<usize>>)| {
+            let others = objects
+                .iter()
+                .filter(|(_, entities)| entities.iter().any(|other| other % FOLDS != fold));
+            (key, others.map(|(object, _)| object.clone()).collect())
+        };
+        self.objects.iter().map(of_others).collect()
+    }
+}
