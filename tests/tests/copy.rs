@@ -152,11 +152,11 @@ async fn an_exported_graph_has_every_edge_in_every_format() {
     let mut buffer = Vec::new();
     loop {
         match reader.read_event_into(&mut buffer).unwrap() {
-            Event::Start(start) if start.name().as_ref() == b"node" => {
+            Event::Start(start) if start.name().as_ref() == "node" => {
                 let id = start.try_get_attribute("id").unwrap().unwrap();
                 assert!(nodes.insert(id.value.into_owned()), "a node is told once");
             }
-            Event::Start(start) if start.name().as_ref() == b"edge" => {
+            Event::Start(start) if start.name().as_ref() == "edge" => {
                 for end in ["source", "target"] {
                     let end = start.try_get_attribute(end).unwrap().unwrap();
                     assert!(nodes.contains(&*end.value), "an edge of nodes that were told");
