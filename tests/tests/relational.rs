@@ -1,6 +1,7 @@
 //! SELECT as a whole system: parameters, roles, hostile statements, limits, and tables that outlive a
 //! session. What statements answer is in the golden scripts (`tests/scripts/`).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use larql_client::{Client, ConnectOptions, ExecuteOptions, StatementError, Value};
@@ -37,6 +38,32 @@ async fn refused(client: &mut Client, statement: &str) -> StatementError {
     error
 }
 
+/// A daemon, and a session over TCP with a token of that role, confined to these directories.
+async fn over_tcp(role: &str, roots: &[&Path]) -> (tempfile::TempDir, Daemon, Client) {
+    // The SHA-256 of `opensesame`, from sha256sum.
+    const DIGEST: &str = "d9fb92e3bbe65be1f1aad4a82eef4567f7a1ebe2cd110c8049b9698be7a70c88";
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, token) = (directory.path().join("larqld.toml"), directory.path().join("token"));
+    let text = format!(
+        "roots = {roots:?}\n[[tokens]]\nname = \"ada\"\nrole = \"{role}\"\nsha256 = \"{DIGEST}\"\n"
+    );
+    std::fs::write(&config, text).expect("a file");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let daemon =
+        Daemon::start_with(&["--listen", &address, "--config", &config.display().to_string()]);
+    std::fs::write(&token, "opensesame").expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token, mode).expect("the owner's alone");
+    let token = larql_client::Token::read(&token).expect("a token");
+    let options = ConnectOptions { token: Some(token), ..ConnectOptions::default() };
+    let target = format!("grpc://{address}").parse().expect("a target");
+    let client = Client::connect(&target, options).await.expect("a session");
+    assert_eq!(client.welcome().role, role);
+    (directory, daemon, client)
+}
+
 #[tokio::test]
 async fn parameters_of_a_script_stand_for_values_in_all_of_its_statements() {
     let daemon = browse().await;
@@ -67,18 +94,7 @@ async fn parameters_of_a_script_stand_for_values_in_all_of_its_statements() {
 
 #[tokio::test]
 async fn a_reader_is_refused_what_it_may_not_run_also_prepared_and_in_a_pipe() {
-    // The SHA-256 of `opensesame`, from sha256sum.
-    const DIGEST: &str = "d9fb92e3bbe65be1f1aad4a82eef4567f7a1ebe2cd110c8049b9698be7a70c88";
-    let directory = tempfile::tempdir().expect("a directory");
-    let config = directory.path().join("larqld.toml");
-    let token = directory.path().join("token");
-    let text = format!("[[tokens]]\nname = \"ada\"\nrole = \"reader\"\nsha256 = \"{DIGEST}\"\n");
-    std::fs::write(&config, text).expect("a file");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let daemon =
-        Daemon::start_with(&["--listen", &address, "--config", &config.display().to_string()]);
+    let (_directory, daemon, mut reader) = over_tcp("reader", &[]).await;
     daemon.extract_atlas("WITH INFERENCE").await;
     daemon
         .client()
@@ -86,15 +102,6 @@ async fn a_reader_is_refused_what_it_may_not_run_also_prepared_and_in_a_pipe() {
         .query("CREATE TABLE facts FROM \"facts.tsv\"", here())
         .await
         .expect("a table");
-
-    std::fs::write(&token, "opensesame").expect("a file");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&token, mode).expect("the owner's alone");
-    let token = larql_client::Token::read(&token).expect("a token");
-    let options = ConnectOptions { token: Some(token), ..ConnectOptions::default() };
-    let target = format!("grpc://{address}").parse().expect("a target");
-    let mut reader = Client::connect(&target, options).await.expect("a session");
-    assert_eq!(reader.welcome().role, "reader");
     let allowed = "USE \"atlas\"; SELECT count(*) FROM facts; PREPARE p AS DESCRIBE $1; EXECUTE p(\"France\"); \
                    SELECT object FROM facts |> DESCRIBE $object";
     reader.query(allowed, here()).await.expect("reading");
@@ -188,10 +195,10 @@ async fn a_join_of_all_pairs_stops_at_its_deadline_and_at_its_limit() {
     let error = client.query(endless, options).await.expect_err("it takes hours");
     assert_eq!(error.code, "57014", "{error}");
     assert!(began.elapsed() < SOON, "stopped after {:?}", began.elapsed());
-    let wide = "SELECT DISTINCT a.top_tokens, b.top_tokens, a.feature, b.feature, a.layer, b.layer FROM EDGES AS a JOIN EDGES AS b ON TRUE";
+    let wide = "SELECT DISTINCT a.top_tokens, b.top_tokens, a.top_tokens, b.top_tokens, a.top_tokens, b.top_tokens, a.feature, b.feature, a.layer, b.layer FROM EDGES AS a JOIN EDGES AS b ON TRUE";
     let before = daemon.anonymous_bytes();
     let error =
-        client.query(format!("{wide} ORDER BY 3"), here()).await.expect_err("too many rows");
+        client.query(format!("{wide} ORDER BY 7"), here()).await.expect_err("too many rows");
     assert_eq!(error.code, "54000", "{error}");
     let grown = daemon.anonymous_bytes().saturating_sub(before);
     assert!(grown < 3 << 30, "the statement took {grown} bytes");
@@ -224,4 +231,66 @@ async fn a_table_of_facts_is_everybodys_and_outlives_the_daemon() {
     assert_eq!(error.code, "XX001", "{error}");
     daemon.query("DROP TABLE facts").await.expect("a damaged table can be dropped");
     assert_eq!(daemon.query(count).await.expect_err("it is gone").code, "42P01");
+}
+
+#[tokio::test]
+async fn a_path_outside_the_roots_makes_no_table() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (inside, outside) = (place.path().join("in"), place.path().join("out"));
+    std::fs::create_dir(&inside).expect("a directory");
+    std::fs::create_dir(&outside).expect("a directory");
+    for directory in [&inside, &outside] {
+        std::fs::write(directory.join("a.csv"), "a\n1\n").expect("a file");
+    }
+    std::os::unix::fs::symlink(outside.join("a.csv"), inside.join("link.csv")).expect("a link");
+    std::os::unix::fs::symlink(&outside, inside.join("way")).expect("a link");
+    std::os::unix::fs::symlink("/dev/zero", inside.join("zero.csv")).expect("a link");
+    let (_directory, daemon, mut admin) = over_tcp("admin", &[&inside]).await;
+    let at_root = || ExecuteOptions {
+        working_directory: inside.display().to_string(),
+        ..ExecuteOptions::default()
+    };
+    admin.query("CREATE TABLE good FROM \"./a.csv\"", at_root()).await.expect("beneath the root");
+    let absolute = outside.join("a.csv").display().to_string();
+    for path in [
+        absolute.as_str(),
+        "../out/a.csv",
+        "link.csv",
+        "way/a.csv",
+        "zero.csv",
+        "way/../../out/a.csv",
+        "/proc/self/mem",
+        "~/a.csv",
+        "a\\0.csv",
+        "\\\\\\\\server\\\\share\\\\a.csv",
+        "",
+        "file:///etc/passwd",
+    ] {
+        let statement = format!("CREATE TABLE bad FROM \"{path}\"");
+        let error = admin.query(statement.as_str(), at_root()).await.expect_err(path);
+        assert!(["42501", "22023", "58P01"].contains(&error.code.as_str()), "{path}: {error}");
+    }
+    let answer = daemon.query("SELECT count(*) FROM good").await.expect("the daemon serves");
+    assert_eq!(answer[0].rows, [[Value::Integer(1)]]);
+    let error = daemon.query("SELECT * FROM bad").await.expect_err("nothing was made");
+    assert_eq!(error.code, "42P01");
+}
+
+#[tokio::test]
+async fn explain_analyze_runs_every_stage_of_a_pipe_and_join() {
+    let daemon = browse().await;
+    let mut client = client(&daemon).await;
+    let pipe = "EXPLAIN ANALYZE SELECT DISTINCT layer FROM FEATURES |> SELECT count(*) AS n FROM EDGES AS a JOIN EDGES AS b \
+                ON a.target = b.target WHERE a.layer = $layer AND b.layer = $layer |> SELECT sum(n)";
+    let answer = client.query(pipe, here()).await.expect("it runs").remove(0);
+    let operators = answer.column("operator").expect("operators");
+    let rows = answer.column("rows").expect("rows");
+    let of = |name: &str| {
+        let at = operators.iter().position(|operator| operator.as_text() == Some(name));
+        rows[at.unwrap_or_else(|| panic!("no {name} among {operators:?}"))].as_integer()
+    };
+    assert_eq!(of("ForEach"), Some(6));
+    assert_eq!(of("Distinct"), Some(6));
+    // What runs once a row is shown, and counted where it is run from.
+    assert_eq!(of("HashJoin"), Some(0));
 }

@@ -12,6 +12,7 @@
 //! Elsewhere: which paths a session may name (`paths`), scanning (`exec/table_scan`).
 
 mod delimited;
+mod parquet;
 mod table;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ const COPY_BYTES: usize = 1 << 20;
 enum Format {
     Csv,
     Tsv,
+    Parquet,
 }
 
 impl Format {
@@ -57,6 +59,7 @@ impl Format {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -65,6 +68,7 @@ impl Format {
         match self {
             Self::Csv => "csv",
             Self::Tsv => "tsv",
+            Self::Parquet => "parquet",
         }
     }
 }
@@ -149,7 +153,7 @@ impl Tables {
         let format = Format::of(format).ok_or_else(|| {
             let message = format!("{}: the extension says no format", format.display());
             Failure::new(code::INVALID_PARAMETER, message)
-                .hint("name a file that ends in .csv or .tsv")
+                .hint("name a file that ends in .csv, .tsv or .parquet")
         })?;
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let partial = self.directory.join(format!(".{number}.{}", format.extension()));
@@ -288,6 +292,7 @@ fn read(
     let table = match format {
         Format::Csv => delimited::read(mapping.bytes(), b',', name, cancel)?,
         Format::Tsv => delimited::read(mapping.bytes(), b'\t', name, cancel)?,
+        Format::Parquet => parquet::read(mapping.clone(), name, cancel)?,
     };
     mapping.check().map_err(|error| Failure::io(path.display(), &error))?;
     Ok(table)

@@ -1,5 +1,9 @@
 use std::sync::Arc;
 
+use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
 use larql_planner::catalog::Table as _;
 use larql_planner::value::Value;
 use larql_storage::file::DiskFiles;
@@ -160,4 +164,61 @@ fn a_cancel_stops_the_copy() {
     cancel.cancel();
     let failure = fixture.tables.create("t", &path, &path, &cancel).unwrap_err();
     assert_eq!(failure.code, code::CANCELLED);
+}
+
+/// A parquet file of three flat columns with a NULL in each.
+fn parquet_file() -> Vec<u8> {
+    let schema =
+        "message m { optional binary city (UTF8); optional int64 people; optional double share; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut file = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let levels = Some(&[1_i16, 0, 1][..]);
+    let mut column = group.next_column().unwrap().unwrap();
+    let words = [ByteArray::from("Paris"), ByteArray::from("東京")];
+    column.typed::<ByteArrayType>().write_batch(&words, levels, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[3, -7], levels, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[0.5, 2.0], levels, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+    bytes
+}
+
+#[test]
+fn parquet_columns_keep_their_types() {
+    let fixture = Fixture::new();
+    let table = fixture.create("a.parquet", parquet_file()).unwrap();
+    assert_eq!(
+        shown(&table),
+        [
+            "city text, people integer, share real",
+            "\"Paris\" 3 0.5",
+            "NULL NULL NULL",
+            "\"東京\" -7 2.0"
+        ]
+    );
+}
+
+#[test]
+fn a_damaged_parquet_file_is_refused_or_read_and_never_ends_the_process() {
+    let fixture = Fixture::new();
+    let whole = parquet_file();
+    for length in (0..whole.len()).step_by(7) {
+        let failure = fixture.create("a.parquet", &whole[..length]).unwrap_err();
+        assert_eq!(failure.code, code::BAD_FILE, "{length}: {failure}");
+    }
+    for at in (0..whole.len()).step_by(3) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x55;
+        if let Err(failure) = fixture.create("a.parquet", &flipped) {
+            assert!([code::BAD_FILE, code::LIMIT].contains(&failure.code), "{at}: {failure}");
+        }
+    }
 }

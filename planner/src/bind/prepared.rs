@@ -4,6 +4,7 @@
 //! everything else, are checked at once; EXECUTE binds it again with the values, so that a plan is
 //! made for them and for what is mounted then.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::BindError;
@@ -76,16 +77,19 @@ pub fn substitute(
 ///
 /// # Errors
 /// As [`substitute`].
-pub fn with_values(
-    statement: &SpannedStatement,
+pub fn with_values<'a>(
+    statement: &'a SpannedStatement,
     values: &[Value],
-) -> Result<SpannedStatement, BindError> {
+) -> Result<Cow<'a, SpannedStatement>, BindError> {
+    if values.is_empty() {
+        return Ok(Cow::Borrowed(statement));
+    }
     let mut statement = statement.clone();
     substitute(&mut statement, &|parameter, _| match parameter {
         Parameter::Position(position) => values.get((*position as usize).checked_sub(1)?).cloned(),
         Parameter::Column(_) => None,
     })?;
-    Ok(statement)
+    Ok(Cow::Owned(statement))
 }
 
 /// PREPARE name AS statement.
