@@ -74,6 +74,11 @@ pub trait Mount: Send + Sync + fmt::Debug {
     fn attention_bytes(&self, layer: u32) -> u64;
     /// Bytes of the unembedding matrix.
     fn unembedding_bytes(&self) -> u64;
+    /// Whether output tokens of features are not stored and are computed when they are asked for, which
+    /// reads the unembedding for every layer.
+    fn computes_output_tokens(&self) -> bool {
+        false
+    }
     /// The source to name in an EXTRACT hint: a checkpoint's path, or the model's name.
     fn source_hint(&self) -> String;
     /// The destination to name in an EXTRACT hint; by default the mount's name.
@@ -95,7 +100,7 @@ pub trait Mount: Send + Sync + fmt::Debug {
 pub enum MountKind {
     /// An extracted vindex directory.
     Vindex,
-    /// A checkpoint directory, used without extraction: inference only.
+    /// A checkpoint directory, used without extraction: output tokens of features are computed.
     Checkpoint,
 }
 

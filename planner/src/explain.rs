@@ -172,7 +172,7 @@ pub fn rows(explain: &Explain, root: &Node, measured: Option<&Measurements>) -> 
 }
 
 fn plan_row(node: &Node, parent: Option<u32>, measured: Option<&Measurements>) -> Vec<Value> {
-    let mut detail = node.operator.detail(&node.columns);
+    let mut detail = described(node);
     let own = measured.and_then(|all| all.get(node.id));
     if let (Some(all), Some(own)) = (measured, own) {
         append(&mut detail, &all.rate(own.bytes, own.ms));
@@ -190,6 +190,13 @@ fn plan_row(node: &Node, parent: Option<u32>, measured: Option<&Measurements>) -
         measured.map_or(Value::Null, |measured| integer(measured.bytes)),
         measured.map_or(Value::Null, |measured| Value::Real(measured.ms)),
     ]
+}
+
+/// The operands of a node in words, and its note.
+fn described(node: &Node) -> String {
+    let mut detail = node.operator.detail(&node.columns);
+    append(&mut detail, node.note.unwrap_or_default());
+    detail
 }
 
 fn integer(value: u64) -> Value {
@@ -278,7 +285,7 @@ fn write_json_node(node: &Node, measured: Option<&Measurements>, text: &mut Stri
     let _ = write!(text, "{{\"id\":{},\"operator\":", node.id);
     write_json_string(node.operator.name(), text);
     text.push_str(",\"detail\":");
-    write_json_string(&node.operator.detail(&node.columns), text);
+    write_json_string(&described(node), text);
     let estimate = node.estimate;
     for (name, value) in
         [("est_rows", estimate.rows), ("est_bytes", estimate.bytes), ("est_ms", estimate.ms)]

@@ -223,20 +223,6 @@ async fn what_infer_lacks_is_named_and_the_extract_of_the_hint_makes_it_work() {
 }
 
 #[tokio::test]
-async fn a_statement_on_a_checkpoint_names_the_extract_that_makes_a_vindex() {
-    let daemon = Daemon::start();
-    let directory = daemon.data_dir().display().to_string();
-    let here = ExecuteOptions { working_directory: directory, ..ExecuteOptions::default() };
-    let mut client = daemon.client().await;
-    let script = format!("USE MODEL \"{}\"; DESCRIBE \"France\"", llama2().display());
-    let error = client.query(&script, here.clone()).await.expect_err("no index of features");
-    assert_eq!(error.code, "55000", "{error}");
-    client.query(&error.hint, here.clone()).await.expect("the hint can be run");
-    let answer = client.query("USE \"llama2\"; DESCRIBE \"France\"", here).await;
-    answer.unwrap_or_else(|error| panic!("{error}"));
-}
-
-#[tokio::test]
 async fn dev_logits_and_generation_name_the_extract_too() {
     let daemon = Daemon::start();
     daemon.extract(&llama2(), &daemon.data_dir().join("v.vindex"), "").await;

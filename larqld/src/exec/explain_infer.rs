@@ -14,6 +14,7 @@ use larql_planner::value::Value;
 
 use super::feature_row::{FeatureRows, Hit};
 use super::gate_scan::network_scores;
+use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::inference::{self, Run};
@@ -174,9 +175,13 @@ impl Operator for ExplainInfer {
             let experts = experts_input(&model, layer, &captured.input);
             let experts = experts.as_deref().unwrap_or(&captured.input);
             let scores = network_scores(work, &model, layer, &captured.input, experts)?;
-            let mut rows = FeatureRows::new(&model, &self.explain.columns, None)?;
+            let hits = top_k_by_magnitude(&scores, most.min(scores.len()));
+            let mut computed = OutputTokens::default();
+            let features = hits.iter().map(|&(feature, _)| feature as u32);
+            computed.prepare(work, &model, layer, features)?;
+            let mut rows = FeatureRows::new(&model, &self.explain.columns, None, &computed)?;
             let mut batch = Vec::new();
-            for (feature, score) in top_k_by_magnitude(&scores, most.min(scores.len())) {
+            for (feature, score) in hits {
                 let activation = captured.activations.get(feature).copied().or(Some(0.0));
                 let hit = Hit { score: Some(score), activation };
                 batch.extend(rows.row(layer, feature as u32, hit, self.explain.tokens_required));

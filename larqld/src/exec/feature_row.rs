@@ -6,6 +6,7 @@ use larql_planner::physical::plan::FeatureColumn;
 use larql_planner::value::Value;
 use larql_storage::vindex::InputToken;
 
+use super::output_tokens::OutputTokens;
 use super::{Row, Work};
 use crate::failure::Failure;
 use crate::mounts::Model;
@@ -31,18 +32,22 @@ pub(super) struct FeatureRows<'a> {
     columns: &'a [FeatureColumn],
     /// The queried entity, which every row then has.
     entity: Option<Value>,
+    /// Output tokens where the model stores none.
+    computed: &'a OutputTokens,
     bytes: u64,
 }
 
 impl<'a> FeatureRows<'a> {
-    /// Rows of `columns` over `model`, for a query of `entity` if there is one.
+    /// Rows of `columns` over `model`, for a query of `entity` if there is one. Where the model stores no
+    /// output tokens, those of the features asked about have been `computed`.
     pub(super) fn new(
         model: &'a Model,
         columns: &'a [FeatureColumn],
         entity: Option<Arc<str>>,
+        computed: &'a OutputTokens,
     ) -> Result<Self, Failure> {
         let tokenizer = model.tokenizer()?;
-        Ok(Self { model, tokenizer, columns, entity: entity.map(Value::Text), bytes: 0 })
+        Ok(Self { model, tokenizer, columns, entity: entity.map(Value::Text), computed, bytes: 0 })
     }
 
     /// Counts what was read under the running operator.
@@ -110,10 +115,14 @@ impl<'a> FeatureRows<'a> {
 
     /// The output tokens that show a word, best first, with their logits.
     fn tokens(&mut self, layer: u32, feature: u32) -> Vec<(Arc<str>, f32)> {
-        let Some(meta) = self.model.down_meta() else { return Vec::new() };
-        self.bytes += meta.record_bytes() as u64;
-        let Some(found) = meta.feature(layer, feature) else { return Vec::new() };
-        let words = found.tokens().map(|(id, logit)| (self.tokenizer.word(id), logit));
+        let found: Vec<(u32, f32)> = match self.model.down_meta() {
+            None => self.computed.get(layer, feature).to_vec(),
+            Some(meta) => {
+                self.bytes += meta.record_bytes() as u64;
+                meta.feature(layer, feature).map_or_else(Vec::new, |found| found.tokens().collect())
+            }
+        };
+        let words = found.into_iter().map(|(id, logit)| (self.tokenizer.word(id), logit));
         words.filter(|(word, _)| !word.is_empty()).collect()
     }
 

@@ -8,10 +8,14 @@ use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
 
 use super::feature_row::{FeatureRows, Hit, z};
+use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
 use crate::inference::{gate_score, gate_scores};
 use crate::mounts::Model;
+
+/// Hits whose output tokens are looked up together: NEAREST looks at no more than it gives.
+const HITS_AT_ONCE: usize = 256;
 
 /// The vector that stands for an entity: the mean scaled embedding of its tokens.
 ///
@@ -139,6 +143,7 @@ pub(super) struct GateScan {
     k_of_rows: bool,
     columns: Vec<FeatureColumn>,
     vector: Option<Vec<f32>>,
+    computed: OutputTokens,
 }
 
 impl GateScan {
@@ -152,6 +157,7 @@ impl GateScan {
             k_of_rows: false,
             columns: scan.columns,
             vector: None,
+            computed: OutputTokens::default(),
         }
     }
 
@@ -166,6 +172,7 @@ impl GateScan {
             k_of_rows: true,
             columns: nearest.columns,
             vector: None,
+            computed: OutputTokens::default(),
         }
     }
 }
@@ -183,18 +190,30 @@ impl Operator for GateScan {
             let scores = layer_scores(work, &model, layer, &vector)?;
             let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
             let considered = if self.k_of_rows { scores.len() } else { most.min(scores.len()) };
-            let mut rows = FeatureRows::new(&model, &self.columns, entity(&self.query))?;
+            let mut hits = top_k_by_magnitude(&scores, considered);
+            hits.retain(|&(_, score)| passes(&model, layer, score, self.z_min));
+            let reads_tokens =
+                self.tokens_required || self.columns.iter().any(|column| column.reads_down_meta());
             let mut batch = Vec::new();
-            for (feature, score) in top_k_by_magnitude(&scores, considered) {
+            for hits in hits.chunks(HITS_AT_ONCE) {
                 if batch.len() >= most {
                     break;
                 }
-                if passes(&model, layer, score, self.z_min) {
+                if reads_tokens {
+                    let features = hits.iter().map(|&(feature, _)| feature as u32);
+                    self.computed.prepare(work, &model, layer, features)?;
+                }
+                let entity = entity(&self.query);
+                let mut rows = FeatureRows::new(&model, &self.columns, entity, &self.computed)?;
+                for &(feature, score) in hits {
+                    if batch.len() >= most {
+                        break;
+                    }
                     let hit = Hit { score: Some(score), activation: None };
                     batch.extend(rows.row(layer, feature as u32, hit, self.tokens_required));
                 }
+                rows.finish(work);
             }
-            rows.finish(work);
             if !batch.is_empty() {
                 return Ok(Some(batch));
             }
@@ -237,7 +256,13 @@ impl Operator for GateSlots {
                 .then(b_score.abs().total_cmp(&a_score.abs()))
                 .then(a.feature.cmp(&b.feature))
         });
-        let mut rows = FeatureRows::new(&model, &self.slots.columns, entity(&self.slots.query))?;
+        let mut computed = OutputTokens::default();
+        for hits in hits.chunk_by(|(a, _), (b, _)| a.layer == b.layer) {
+            let features = hits.iter().map(|(slot, _)| slot.feature as u32);
+            computed.prepare(work, &model, hits[0].0.layer, features)?;
+        }
+        let entity = entity(&self.slots.query);
+        let mut rows = FeatureRows::new(&model, &self.slots.columns, entity, &computed)?;
         let mut batch = Vec::new();
         for (slot, score) in hits {
             let hit = Hit { score: Some(score), activation: None };

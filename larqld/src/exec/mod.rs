@@ -33,6 +33,7 @@ mod label;
 mod layer_statistics;
 mod mount_row;
 mod output;
+mod output_tokens;
 mod relation_count;
 mod rows;
 mod sessions;

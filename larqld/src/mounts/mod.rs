@@ -13,10 +13,12 @@ mod gate_statistics;
 mod inventory;
 mod model;
 mod mounted;
+mod output_tokens;
 mod vindex_model;
 
 pub use base_hash::{BaseHasher, checkpoint_base_hash, checkpoint_hashes};
 pub use gate_statistics::{NO_SCORES, STATISTICS_SAMPLES, Samples};
 pub use model::{Kind, Model, Source};
 pub use mounted::Mounted;
+pub use output_tokens::FEATURES_AT_ONCE;
 pub use vindex_model::VindexModel;

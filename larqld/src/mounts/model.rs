@@ -296,7 +296,8 @@ impl Model {
             Component::Tokenizer => {
                 !matches!(self.tokenizer(), Err(failure) if failure.code == code::MISSING_COMPONENT)
             }
-            Component::DownMeta => self.down_meta().is_some(),
+            // Where none are stored they are computed.
+            Component::DownMeta => self.down_meta().is_some() || self.computes_output_tokens(),
             Component::GateMeta => self.gate_meta().is_some(),
             // Where none are stored they can be learned.
             Component::Statistics => {

@@ -76,6 +76,10 @@ impl Mount for Mounted {
         self.model.unembedding_bytes()
     }
 
+    fn computes_output_tokens(&self) -> bool {
+        self.model.computes_output_tokens()
+    }
+
     fn source_hint(&self) -> String {
         self.model.source_hint()
     }

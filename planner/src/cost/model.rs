@@ -3,8 +3,9 @@
 //! A plan's time is bytes read over bandwidth, plus operations over their rate, plus random reads
 //! times latency, plus rows times what a row costs on its way up.
 
-use super::cardinality::{pairs, rows_out};
-use crate::physical::plan::{FfnPath, Node, Operator};
+use super::cardinality::{gate_hits, pairs, rows_out};
+use crate::layers::LayerSet;
+use crate::physical::plan::{FeatureColumn, FfnPath, Node, Operator};
 use crate::physical::{Context, Estimate};
 
 /// What this machine's reads and operations cost. The daemon measures them; the defaults are those
@@ -42,6 +43,9 @@ const TRACE_ROWS_AT_ONCE: f64 = 32.0;
 pub fn estimate_tree(node: &mut Node, context: &Context<'_>) {
     node.children.iter_mut().for_each(|child| estimate_tree(child, context));
     node.estimate = estimate(node, context);
+    if computed_tokens(node, context) > 0.0 {
+        node.note = Some("output tokens computed from the weights");
+    }
 }
 
 /// The milliseconds of a plan: its nodes' together.
@@ -77,7 +81,52 @@ struct Work {
     token_lists: f64,
 }
 
+/// Features whose output tokens are computed in one pass over the unembedding.
+const TOKENS_AT_ONCE: f64 = 4096.0;
+
+/// Features whose output tokens have to be computed for a node, because the mount stores none.
+fn computed_tokens(node: &Node, context: &Context<'_>) -> f64 {
+    let Some(mount) = context.mount.filter(|mount| mount.computes_output_tokens()) else {
+        return 0.0;
+    };
+    let reads = |columns: &[FeatureColumn]| columns.iter().any(|column| column.reads_down_meta());
+    let hits = |layers: &LayerSet, k| gate_hits(mount, layers, k, false);
+    match &node.operator {
+        Operator::FeatureScan(scan) => {
+            let all = hits(&scan.layers, None);
+            scan.rows_max.map_or(all, |rows| all.min(rows as f64))
+        }
+        Operator::SlotLookup(lookup) => lookup.slots.len() as f64,
+        Operator::GateScan(scan) if scan.tokens_required || reads(&scan.columns) => {
+            hits(&scan.layers, scan.k)
+        }
+        Operator::GateSlots(scan) if scan.tokens_required || reads(&scan.columns) => {
+            scan.slots.len() as f64
+        }
+        Operator::Nearest(nearest) => hits(&LayerSet::one(nearest.layer), nearest.k),
+        Operator::ExplainInfer(explain) if reads(&explain.columns) => {
+            hits(&explain.layers, Some(explain.top))
+        }
+        _ => 0.0,
+    }
+}
+
+/// What a node does, the computing of output tokens included.
 fn work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
+    let mut work = operator_work(node, rows, rows_in, context);
+    let computed = computed_tokens(node, context);
+    if let Some(mount) = context.mount
+        && computed > 0.0
+    {
+        let layers = f64::from(mount.layers());
+        let passes = (computed / TOKENS_AT_ONCE).max(layers.min(computed)).ceil();
+        work.bytes += passes * mount.unembedding_bytes() as f64;
+        work.operations += computed * mount.vocabulary_size() as f64 * mount.hidden_size() as f64;
+    }
+    work
+}
+
+fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) -> Work {
     let Some(mount) = context.mount else { return of_rows(node, rows_in) };
     let record_bytes = mount.down_meta_record_bytes() as f64;
     let row_bytes =

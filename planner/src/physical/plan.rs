@@ -32,12 +32,14 @@ pub struct Node {
     pub estimate: Estimate,
     /// The columns of the rows it produces.
     pub columns: Vec<Column>,
+    /// What EXPLAIN should say beside the operands, where there is something.
+    pub note: Option<&'static str>,
 }
 
 impl Node {
     /// A node that is neither numbered nor estimated yet.
     pub fn new(operator: Operator, children: Vec<Self>, columns: Vec<Column>) -> Self {
-        Self { id: 0, operator, children, estimate: Estimate::default(), columns }
+        Self { id: 0, operator, children, estimate: Estimate::default(), columns, note: None }
     }
 
     /// Visits the node and everything below, parents first.
