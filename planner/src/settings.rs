@@ -73,9 +73,12 @@ impl Default for EdgeSources {
     }
 }
 
+/// The place of one source's choice.
+type Chosen = fn(&mut EdgeSources) -> &mut bool;
+
 impl EdgeSources {
     /// What chooses each, with its name.
-    const NAMES: [(fn(&mut Self) -> &mut bool, &'static str); 3] = [
+    const NAMES: [(Chosen, &'static str); 3] = [
         (|sources| &mut sources.gate, "gate"),
         (|sources| &mut sources.residual, "residual"),
         (|sources| &mut sources.probe, "probe"),

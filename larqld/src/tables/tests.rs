@@ -1,3 +1,5 @@
+//! Tables of facts from files of every kind, those that are damaged or hostile included.
+
 use std::sync::Arc;
 
 use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
