@@ -1,6 +1,7 @@
 //! Expressions mean what SQL's three-valued logic says: random ones are bound, evaluated, and compared
 //! with a model that shares no code with the planner, over NULL, truth values, small integers and texts.
 
+#[allow(dead_code, reason = "of the catalog only planning is used")]
 mod fake;
 
 use fake::FakeCatalog;

@@ -26,7 +26,8 @@ const TOLERANCE: f64 = 2e-3;
 /// Where the statements of a block are; all of it as one where it does not parse, so that the daemon
 /// says why.
 pub fn statements(block: &str) -> Vec<Range<usize>> {
-    let Ok(parsed) = parse_script(block) else { return vec![0..block.trim_end().len()] };
+    let whole = 0..block.trim_end().len();
+    let Ok(parsed) = parse_script(block) else { return vec![whole] };
     parsed.iter().map(|found| found.span.start as usize..found.span.end as usize).collect()
 }
 

@@ -219,12 +219,13 @@ impl Words {
 
     /// The objects that entities of other folds have, by relation and first token.
     fn others(&self, fold: usize) -> HashMap<(usize, u32), Vec<Arc<str>>> {
-        let of_others = |(&key, objects): (&(usize, u32), &BTreeMap<Arc<str>, Vec<usize>>)| {
+        let mut of_others = HashMap::new();
+        for (&key, objects) in &self.objects {
             let others = objects
                 .iter()
                 .filter(|(_, entities)| entities.iter().any(|other| other % FOLDS != fold));
-            (key, others.map(|(object, _)| object.clone()).collect())
-        };
-        self.objects.iter().map(of_others).collect()
+            of_others.insert(key, others.map(|(object, _)| object.clone()).collect());
+        }
+        of_others
     }
 }
