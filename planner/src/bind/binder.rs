@@ -142,7 +142,7 @@ impl<'a> Binder<'a> {
             comparable(&value, &bound, "IN", candidate.span)?;
             list.push(bound);
         }
-        Ok(Expression::InList { value: Box::new(value), list })
+        Ok(Expression::in_list(value, list))
     }
 
     fn between(

@@ -57,6 +57,15 @@ pub enum Expression {
         /// The list.
         list: Vec<Expression>,
     },
+    /// Whether a value equals one of many constants of one type.
+    InSet {
+        /// The value.
+        value: Box<Expression>,
+        /// The constants in ascending order, without repeats and NULL.
+        set: Arc<[Value]>,
+        /// Whether NULL was among them.
+        has_null: bool,
+    },
     /// Whether a value is NULL; itself never NULL.
     IsNull(Box<Expression>),
     /// Numbers joined from left to right.
@@ -172,6 +181,19 @@ impl Expression {
                 }
                 if unknown { Value::Null } else { Value::Boolean(false) }
             }
+            Self::InSet { value, set, has_null } => {
+                let value = value.evaluate(row);
+                if value.is_null() {
+                    return Value::Null;
+                }
+                let at = set.partition_point(|one| one.compare(&value) == Some(Ordering::Less));
+                let found = set.get(at).and_then(|one| one.compare(&value));
+                match (found == Some(Ordering::Equal), has_null) {
+                    (true, _) => Value::Boolean(true),
+                    (false, true) => Value::Null,
+                    (false, false) => Value::Boolean(false),
+                }
+            }
             Self::IsNull(operand) => Value::Boolean(operand.evaluate(row).is_null()),
             Self::Arithmetic { first, rest } => {
                 rest.iter().fold(first.evaluate(row), |left, (operator, right)| {
@@ -218,6 +240,7 @@ impl Expression {
                 value.visit(see);
                 pattern.visit(see);
             }
+            Self::InSet { value, .. } => value.visit(see),
             Self::InList { value, list } => {
                 value.visit(see);
                 list.iter().for_each(|candidate| candidate.visit(see));
@@ -263,6 +286,7 @@ impl Expression {
             Self::And(operands) | Self::Or(operands) => operands.iter_mut().collect(),
             Self::Comparison { left, right, .. } => vec![left, right],
             Self::Like { value, pattern } => vec![value, pattern],
+            Self::InSet { value, .. } => vec![value],
             Self::InList { value, list } => std::iter::once(&mut **value).chain(list).collect(),
             Self::Arithmetic { first, rest } => std::iter::once(&mut **first)
                 .chain(rest.iter_mut().map(|(_, operand)| operand))
@@ -295,6 +319,7 @@ impl Expression {
             | Self::Comparison { .. }
             | Self::Like { .. }
             | Self::InList { .. }
+            | Self::InSet { .. }
             | Self::IsNull(_) => Some(ColumnType::Boolean),
             Self::Arithmetic { first, rest } => {
                 // NULL is of either type.
@@ -317,6 +342,33 @@ impl Expression {
                 Function::Round => Some(ColumnType::Real),
             },
         }
+    }
+
+    /// Whether a value is in a list. Many constants of one type become a set, in which a value is found
+    /// by halving.
+    pub fn in_list(value: Self, list: Vec<Self>) -> Self {
+        /// From so many on a set pays.
+        const SET_MIN: usize = 16;
+        let value = Box::new(value);
+        let literal = |item: &Self| match item {
+            Self::Literal(literal) => Some(literal.clone()),
+            _ => None,
+        };
+        let literals: Option<Vec<Value>> = list.iter().map(literal).collect();
+        let Some(mut set) = literals.filter(|literals| literals.len() >= SET_MIN) else {
+            return Self::InList { value, list };
+        };
+        let count = set.len();
+        set.retain(|literal| !literal.is_null());
+        let has_null = set.len() < count;
+        // Integers and reals together have no one order: large ones are equal to different reals.
+        let kind = set.first().and_then(Value::kind);
+        if set.iter().any(|literal| literal.kind() != kind) {
+            return Self::InList { value, list };
+        }
+        set.sort_by(Value::total_order);
+        set.dedup();
+        Self::InSet { value, set: set.into(), has_null }
     }
 
     /// The operands of a conjunction; the expression itself if it is none.
@@ -489,6 +541,40 @@ mod tests {
         };
         assert_eq!(in_list(2), Value::Boolean(true));
         assert!(in_list(3).is_null());
+    }
+
+    #[test]
+    fn a_set_answers_what_its_list_would() {
+        let sets: [fn(i64) -> Value; 3] = [
+            |n| Value::Integer(n * 3 % 31),
+            |n| Value::Real(n as f64 * 0.1),
+            |n| Value::text(format!("t{}", n * 7 % 23)),
+        ];
+        for (make, with_null) in sets.into_iter().flat_map(|make| [(make, false), (make, true)]) {
+            let null = with_null.then_some(Value::Null);
+            let list: Vec<Expression> =
+                (0..40).map(make).chain(null).map(Expression::Literal).collect();
+            let values = (-2..45).flat_map(|n| [make(n), Value::Null]).chain([
+                Value::Score(0.1),
+                Value::Score(0.15),
+                Value::Real(f64::NAN),
+            ]);
+            for value in values {
+                let value = Expression::Literal(value);
+                let set = Expression::in_list(value.clone(), list.clone());
+                assert!(matches!(set, Expression::InSet { .. }));
+                let by_list =
+                    Expression::InList { value: Box::new(value.clone()), list: list.clone() };
+                let comparable = !matches!(&value, Expression::Literal(value)
+                    if value.kind() != list[0].kind() && !value.is_null()
+                        && (value.as_real().is_none() || list[0].kind() == Some(ColumnType::Text)));
+                if comparable {
+                    let (found, expected) = (value_of(&set), value_of(&by_list));
+                    assert_eq!(found.is_null(), expected.is_null(), "{value:?}");
+                    assert_eq!(found, expected, "{value:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub fn selectivity(predicate: &Expression) -> f64 {
             _ => RANGE,
         },
         Expression::Like { .. } => LIKE,
+        Expression::InSet { set, .. } => (EQUAL * set.len() as f64).min(1.0),
         Expression::InList { list, .. } => (EQUAL * list.len() as f64).min(1.0),
         Expression::IsNull(_) => NULL,
         _ => OTHER,

@@ -421,6 +421,14 @@ impl Display for Expression {
                 chain(formatter, list, ", ")?;
                 formatter.write_str(")")
             }
+            Self::InSet { value, set, has_null } => {
+                write!(formatter, "{} IN (", Inner(value))?;
+                for (index, one) in set.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(formatter, "{separator}{one}")?;
+                }
+                formatter.write_str(if *has_null { ", NULL)" } else { ")" })
+            }
             Self::IsNull(operand) => write!(formatter, "{} IS NULL", Inner(operand)),
             Self::Arithmetic { first, rest } => {
                 Inner(first).fmt(formatter)?;

@@ -47,6 +47,11 @@ fn listed(conjunct: &Expression, index: usize) -> Option<Vec<u64>> {
             let features: Option<Vec<Option<u64>>> = list.iter().map(whole).collect();
             Some(features?.into_iter().flatten().collect())
         }
+        Expression::InSet { value, set, .. } if is_feature(value) => {
+            let known = |one: &Value| whole(&Expression::Literal(one.clone()));
+            let features: Option<Vec<Option<u64>>> = set.iter().map(known).collect();
+            Some(features?.into_iter().flatten().collect())
+        }
         _ => None,
     }
 }
