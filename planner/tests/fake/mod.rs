@@ -179,6 +179,7 @@ impl Catalog for FakeCatalog {
 
 impl FakeCatalog {
     /// What running the statement would change for those that follow.
+    #[allow(dead_code, reason = "a test of expressions alone changes nothing")]
     pub fn run(&mut self, planned: &Planned) {
         match &planned.physical.operator {
             Operator::Set(change) => self.settings.apply(change),
