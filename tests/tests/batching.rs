@@ -117,7 +117,7 @@ async fn requests_that_share_steps_pages_and_prefixes_get_the_tokens_of_each_alo
         for (index, request) in requests.iter().enumerate() {
             let (daemon, mut request, expected) =
                 (daemon.clone(), request.clone(), expected[index].clone());
-            let (delay, leaves) = (random.below(400) as u64, random.below(5) == 0);
+            let (delay, leaves) = (random.below(100) as u64, random.below(5) == 0);
             let after = random.below(10);
             if random.below(3) == 0 {
                 request.speculation = Some(guessed_by(&drafts[random.below(2)]));

@@ -195,7 +195,11 @@ async fn every_level_has_one_base_hash_and_every_type_and_model_another() {
 async fn progress_is_told_stage_by_stage_and_never_goes_back() {
     let daemon = Daemon::start();
     let mut client = daemon.client().await;
-    let script = extract(&atlas_checkpoint(), &daemon.data_dir().join("v.vindex"), "WITH ALL");
+    let script = extract(
+        &atlas_checkpoint(),
+        &daemon.data_dir().join("v.vindex"),
+        "WITH ALL WITHOUT LABELS",
+    );
     let mut statements = client.execute(script, ExecuteOptions::here());
     let mut stages: Vec<String> = Vec::new();
     let mut reported = BTreeMap::new();

@@ -436,8 +436,11 @@ async fn a_tensor_that_f16_cannot_hold_keeps_its_type_and_the_manifest_notes_it(
     }
     fs::write(&file, bytes).expect("weights");
     let path = daemon.data_dir().join("large.vindex");
-    let script =
-        format!("EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL", source.display(), path.display());
+    let script = format!(
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL WITHOUT LABELS",
+        source.display(),
+        path.display()
+    );
     let answer = succeeds(&daemon, &script).await.remove(0);
     let manifest = manifest(&path);
     let notes: Vec<&str> =

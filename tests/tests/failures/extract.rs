@@ -32,7 +32,7 @@ async fn of_two_extracts_to_one_destination_one_wins_and_the_other_is_told() {
     random_checkpoint::write(&source, size, 3);
     let destination = daemon.data_dir().join("v.vindex");
     let script = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL",
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL WITHOUT LABELS",
         source.display(),
         destination.display()
     );
@@ -101,7 +101,7 @@ async fn assert_killed_extract_resumes(source: &Path, options: &str, least: usiz
     let expected = undisturbed_with(directory.path(), source, options).await;
     let destination = directory.path().join("v.vindex");
     let script = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" {options}",
+        "EXTRACT MODEL \"{}\" INTO \"{}\" {options} WITHOUT LABELS",
         source.display(),
         destination.display()
     );
@@ -182,7 +182,7 @@ async fn a_staging_directory_of_other_options_is_not_resumed() {
     };
     let data_dir = directory.path().join("data");
     let mut daemon = Daemon::start_in(&data_dir, &[]);
-    kill_at(&mut daemon, &extract("WITH ALL"), "features", 3).await;
+    kill_at(&mut daemon, &extract("WITH ALL WITHOUT LABELS"), "features", 3).await;
     drop(daemon);
     let daemon = Daemon::start_in(&data_dir, &[]);
     let error = refused(&daemon, &extract("DTYPE F32 RESUME"), "22023", &["v.vindex"]).await;
@@ -251,7 +251,7 @@ async fn a_full_disk_stops_extract_with_a_hint_and_resume_completes_it() {
     let daemon = Daemon::start_in(&directory.path().join("data"), &[]);
     let destination = small.join("v.vindex");
     let script = format!(
-        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL",
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL WITHOUT LABELS",
         atlas_checkpoint().display(),
         destination.display()
     );

@@ -216,7 +216,7 @@ async fn weights_that_are_no_numbers_are_told_and_never_answered() {
         };
         refused(&daemon, &infer(&path), "XX001", &["nan"]).await;
         let script = format!(
-            "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL OVERWRITE",
+            "EXTRACT MODEL \"{}\" INTO \"{}\" WITH ALL WITHOUT LABELS OVERWRITE",
             path.display(),
             out.display()
         );
