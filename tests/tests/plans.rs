@@ -81,9 +81,15 @@ async fn explain_shows_the_operators_that_run_with_their_rows_and_bytes() {
     for read in READS {
         let plain = run(&mut client, read).await;
         let planned = run(&mut client, &format!("EXPLAIN (FORMAT TEXT) {read}")).await;
-        let measured = run(&mut client, &format!("EXPLAIN ANALYZE {read}")).await;
+        let mut measured = run(&mut client, &format!("EXPLAIN ANALYZE {read}")).await;
+        // Passes of the model have parts, which are not nodes of the plan.
+        measured.rows.retain(|row| planned.rows.iter().any(|node| node[0] == row[0]));
         assert_eq!(operators(&planned), operators(&measured), "{read}");
-        assert_eq!(texts(&planned, "detail"), texts(&measured, "detail"), "{read}");
+        // What was measured follows what was planned.
+        for (planned, measured) in texts(&planned, "detail").iter().zip(texts(&measured, "detail"))
+        {
+            assert!(measured.starts_with(planned.as_str()), "{read}: {measured}");
+        }
         for column in ["rows", "bytes", "ms"] {
             let cells = planned.column(column).expect("a column");
             assert!(

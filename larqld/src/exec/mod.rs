@@ -52,7 +52,8 @@ use std::time::Instant;
 use larql_compute::cpu::Cancel;
 use larql_planner::bind::prepared::with_values;
 use larql_planner::physical::plan::{Node, Operator as Physical};
-use larql_planner::syntax::parse_script;
+use larql_planner::syntax::ast::Parameter;
+use larql_planner::syntax::{SpannedStatement, parse_script};
 
 pub(crate) use gate_scan::entity_vector;
 pub use output::{Output, OutputSink, Row, SinkClosed, Summary};
@@ -82,10 +83,15 @@ pub fn run_script(
     sink: &dyn OutputSink,
 ) {
     let (mut answered, mut failed) = (0, false);
-    match parse_script(&script.text) {
-        Err(error) => {
+    let parsed = parse_script(&script.text).map_err(Failure::from);
+    let parsed = parsed.and_then(|statements| match unused_parameter(&statements, script) {
+        Some(failure) => Err(failure),
+        None => Ok(statements),
+    });
+    match parsed {
+        Err(failure) => {
             failed = true;
-            let _ = sink.send(Output::Failure { statement: 0, failure: error.into() });
+            let _ = sink.send(Output::Failure { statement: 0, failure });
         }
         Ok(statements) => {
             for (index, statement) in statements.iter().enumerate() {
@@ -121,11 +127,30 @@ pub fn run_script(
     let _ = sink.send(Output::Finished { statements: answered, failed });
 }
 
+/// Refuses a parameter that no statement of the script has a place for.
+fn unused_parameter(statements: &[SpannedStatement], script: &Script) -> Option<Failure> {
+    let given = script.parameters.len();
+    if given == 0 {
+        return None;
+    }
+    let mut used = vec![false; given];
+    for (parameter, _) in statements.iter().flat_map(SpannedStatement::parameters) {
+        if let Parameter::Position(position) = parameter
+            && let Some(used) = (position as usize).checked_sub(1).and_then(|at| used.get_mut(at))
+        {
+            *used = true;
+        }
+    }
+    let unused = used.iter().position(|used| !used)? + 1;
+    let message = format!("{given} parameters are given, and nothing has a place for ${unused}");
+    Some(Failure::new(code::PROTOCOL, message).hint("give as many values as the statements take"))
+}
+
 fn run_statement(
     context: &SessionContext,
     script: &Script,
     index: u32,
-    statement: &larql_planner::syntax::SpannedStatement,
+    statement: &SpannedStatement,
     cancel: &Cancel,
     sink: &dyn OutputSink,
 ) -> Result<(), Failure> {

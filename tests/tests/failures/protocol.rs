@@ -234,7 +234,15 @@ async fn a_parameter_is_refused_rather_than_ignored() {
     let mut client = daemon.client().await;
     let options = ExecuteOptions { parameters: vec![Value::Integer(1)], ..ExecuteOptions::here() };
     let error = client.query("SHOW MOUNTS", options).await.expect_err("a refusal");
-    assert_eq!(error.code, "0A000", "{error}");
+    assert_eq!(error.code, "08P01", "{error}");
     assert!(!error.hint.is_empty(), "{error}");
+    let options = ExecuteOptions {
+        parameters: vec![Value::Integer(1), Value::Integer(2)],
+        ..ExecuteOptions::here()
+    };
+    let error =
+        client.query("SELECT $1; SHOW MOUNTS", options.clone()).await.expect_err("a refusal");
+    assert_eq!(error.code, "08P01", "{error}");
+    client.query("SELECT $1; SELECT $2", options).await.expect("each has a use");
     assert_well(&daemon).await;
 }
