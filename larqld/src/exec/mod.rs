@@ -171,7 +171,7 @@ fn answer_statement(
     context: &SessionContext,
     script: &Script,
     index: u32,
-    statement: &larql_planner::syntax::SpannedStatement,
+    statement: &SpannedStatement,
     cancel: &Cancel,
     sink: &dyn OutputSink,
     began: Instant,
