@@ -75,8 +75,15 @@ impl Operator for Extract {
             Err(failure) => return Err(failure),
         };
         if plan.labels && mount != Value::Null && work.model()?.require_inference().is_ok() {
-            clock.enter("labelling");
-            learn_labels(work)?;
+            if done.bytes > LABELLED_BYTES_MAX {
+                let megabytes = done.bytes >> 20;
+                let notice =
+                    format!("no labels: {megabytes} MiB take long to ask thousands of times");
+                work.notice(notice, "LABEL FROM DEFAULT asks, and RESUME goes on after a stop")?;
+            } else {
+                clock.enter("labelling");
+                learn_labels(work)?;
+            }
         }
         clock.enter("");
         Ok(Some(vec![vec![
@@ -90,6 +97,10 @@ impl Operator for Extract {
         ]]))
     }
 }
+
+/// Bytes of a vindex up to which EXTRACT labels it by itself. Its questions are some hundred thousand
+/// tokens: half a minute for a model of some million parameters, hours for one of some billion.
+const LABELLED_BYTES_MAX: u64 = 512 << 20;
 
 /// Labels the new vindex from the bundled table. The vindex is whole without labels, so that a model
 /// that cannot be asked is no failure.
