@@ -77,7 +77,7 @@ async fn parameters_of_a_script_stand_for_values_in_all_of_its_statements() {
     assert_eq!(answers[1].rows, [[Value::Integer(1)]]);
     assert_eq!(answers[3].rows, [[Value::Integer(5)]], "the parameters of PREPARE are its own");
     for (script, value, code) in [
-        ("SELECT $2", Value::Null, "42P02"),
+        ("SELECT $1, $2", Value::Null, "42P02"),
         ("DESCRIBE $1", Value::Integer(1), "42804"),
         ("DESCRIBE $1", Value::Null, "42804"),
         ("SELECT $1", Value::List(vec![]), "42804"),

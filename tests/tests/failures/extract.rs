@@ -139,7 +139,8 @@ async fn assert_killed_extract_resumes(source: &Path, options: &str, least: usiz
         }
         assert_same_files(&destination, &expected);
         assert!(!directory.path().join("v.vindex.partial").exists());
-        assert!(!directory.path().join("v.vindex.lock").exists());
+        // One that was killed at its very end may leave the file of its lock, which locks nothing.
+        assert!(finished || !directory.path().join("v.vindex.lock").exists());
         daemon.query("USE \"v\"; INFER \"The capital of France is\"").await.unwrap_or_else(
             |error| {
                 assert!(finished, "{error}");
