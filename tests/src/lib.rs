@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod daemon;
 pub mod dequantised;
 pub mod families_page;
+pub mod files;
 pub mod generation;
 pub mod goldens;
 pub mod home;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use larql_client::{Event, ExecuteOptions, StatementError, Statements, Value};
 use larql_tests::atlas_checkpoint;
 use larql_tests::daemon::Daemon;
+use larql_tests::files::assert_same_files;
 use larql_tests::goldens::Golden;
 use larql_tests::random_checkpoint::{self, Size};
 use tokio::time::timeout;
@@ -27,24 +28,6 @@ fn llama2() -> PathBuf {
 
 fn extract(source: &Path, destination: &Path, options: &str) -> String {
     format!("EXTRACT MODEL \"{}\" INTO \"{}\" {options}", source.display(), destination.display())
-}
-
-fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        files.insert(name, fs::read(&path).expect("a file"));
-    }
-    files
-}
-
-fn assert_same_files(found: &Path, expected: &Path) {
-    let (found, expected) = (contents(found), contents(expected));
-    assert!(found.keys().eq(expected.keys()), "{:?} and {:?}", found.keys(), expected.keys());
-    for (name, bytes) in &found {
-        assert!(bytes == &expected[name], "{name} differs");
-    }
 }
 
 async fn next(statements: &mut Statements<'_>) -> Option<Event> {

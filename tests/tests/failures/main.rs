@@ -9,7 +9,6 @@ mod protocol;
 mod start;
 mod statements;
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,6 +22,7 @@ use larql_client::{
 };
 use larql_proto::v1::{self as wire, client_frame, server_frame};
 use larql_tests::daemon::{self, Daemon};
+use larql_tests::files::{assert_same_files, contents};
 use larql_tests::goldens::Golden;
 use larql_tests::random_checkpoint::{self, Size};
 use larql_tests::{atlas_checkpoint, checkpoint, repository};
@@ -44,25 +44,6 @@ fn copy(source: &Path, destination: &Path) {
     for entry in fs::read_dir(source).expect("a directory") {
         let path = entry.expect("an entry").path();
         fs::copy(&path, destination.join(path.file_name().expect("a name"))).expect("a copy");
-    }
-}
-
-/// Every file below a directory, by name.
-fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        files.insert(name, fs::read(&path).expect("a file"));
-    }
-    files
-}
-
-fn assert_same_files(found: &Path, expected: &Path) {
-    let (found, expected) = (contents(found), contents(expected));
-    assert!(found.keys().eq(expected.keys()), "{:?} and {:?}", found.keys(), expected.keys());
-    for (name, bytes) in &found {
-        assert!(bytes == &expected[name], "{name} differs");
     }
 }
 
