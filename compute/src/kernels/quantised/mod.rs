@@ -45,6 +45,24 @@ use scalar::{join_4, join_8};
 use crate::cpu::{Isa, fastest};
 use crate::quant::{Dtype, MatrixView};
 
+/// The formats with integer kernels.
+const FORMATS: [Dtype; 14] = [
+    Dtype::Q2K,
+    Dtype::Q3K,
+    Dtype::Q4K,
+    Dtype::Q5K,
+    Dtype::Q6K,
+    Dtype::Iq4Xs,
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q8_0,
+    Dtype::Iq4Nl,
+    Dtype::MxFp4,
+    Dtype::E2M1,
+];
+
 /// How activations are cut into blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BlockSize {

@@ -5,23 +5,6 @@ use super::*;
 use crate::cpu::{Cancel, Pool};
 use crate::quant::{RowOrder, Scales, from_f32};
 
-pub(super) const FORMATS: [Dtype; 14] = [
-    Dtype::Q2K,
-    Dtype::Q3K,
-    Dtype::Q4K,
-    Dtype::Q5K,
-    Dtype::Q6K,
-    Dtype::Iq4Xs,
-    Dtype::Q4_0,
-    Dtype::Q4_1,
-    Dtype::Q5_0,
-    Dtype::Q5_1,
-    Dtype::Q8_0,
-    Dtype::Iq4Nl,
-    Dtype::MxFp4,
-    Dtype::E2M1,
-];
-
 /// Numbers from a seed, by a linear congruence.
 pub(super) struct Random(pub u64);
 

@@ -1,6 +1,7 @@
 //! Claims about every variant: the bits of the product of few rows, whatever the shape.
 
-use super::super::tests::{FORMATS, Random, exponents, same, stored, view};
+use super::super::FORMATS;
+use super::super::tests::{Random, exponents, same, stored, view};
 use super::super::{Weights, block_size, scalar};
 use super::*;
 

@@ -9,6 +9,7 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
+use super::super::super::FORMATS;
 use super::super::panel::{PanelPart, SUM_WORDS};
 use super::super::tile::{Layout, Line, ROWS, Tile, chains};
 use super::super::unpack::{BlockSink, Destination, layout, unpack};
@@ -57,27 +58,9 @@ pub(super) fn of_rows(
             }
         };
     }
+    // Each format is a function of its own: in one for all, sums do not stay in registers.
     formats!(0 1 2 3 4 5 6 7 8 9 10 11 12 13)
 }
-
-/// The formats with integer kernels. Each is a function of its own: in one function for all, sums
-/// do not stay in registers.
-const FORMATS: [Dtype; 14] = [
-    Dtype::Q2K,
-    Dtype::Q3K,
-    Dtype::Q4K,
-    Dtype::Q5K,
-    Dtype::Q6K,
-    Dtype::Iq4Xs,
-    Dtype::Q4_0,
-    Dtype::Q4_1,
-    Dtype::Q5_0,
-    Dtype::Q5_1,
-    Dtype::Q8_0,
-    Dtype::Iq4Nl,
-    Dtype::MxFp4,
-    Dtype::E2M1,
-];
 
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
