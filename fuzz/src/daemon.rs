@@ -1,7 +1,10 @@
 //! The parsers of larqld.
 
+use larql_compute::cpu::Cancel;
+use larql_planner::catalog::Table as _;
 use larql_storage::checkpoint::Checkpoint;
 use larqld::source::gguf::describe;
+use larqld::tables::read_file;
 use larqld::text::{Chat, ChatMessage, ChatTemplate};
 use std::path::Path;
 
@@ -9,7 +12,7 @@ use super::parsers::{Target, directory};
 
 /// What a target is called, and what it runs.
 pub const TARGETS: &[Target] =
-    &[("chat_template", chat_template), ("gguf_description", gguf_description)];
+    &[("chat_template", chat_template), ("gguf_description", gguf_description), ("table", table)];
 
 /// A chat template, and a chat that it renders within its limits.
 pub fn chat_template(bytes: &[u8]) {
@@ -37,5 +40,18 @@ pub fn gguf_description(bytes: &[u8]) {
     if let Some(tokenizer) = description.tokenizer {
         let tokenizer: Result<serde_json::Value, _> = serde_json::from_slice(&tokenizer);
         assert!(tokenizer.is_ok());
+    }
+}
+
+/// A table of facts with commas, and the same with tabs. Every row that is accepted is as wide as the
+/// header.
+pub fn table(bytes: &[u8]) {
+    for name in ["m.csv", "m.tsv"] {
+        let files = directory(&[(name, bytes)]);
+        let path = Path::new("/m").join(name);
+        let Ok(table) = read_file(&*files, &path, "m", &Cancel::new()) else { continue };
+        for row in 0..table.rows() as usize {
+            assert_eq!(table.row(row).map(<[_]>::len), Some(table.columns().len()));
+        }
     }
 }

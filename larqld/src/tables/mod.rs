@@ -64,6 +64,15 @@ impl Format {
         }
     }
 
+    /// As [`Format::of`], for a path that a user gave.
+    fn named(path: &Path) -> Result<Self, Failure> {
+        Self::of(path).ok_or_else(|| {
+            let message = format!("{}: the extension says no format", path.display());
+            Failure::new(code::INVALID_PARAMETER, message)
+                .hint("name a file that ends in .csv, .tsv or .parquet")
+        })
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -150,11 +159,7 @@ impl Tables {
     ) -> Result<Arc<FactsTable>, Failure> {
         check_name(name)?;
         self.check_free(name)?;
-        let format = Format::of(format).ok_or_else(|| {
-            let message = format!("{}: the extension says no format", format.display());
-            Failure::new(code::INVALID_PARAMETER, message)
-                .hint("name a file that ends in .csv, .tsv or .parquet")
-        })?;
+        let format = Format::named(format)?;
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let partial = self.directory.join(format!(".{number}.{}", format.extension()));
         let made = self.copy(source, &partial, cancel).and_then(|()| {
@@ -278,6 +283,21 @@ impl Snapshot {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(|entry| entry.name.as_str())
     }
+}
+
+/// Reads the rows of a file outside of any catalogue, by its extension; `name` is what the table is
+/// called.
+///
+/// # Errors
+/// `INVALID_PARAMETER` for an extension that says no format; `BAD_FILE` and `LIMIT` for its contents;
+/// what reading answers; a cancel.
+pub fn read_file(
+    files: &dyn Files,
+    path: &Path,
+    name: &str,
+    cancel: &Cancel,
+) -> Result<FactsTable, Failure> {
+    read(files, path, Format::named(path)?, name, cancel)
 }
 
 /// Reads the rows of a file.

@@ -57,10 +57,11 @@ fn read_rows(bytes: Bytes, name: &str, cancel: &Cancel) -> Result<FactsTable, Fa
                 | Compression::GZIP(_)
                 | Compression::LZ4
                 | Compression::LZ4_RAW
+                | Compression::ZSTD(_)
         )
     };
     if let Some(packing) = packings.map(|column| column.compression()).find(unknown) {
-        let hint = "write it with Snappy, gzip, LZ4 or no compression";
+        let hint = "write it with Zstandard, Snappy, gzip, LZ4 or no compression";
         return Err(bad_file(format!("the file is compressed with {packing}"), hint));
     }
     let fields = metadata.file_metadata().schema_descr().root_schema().get_fields();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
@@ -170,11 +171,16 @@ fn a_cancel_stops_the_copy() {
 
 /// A parquet file of three flat columns with a NULL in each.
 fn parquet_file() -> Vec<u8> {
+    parquet_file_in(Compression::UNCOMPRESSED)
+}
+
+/// The same, compressed.
+fn parquet_file_in(compression: Compression) -> Vec<u8> {
     let schema =
         "message m { optional binary city (UTF8); optional int64 people; optional double share; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut bytes = Vec::new();
-    let properties = Arc::new(WriterProperties::builder().build());
+    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
     let mut file = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
     let mut group = file.next_row_group().unwrap();
     let levels = Some(&[1_i16, 0, 1][..]);
@@ -191,6 +197,22 @@ fn parquet_file() -> Vec<u8> {
     group.close().unwrap();
     file.close().unwrap();
     bytes
+}
+
+#[test]
+fn a_parquet_file_reads_the_same_in_every_compression_that_is_named() {
+    let fixture = Fixture::new();
+    let plain = shown(&fixture.create("a.parquet", parquet_file()).unwrap());
+    for compression in [
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::ZSTD(ZstdLevel::default()),
+    ] {
+        let table = fixture.create("a.parquet", parquet_file_in(compression)).unwrap();
+        assert_eq!(shown(&table), plain, "{compression}");
+    }
 }
 
 #[test]
