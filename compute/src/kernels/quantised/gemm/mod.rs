@@ -43,6 +43,16 @@ const SUM_LINES: usize = 1024;
 /// The rows of a tile; where there are fewer, the last one again.
 type TileRows<'a> = [Row<'a>; ROWS];
 
+/// At least one row and at most [`ROWS`] of a view.
+fn tile_rows<'a>(view: &MatrixView<'a>, outputs: Range<usize>) -> TileRows<'a> {
+    let mut rows = [Row::of(view, outputs.end - 1); ROWS];
+    // Written where they stay: copies of what was just written make the processor wait.
+    for (row, output) in rows.iter_mut().zip(outputs) {
+        *row = Row::of(view, output);
+    }
+    rows
+}
+
 /// Adds the product of some blocks and a panel to sums, `[positions][chains]`.
 type Fused = fn(Dtype, &TileRows<'_>, first: usize, &PanelPart<'_>, &mut Ahead, &mut [Line]);
 
@@ -191,8 +201,7 @@ impl Variant {
     ) {
         let layout = unpack::layout(view.dtype()).expect("a format with an integer kernel");
         assert!(!outputs.is_empty() && outputs.len() <= ROWS, "rows of one tile");
-        let rows: TileRows<'_> =
-            std::array::from_fn(|lane| Row::of(view, (outputs.start + lane).min(outputs.end - 1)));
+        let rows = tile_rows(view, outputs.clone());
         let blocks = view.columns().div_ceil(layout.elements);
         let chains = layout.chains();
         // Of a single panel, codes are multiplied as they are unpacked, all blocks in one go.
@@ -257,7 +266,10 @@ impl Variant {
                     }
                     other => panic!("{} chains", other.len()),
                 }
-                out.copy_from_slice(&joined[..outputs.len()]);
+                match out.first_chunk_mut() {
+                    Some(out) => *out = joined,
+                    None => out.copy_from_slice(&joined[..outputs.len()]),
+                }
             }
             first_panel = last_panel + 1;
         }
