@@ -73,20 +73,27 @@ fn scan_in_terms(
     for term in 1..TERMS {
         codes.quantise(block, q.len(), &terms[(term - 1) * q.len()..]);
         let row = codes.row(0);
-        let scales =
-            row.scales.iter().flat_map(|scale| std::iter::repeat_n(scale, block.elements()));
-        for (index, (&code, &scale)) in row.codes.iter().zip(scales).enumerate().take(q.len()) {
-            let whole = terms[(term - 1) * q.len() + index];
-            terms.push((-f32::from(code)).mul_add(scale, whole));
+        let whole = terms.len() - q.len()..terms.len();
+        terms.extend_from_within(whole);
+        let rest = terms[term * q.len()..].chunks_mut(block.elements());
+        let codes = row.codes.chunks(block.elements());
+        for ((rest, codes), &scale) in rest.zip(codes).zip(row.scales) {
+            for (rest, &code) in rest.iter_mut().zip(codes) {
+                // Rounded once.
+                *rest = (f64::from(*rest) - f64::from(code) * f64::from(scale)) as f32;
+            }
         }
     }
     sums.clear();
     sums.resize(TERMS * scores.len(), 0.0);
     let result =
         products(pool, &mut [Product { view: *gates, out: &mut *sums }], terms, scratch, cancel);
-    for (index, score) in scores.iter_mut().enumerate() {
-        // The smallest first.
-        *score = (1..=TERMS).map(|term| sums[(TERMS - term) * gates.rows() + index]).sum();
+    // The smallest first.
+    scores.fill(0.0);
+    for sums in sums.chunks_exact(scores.len().max(1)).rev() {
+        for (score, sum) in scores.iter_mut().zip(sums) {
+            *score += sum;
+        }
     }
     WORKSPACE.set(workspace);
     result
