@@ -52,6 +52,9 @@ pub struct Arguments {
     model: PathBuf,
     #[arg(long, default_value = "tests/data/atlas-facts.tsv")]
     facts: PathBuf,
+    /// Of `knowledge`: a sentence for each relation, to see which facts the model answers itself
+    #[arg(long, default_value = "tests/data/atlas-prompts.tsv")]
+    prompts: PathBuf,
     /// Of `knowledge`: parts that entities are divided into, and how many of them are scored
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
     folds: u32,
@@ -79,6 +82,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
             let options = knowledge::Options {
                 model: root.join(&arguments.model),
                 facts: root.join(&arguments.facts),
+                prompts: root.join(&arguments.prompts),
                 folds: arguments.folds as usize,
                 folds_run: arguments.folds_run as usize,
                 record: arguments.record,

@@ -1,14 +1,12 @@
 //! Linear readouts: what a direction of the residual stream says, learned from examples.
 
-use std::sync::Mutex;
-
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::dot;
 
-/// Steps of the solver at most; what it has not found by then is below the noise of the examples.
-const STEPS_MAX: usize = 96;
-/// The part of the first residual at which a solution is good enough.
-const TOLERANCE: f32 = 1e-4;
+/// Rows of a product of vectors with each other that make a task.
+const ROWS_A_TASK: usize = 8;
+/// Keeps a factorisation of rows that are all the same finite.
+const PENALTY_MIN: f32 = 1e-30;
 
 /// Scores of several outputs, linear in the direction of a vector (its length does not count).
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,9 +27,10 @@ impl LinearReadout {
     /// `rows`: vectors of one length `d`, at least one; `targets`: `[rows, outputs]`; panics if they
     /// differ.
     /// # Errors
-    /// `Cancelled`, asked before every step.
+    /// `Cancelled`, asked before every row of the factorisation.
     /// # Source
-    /// Hestenes and Stiefel 1952 (conjugate gradients on the normal equations).
+    /// Saunders, Gammerman and Vovk 1998: ridge regression by the rows' products with each other,
+    /// where there are fewer rows than dimensions; the normal equations otherwise.
     pub fn fit(
         pool: &Pool,
         rows: &[&[f32]],
@@ -53,26 +52,20 @@ impl LinearReadout {
         for row in centred.chunks_exact_mut(d.max(1)) {
             row.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
         }
-        let penalty = ridge * dot(&centred, &centred).max(f32::MIN_POSITIVE) / d.max(1) as f32;
+        let penalty = (ridge * dot(&centred, &centred) / d.max(1) as f32).max(PENALTY_MIN);
         let bias: Vec<f32> = (0..outputs)
             .map(|output| {
                 let sum: f32 = (0..count).map(|row| targets[row * outputs + output]).sum();
                 sum / count as f32
             })
             .collect();
-        let solved: Vec<Mutex<Vec<f32>>> = (0..outputs).map(|_| Mutex::default()).collect();
-        pool.run(outputs, &|output| {
-            let target: Vec<f32> =
-                (0..count).map(|row| targets[row * outputs + output] - bias[output]).collect();
-            let weights = solve(&centred, &target, d, penalty, cancel);
-            // Nobody panics while holding this lock.
-            *solved[output].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = weights;
-        });
-        cancel.check()?;
-        let weights = solved
-            .into_iter()
-            .flat_map(|one| one.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
-        Ok(LinearReadout { mean, weights: weights.collect(), bias })
+        let targets: Vec<Vec<f32>> = (0..outputs)
+            .map(|output| {
+                (0..count).map(|row| targets[row * outputs + output] - bias[output]).collect()
+            })
+            .collect();
+        let weights = solve(pool, &centred, d, &targets, penalty, cancel)?;
+        Ok(LinearReadout { mean, weights, bias })
     }
 
     /// Number of outputs.
@@ -98,36 +91,105 @@ fn direction(vector: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(vector).for_each(|(out, x)| *out = x * scale);
 }
 
-/// Weights `w` of least `|rows w - target|² + penalty |w|²`.
-fn solve(rows: &[f32], target: &[f32], d: usize, penalty: f32, cancel: &Cancel) -> Vec<f32> {
-    let rows = || rows.chunks_exact(d.max(1));
-    let add_transposed = |values: &[f32], out: &mut [f32]| {
-        for (row, &value) in rows().zip(values) {
-            out.iter_mut().zip(row).for_each(|(out, x)| *out += value * x);
+/// For each target the weights `w` of least `|rows w - target|² + penalty |w|²`: `[targets, d]`.
+fn solve(
+    pool: &Pool,
+    rows: &[f32],
+    d: usize,
+    targets: &[Vec<f32>],
+    penalty: f32,
+    cancel: &Cancel,
+) -> Result<Vec<f32>, Cancelled> {
+    let count = rows.len() / d.max(1);
+    let by_dimensions = d <= count;
+    // Vectors whose products with each other are the matrix to solve with.
+    let turned;
+    let (vectors, length) = match by_dimensions {
+        true => {
+            turned = transposed(rows, d);
+            (&turned[..], count)
         }
+        false => (rows, d),
     };
-    let mut weights = vec![0.0; d];
-    let mut residual = vec![0.0; d];
-    add_transposed(target, &mut residual);
-    let mut search = residual.clone();
-    let mut length = dot(&residual, &residual);
-    let good_enough = length * TOLERANCE * TOLERANCE;
-    for _ in 0..STEPS_MAX {
-        if length <= good_enough || cancel.check().is_err() {
-            break;
+    let factor = Cholesky::of_products(pool, vectors, length, penalty, cancel)?;
+    let mut weights = vec![0.0; targets.len() * d];
+    pool.run_chunks(&mut weights, d.max(1), &|first, weights| {
+        let target = &targets[first / d];
+        if by_dimensions {
+            let columns = vectors.chunks_exact(length.max(1));
+            weights.iter_mut().zip(columns).for_each(|(w, column)| *w = dot(column, target));
+            factor.solve(weights);
+        } else {
+            let mut parts = target.clone();
+            factor.solve(&mut parts);
+            for (row, part) in rows.chunks_exact(d).zip(parts) {
+                weights.iter_mut().zip(row).for_each(|(w, x)| *w += part * x);
+            }
         }
-        let products: Vec<f32> = rows().map(|row| dot(row, &search)).collect();
-        let mut image: Vec<f32> = search.iter().map(|x| penalty * x).collect();
-        add_transposed(&products, &mut image);
-        let step = length / dot(&search, &image).max(f32::MIN_POSITIVE);
-        weights.iter_mut().zip(&search).for_each(|(w, s)| *w += step * s);
-        residual.iter_mut().zip(&image).for_each(|(r, i)| *r -= step * i);
-        let next = dot(&residual, &residual);
-        let ratio = next / length;
-        search.iter_mut().zip(&residual).for_each(|(s, r)| *s = r + ratio * *s);
-        length = next;
+    });
+    Ok(weights)
+}
+
+fn transposed(rows: &[f32], d: usize) -> Vec<f32> {
+    let count = rows.len() / d.max(1);
+    (0..rows.len()).map(|index| rows[index % count * d + index / count]).collect()
+}
+
+/// The lower triangle `l` of a symmetric positive definite matrix `l lᵀ`.
+struct Cholesky {
+    size: usize,
+    /// `[size, size]`; what lies above the diagonal is not read.
+    lower: Vec<f32>,
+}
+
+impl Cholesky {
+    /// Factorises the vectors' products with each other, `penalty` added to the diagonal.
+    fn of_products(
+        pool: &Pool,
+        vectors: &[f32],
+        length: usize,
+        penalty: f32,
+        cancel: &Cancel,
+    ) -> Result<Cholesky, Cancelled> {
+        let vector = |index: usize| &vectors[index * length..(index + 1) * length];
+        let size = vectors.len() / length.max(1);
+        let mut lower = vec![0.0; size * size];
+        pool.run_chunks(&mut lower, (size * ROWS_A_TASK).max(1), &|first, rows| {
+            for (index, row) in rows.chunks_exact_mut(size).enumerate() {
+                let a = first / size + index;
+                row[..=a].iter_mut().enumerate().for_each(|(b, x)| *x = dot(vector(a), vector(b)));
+                row[a] += penalty;
+            }
+        });
+        for row in 0..size {
+            cancel.check()?;
+            let (above, rest) = lower.split_at_mut(row * size);
+            let row_of = &mut rest[..size];
+            for column in 0..row {
+                let other = &above[column * size..][..size];
+                let inner = dot(&row_of[..column], &other[..column]);
+                row_of[column] = (row_of[column] - inner) / other[column];
+            }
+            let inner = dot(&row_of[..row], &row_of[..row]);
+            // Rounding takes off far less than the penalty put on.
+            row_of[row] = (row_of[row] - inner).max(penalty * 1e-3).sqrt();
+        }
+        Ok(Cholesky { size, lower })
     }
-    weights
+
+    /// Solves in place.
+    fn solve(&self, right: &mut [f32]) {
+        let Cholesky { size, lower } = self;
+        let row_of = |row: usize| &lower[row * size..(row + 1) * size];
+        for row in 0..*size {
+            right[row] = (right[row] - dot(&row_of(row)[..row], &right[..row])) / row_of(row)[row];
+        }
+        for row in (0..*size).rev() {
+            right[row] /= row_of(row)[row];
+            let known = right[row];
+            right[..row].iter_mut().zip(row_of(row)).for_each(|(x, l)| *x -= known * l);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +222,26 @@ mod tests {
             let scores = readout.scores(&row);
             let best = (0..3).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
             assert_eq!(best, class, "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn both_ways_to_solve_give_the_least_penalised_error() {
+        let number = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 41.0;
+        for (count, d) in [(12, 5), (5, 12), (6, 6)] {
+            let rows: Vec<f32> = (0..count * d).map(number).collect();
+            let target: Vec<f32> = (0..count).map(|i| number(7 * i + 3)).collect();
+            let (pool, cancel, penalty) = (Pool::new(2), Cancel::new(), 0.3);
+            let w =
+                solve(&pool, &rows, d, std::slice::from_ref(&target), penalty, &cancel).unwrap();
+            // At the least error its gradient is 0.
+            let misses: Vec<f32> =
+                rows.chunks(d).zip(&target).map(|(row, t)| dot(row, &w) - t).collect();
+            for (at, w) in w.iter().enumerate() {
+                let along: f32 =
+                    rows.chunks(d).zip(&misses).map(|(row, miss)| row[at] * miss).sum();
+                assert!((along + penalty * w).abs() < 1e-4, "{count} {d} {at}");
+            }
         }
     }
 

@@ -21,12 +21,30 @@ pub struct LayerFeatures {
     pub residual: Vec<f32>,
 }
 
-/// Keeps what every layer's feed-forward network did at the last position.
+/// Where a block's rows are among all rows of a pass, which may be of several sequences.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rows {
+    first: usize,
+    count: usize,
+    position_first: usize,
+}
+
+impl Rows {
+    fn begin(&mut self, position_first: usize, count: usize) {
+        *self = Rows { first: self.first + self.count, count, position_first };
+    }
+
+    /// The row that a hook is told the position of.
+    fn at(&self, position: usize) -> usize {
+        self.first + position - self.position_first
+    }
+}
+
+/// Keeps what every layer's feed-forward network did at every row of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct CaptureFeatures {
-    layers: Vec<LayerFeatures>,
-    last: usize,
-    count: usize,
+    rows: Vec<Vec<LayerFeatures>>,
+    block: Rows,
 }
 
 impl CaptureFeatures {
@@ -35,65 +53,90 @@ impl CaptureFeatures {
         CaptureFeatures::default()
     }
 
-    /// What was kept, one a layer that has run.
-    pub fn layers(&self) -> &[LayerFeatures] {
-        &self.layers
+    /// What was kept, by row (in the order of the segments' tokens) and layer.
+    pub fn into_rows(self) -> Vec<Vec<LayerFeatures>> {
+        self.rows
     }
 
-    fn of(&mut self, layer: usize) -> &mut LayerFeatures {
-        if self.layers.len() <= layer {
-            self.layers.resize_with(layer + 1, LayerFeatures::default);
+    fn of(&mut self, row: usize, layer: usize) -> &mut LayerFeatures {
+        if self.rows.len() <= row {
+            self.rows.resize_with(row + 1, Vec::new);
         }
-        &mut self.layers[layer]
+        let layers = &mut self.rows[row];
+        if layers.len() <= layer {
+            layers.resize_with(layer + 1, LayerFeatures::default);
+        }
+        &mut layers[layer]
     }
 
-    fn row(&self, rows: &[f32]) -> Vec<f32> {
-        rows[rows.len() - rows.len() / self.count.max(1)..].to_vec()
+    fn keep(
+        &mut self,
+        layer: usize,
+        numbers: &[f32],
+        place: fn(&mut LayerFeatures) -> &mut Vec<f32>,
+    ) {
+        let width = numbers.len() / self.block.count.max(1);
+        for (index, row) in numbers.chunks_exact(width.max(1)).enumerate() {
+            *place(self.of(self.block.first + index, layer)) = row.to_vec();
+        }
     }
 }
 
 impl Hook for CaptureFeatures {
+    fn takes_rows(&self) -> bool {
+        true
+    }
+
     fn begin(&mut self, position_first: usize, count: usize) {
-        (self.last, self.count) = (position_first + count - 1, count);
+        self.block.begin(position_first, count);
     }
 
     fn ffn_in(&mut self, layer: usize, input: &mut [f32]) {
-        let row = self.row(input);
-        self.of(layer).input = row;
+        self.keep(layer, input, |features| &mut features.input);
     }
 
     fn activations(&mut self, layer: usize, position: usize, activations: &mut [f32]) {
-        if position == self.last {
-            self.of(layer).activations = activations.to_vec();
-        }
+        let row = self.block.at(position);
+        self.of(row, layer).activations = activations.to_vec();
     }
 
     fn ffn_out(&mut self, layer: usize, output: &mut [f32]) {
-        let row = self.row(output);
-        self.of(layer).output = row;
+        self.keep(layer, output, |features| &mut features.output);
     }
 
     fn post_layer(&mut self, layer: usize, residual: &mut [f32]) {
-        let row = self.row(residual);
-        self.of(layer).residual = row;
+        self.keep(layer, residual, |features| &mut features.residual);
     }
 }
 
-/// Silences features: their activation is 0 from a position on.
+/// Silences features: their activation is 0. Each of several sets has so many rows of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct AblateFeatures {
-    /// Layer and feature of each.
-    pub features: Vec<(usize, usize)>,
-    /// The first position at which they are silent.
-    pub position_first: usize,
+    /// Layer and feature of each; set `i` is silent in the rows from `i * rows_each` on.
+    sets: Vec<Vec<(usize, usize)>>,
+    rows_each: usize,
+    block: Rows,
+}
+
+impl AblateFeatures {
+    /// Sets of layers and features, each for `rows_each` rows (at least 1).
+    pub fn new(sets: Vec<Vec<(usize, usize)>>, rows_each: usize) -> AblateFeatures {
+        AblateFeatures { sets, rows_each: rows_each.max(1), block: Rows::default() }
+    }
 }
 
 impl Hook for AblateFeatures {
+    fn takes_rows(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, position_first: usize, count: usize) {
+        self.block.begin(position_first, count);
+    }
+
     fn activations(&mut self, layer: usize, position: usize, activations: &mut [f32]) {
-        if position < self.position_first {
-            return;
-        }
-        for &(_, feature) in self.features.iter().filter(|&&(of, _)| of == layer) {
+        let set = self.sets.get(self.block.at(position) / self.rows_each);
+        for &(_, feature) in set.into_iter().flatten().filter(|&&(of, _)| of == layer) {
             if let Some(activation) = activations.get_mut(feature) {
                 *activation = 0.0;
             }
@@ -105,14 +148,31 @@ impl Hook for AblateFeatures {
 /// replaced by it, and attention adds nothing.
 #[derive(Debug, Clone, Default)]
 pub struct IsolateLayers {
-    /// What every position of every layer gets: `[hidden]`.
-    pub input: Vec<f32>,
+    inputs: Vec<Vec<f32>>,
+    block: Rows,
+}
+
+impl IsolateLayers {
+    /// What each row of a pass gets in every layer: `[rows][hidden]`.
+    pub fn new(inputs: Vec<Vec<f32>>) -> IsolateLayers {
+        IsolateLayers { inputs, block: Rows::default() }
+    }
 }
 
 impl Hook for IsolateLayers {
+    fn takes_rows(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, position_first: usize, count: usize) {
+        self.block.begin(position_first, count);
+    }
+
     fn pre_layer(&mut self, _layer: usize, residual: &mut [f32]) {
-        for row in residual.chunks_exact_mut(self.input.len().max(1)) {
-            row.copy_from_slice(&self.input);
+        let width = residual.len() / self.block.count.max(1);
+        let inputs = self.inputs.iter().skip(self.block.first);
+        for (row, input) in residual.chunks_exact_mut(width.max(1)).zip(inputs) {
+            row.copy_from_slice(input);
         }
     }
 
@@ -220,16 +280,37 @@ mod tests {
     }
 
     #[test]
-    fn ablation_silences_its_features_from_its_position_on_and_no_other() {
-        let mut hook = AblateFeatures { features: vec![(1, 2), (1, 99)], position_first: 3 };
-        for (layer, position, silent) in [(1, 3, true), (1, 2, false), (0, 3, false)] {
-            let mut activations = vec![1.0; 4];
-            hook.activations(layer, position, &mut activations);
-            assert_eq!(activations[2] == 0.0, silent, "layer {layer}, position {position}");
-            assert_eq!(
-                activations.iter().filter(|&&x| x == 1.0).count(),
-                if silent { 3 } else { 4 }
-            );
+    fn each_set_is_silent_in_its_rows_of_its_layer_and_nowhere_else() {
+        let mut hook = AblateFeatures::new(vec![vec![(1, 2), (1, 99)], vec![(1, 0)]], 2);
+        // A pass of four rows in two blocks; positions go on from each block's first.
+        for (first, count, silent) in
+            [(7, 3, [Some(2), Some(2), Some(0)].as_slice()), (9, 1, &[Some(0)])]
+        {
+            hook.begin(first, count);
+            for (row, &silent) in silent.iter().enumerate() {
+                for layer in 0..2 {
+                    let mut activations = vec![1.0; 4];
+                    hook.activations(layer, first + row, &mut activations);
+                    let found = activations.iter().position(|&x| x == 0.0);
+                    assert_eq!(found, silent.filter(|_| layer == 1), "row {row} from {first}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn rows_of_several_blocks_are_kept_in_order() {
+        let mut hook = CaptureFeatures::new();
+        for (first, rows) in [(4, &[1.0, 2.0, 3.0, 4.0][..]), (0, &[5.0, 6.0])] {
+            hook.begin(first, rows.len() / 2);
+            hook.ffn_in(0, &mut rows.to_vec());
+            for (row, numbers) in rows.chunks(2).enumerate() {
+                hook.activations(0, first + row, &mut [numbers[0]]);
+            }
+        }
+        let rows = hook.into_rows();
+        let inputs: Vec<_> = rows.iter().map(|layers| layers[0].input.clone()).collect();
+        assert_eq!(inputs, [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+        assert!(rows.iter().all(|layers| layers[0].activations == [layers[0].input[0]]));
     }
 }

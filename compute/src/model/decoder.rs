@@ -331,7 +331,7 @@ impl<'a> Decoder<'a> {
     /// As [`prefill`](Decoder::prefill), for the first segment that is at fault; every cache is
     /// then as long as on entry.
     /// # Panics
-    /// If there is a hook and not exactly one segment.
+    /// If there is a hook that does not take rows, and not exactly one segment.
     pub fn forward(
         &mut self,
         segments: &mut [Segment<'_>],
@@ -368,6 +368,14 @@ impl<'a> Decoder<'a> {
         &self.outputs.normed
     }
 
+    /// A row of the stream after the last layer, as the unembedding reads it: `[hidden]`; panics at
+    /// another length.
+    pub fn final_norm_of(&self, residual: &[f32]) -> Vec<f32> {
+        let mut normed = vec![0.0; residual.len()];
+        norm_into(self.pool, &self.final_norm, residual, &mut normed);
+        normed
+    }
+
     /// Bytes of weights read since the decoder was made.
     pub fn bytes_touched(&self) -> u64 {
         self.meters.total().bytes
@@ -385,7 +393,8 @@ impl<'a> Decoder<'a> {
         cancel: &Cancel,
         each: EachLogits<'_>,
     ) -> Result<(), DecodeError> {
-        assert!(hook.is_none() || segments.len() == 1, "a hook sees one segment");
+        let takes_rows = hook.as_ref().is_none_or(|hook| hook.takes_rows());
+        assert!(takes_rows || segments.len() == 1, "this hook sees one segment");
         self.outputs.clear();
         for segment in &*segments {
             self.check(segment)?;
@@ -461,7 +470,7 @@ impl<'a> Decoder<'a> {
         let bytes = self.embedding.enter(block, tokens, stream, inputs)?;
         self.meters.embedding += Meter { bytes, elapsed: began.elapsed() };
         if let (Some(hook), Some(part)) = (&mut *hook, buffers.parts.first()) {
-            hook.begin(part.first, part.count);
+            hook.begin(part.first, buffers.tokens.len());
         }
         for layer in 0..self.layers.len() {
             self.run_layer(layer, segments, buffers, hook, cancel)?;

@@ -11,6 +11,12 @@ use std::collections::BTreeSet;
 /// # Shapes
 /// `n` positions of the block, `d` the hidden size, slices `[n, d]` row-major.
 pub trait Hook {
+    /// Whether a block may have rows of several sequences. `begin` then tells the first row's
+    /// position, from which positions count on, row by row, whatever sequence a row is of.
+    fn takes_rows(&self) -> bool {
+        false
+    }
+
     /// A block of `count` positions begins at `position_first` (0 is the start of the context).
     fn begin(&mut self, position_first: usize, count: usize) {
         let _ = (position_first, count);
@@ -152,6 +158,10 @@ impl<'a> Compose<'a> {
 }
 
 impl Hook for Compose<'_> {
+    fn takes_rows(&self) -> bool {
+        self.hooks.iter().all(|hook| hook.takes_rows())
+    }
+
     fn begin(&mut self, position_first: usize, count: usize) {
         self.hooks.iter_mut().for_each(|hook| hook.begin(position_first, count));
     }

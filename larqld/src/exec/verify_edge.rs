@@ -144,8 +144,8 @@ fn slot(
             return Ok((known.layer, known.feature));
         }
     }
-    let behind = prober.features_behind(&asked.prompt, asked.token)?;
-    behind.first().map(|one| (one.layer, one.feature)).ok_or_else(|| {
+    let behind = prober.features_behind(&[(&asked.prompt, asked.token)])?;
+    behind.iter().flatten().next().map(|one| (one.layer, one.feature)).ok_or_else(|| {
         Failure::new(code::UNDEFINED_OBJECT, "no feature has a share in that object")
             .hint("name one: AND layer = … AND feature = …")
     })

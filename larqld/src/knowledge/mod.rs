@@ -12,7 +12,9 @@
 //! rows of DESCRIBE (`exec::describe`).
 
 pub mod answer;
+pub mod behind;
 pub mod evidence;
+mod prefixes;
 pub mod prober;
 pub mod readings;
 
@@ -25,8 +27,9 @@ use larql_storage::vindex::KnowledgeFile;
 use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord};
 use parking_lot::Mutex;
 
+use self::behind::FeatureEffect;
 use self::evidence::{Evidence, PROBE_SIGNALS, Question, gather};
-use self::prober::{FeatureEffect, Prober};
+use self::prober::Prober;
 use self::readings::{READING_SIGNALS, candidates};
 use crate::failure::Failure;
 use crate::mounts::Model;
@@ -182,8 +185,9 @@ impl Knowledge {
             return Ok(None);
         };
         let Some(tokens) = prober.tokens(entity)? else { return Ok(None) };
-        let layers = prober.capture(&tokens)?;
-        Ok(layers.get(record.layer as usize).map(|layer| readout.scores(&layer.residual)))
+        let captured = prober.capture(&[&tokens])?;
+        let layer = captured.first().and_then(|one| one.layers.get(record.layer as usize));
+        Ok(layer.map(|layer| readout.scores(&layer.residual)))
     }
 
     fn ask(&self, prober: &mut Prober<'_>, entity: &str) -> Result<Vec<EdgeRecord>, Failure> {
@@ -192,15 +196,16 @@ impl Knowledge {
         };
         let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
         let found = gather(prober, &self.file.relations, &questions(entity, &scores))?;
-        let mut edges = Vec::new();
-        for evidence in found.into_iter().flatten() {
-            let confidence = probe.probability(&evidence.signals);
-            if confidence >= CONFIDENCE_KEPT_MIN {
-                let behind = prober.features_behind(&evidence.prompt, evidence.token)?;
-                edges.extend(edge(&evidence, confidence, &behind));
-            }
-        }
-        Ok(edges)
+        let kept: Vec<(Evidence, f64)> = found
+            .into_iter()
+            .flatten()
+            .map(|evidence| (probe.probability(&evidence.signals), evidence))
+            .filter(|(confidence, _)| *confidence >= CONFIDENCE_KEPT_MIN)
+            .map(|(confidence, evidence)| (evidence, confidence))
+            .collect();
+        let behind = prober.features_behind(&predictions(&kept))?;
+        let edges = kept.iter().zip(&behind);
+        Ok(edges.filter_map(|((of, confidence), behind)| edge(of, *confidence, behind)).collect())
     }
 
     fn read(
@@ -217,12 +222,13 @@ impl Knowledge {
         let Some(tokens) = prober.tokens(entity)? else { return Ok(Vec::new()) };
         let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
         let reading = match source {
-            Source::Gate => prober.read_gate(entity)?,
-            _ => prober.read_residual(&tokens)?,
+            Source::Gate => prober.read_gate(&[entity])?,
+            _ => prober.read_residual(&[&tokens])?,
         };
-        let found = candidates(prober, entity, &reading, &record.mean, &scores, kinds)?;
+        let Some(reading) = reading.first() else { return Ok(Vec::new()) };
+        let found = candidates(prober, entity, reading, &record.mean, &scores, kinds)?;
         let objects = self.objects(prober)?;
-        readings::edges(prober, &reading, &found, &fit, objects, READING_KEPT_MIN)
+        readings::edges(prober, reading, &found, &fit, objects, READING_KEPT_MIN)
     }
 
     /// The objects of the edges in the file.
@@ -255,6 +261,11 @@ pub fn questions<'q>(entity: &'q str, scores: &[f32]) -> Vec<Question<'q>> {
     });
     questions.truncate(RELATIONS_ASKED_MAX);
     questions
+}
+
+/// What each answer predicts, and after what.
+pub fn predictions(answers: &[(Evidence, f64)]) -> Vec<(&[u32], u32)> {
+    answers.iter().map(|(evidence, _)| (&evidence.prompt[..], evidence.token)).collect()
 }
 
 /// The edge of a piece of evidence, at the first of the features behind it; `None` where there is

@@ -1,21 +1,27 @@
-//! A model that is asked: batched completions, captures of single positions, and the features behind
-//! a prediction.
+//! A model that is asked: completions of many prompts, and what its networks do at their ends.
+//!
+//! Prompts with a common beginning read it once ([`super::prefixes`]); a prompt that was completed is
+//! not completed again.
 //!
 //! Promises: answers do not depend on which prompts share a batch, nor on threads (the serving pass
-//! is batch-invariant); a cancel reaches every pass; memory is bounded by [`KV_BYTES_MAX`] and one
-//! batch of logits.
+//! is batch-invariant); a cancel reaches every pass; memory is bounded by [`KV_BYTES_MAX`],
+//! [`CAPTURED_BYTES_MAX`] and one batch of logits.
+//!
+//! Elsewhere: the features behind a prediction ([`super::behind`]).
+
+use std::collections::HashMap;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::kernels::top_k::top_k_by_magnitude;
 use larql_compute::learn::log_probability;
 use larql_compute::model::{
-    AblateFeatures, CaptureFeatures, Compose, Decoder, DecoderOptions, DenseFfn, Hook,
-    IsolateLayers, KvCache, KvPages, KvType, LayerFeatures, LogitsWanted, Matrix, Orientation,
-    Precision, Role, Segment, WeightKey, Weights as _, elementwise_scale, product,
-    product_transposed,
+    CaptureFeatures, Compose, Decoder, DecoderOptions, DenseFfn, Hook, IsolateLayers, KvCache,
+    KvPages, KvType, LayerFeatures, LogitsWanted, Matrix, Orientation, Precision, Role, Segment,
+    WeightKey, Weights as _, elementwise_scale, product,
 };
 
 use super::answer::phrase_end;
+use super::prefixes::tree;
 use super::readings::Reading;
 use crate::failure::{Failure, code};
 use crate::inference::{check_logits, check_tokens};
@@ -23,13 +29,19 @@ use crate::mounts::Model;
 use crate::text::Tokenizer;
 
 /// Prompts that advance together at most.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 /// Memory that keys and values may take.
 const KV_BYTES_MAX: usize = 512 << 20;
+/// Memory that one batch of logits may take.
+const LOGITS_BYTES_MAX: usize = 128 << 20;
+/// Memory that what is captured of one batch may take.
+const CAPTURED_BYTES_MAX: usize = 64 << 20;
 /// Tokens of a prompt at most: an entity's name is short, and a template a sentence.
 pub const PROMPT_TOKENS_MAX: usize = 256;
-/// Features that are ablated one by one to find the one that matters most.
-const CANDIDATES: usize = 6;
+/// Tokens of a completion at most.
+const COMPLETION_TOKENS_MAX: usize = 64;
+/// Completions that are remembered; when there are more, all are forgotten.
+const REMEMBERED_MAX: usize = 1 << 16;
 
 /// How a prompt goes on.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,28 +52,58 @@ pub struct Completion {
     pub log_probabilities: Vec<f64>,
 }
 
-/// A feature that a prediction leans on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FeatureEffect {
-    /// Its layer.
-    pub layer: u32,
-    /// Its index.
-    pub feature: u32,
-    /// By how much the target's log-probability falls without it.
-    pub effect: f32,
-    /// Its gate score.
-    pub gate_score: f32,
+/// A completion, as far as it went.
+#[derive(Debug, Clone, Default)]
+struct Completed {
+    completion: Completion,
+    /// Whether its phrase ended, so that more tokens would not be taken.
+    ended: bool,
+}
+
+impl Completed {
+    /// Whether it is all that `tokens_max` tokens would be.
+    fn suffices(&self, tokens_max: usize) -> bool {
+        self.ended || self.completion.tokens.len() >= tokens_max
+    }
+
+    fn cut(&self, tokens_max: usize) -> Completion {
+        let Completion { tokens, log_probabilities } = &self.completion;
+        let count = tokens.len().min(tokens_max);
+        Completion {
+            tokens: tokens[..count].to_vec(),
+            log_probabilities: log_probabilities[..count].to_vec(),
+        }
+    }
+}
+
+/// The likeliest next token.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    token: u32,
+    log_probability: f64,
+}
+
+/// What every network did at the last token of a prompt.
+#[derive(Debug)]
+pub struct Captured {
+    /// Layer by layer.
+    pub layers: Vec<LayerFeatures>,
+    /// What the final norm multiplied each number with: `[hidden]`.
+    pub scale: Vec<f32>,
+    /// The prompt's keys and values.
+    pub(super) cache: KvCache,
 }
 
 /// A model with room for the sequences that ask it.
 pub struct Prober<'a> {
-    model: &'a Model,
+    pub(super) model: &'a Model,
     tokenizer: &'a Tokenizer,
-    pool: &'a Pool,
-    cancel: &'a Cancel,
-    decoder: Decoder<'a>,
+    pub(super) pool: &'a Pool,
+    pub(super) cancel: &'a Cancel,
+    pub(super) decoder: Decoder<'a>,
     pages: KvPages,
     ends: Vec<u32>,
+    remembered: HashMap<Vec<u32>, Completed>,
 }
 
 impl<'a> Prober<'a> {
@@ -81,6 +123,7 @@ impl<'a> Prober<'a> {
             decoder: Decoder::new(architecture, model, pool, options)?,
             pages: KvPages::new(architecture, KvType::default(), KV_BYTES_MAX),
             ends: model.end_tokens()?,
+            remembered: HashMap::new(),
         })
     }
 
@@ -150,59 +193,143 @@ impl<'a> Prober<'a> {
         prompts: &[Vec<u32>],
         tokens_max: usize,
     ) -> Result<Vec<Completion>, Failure> {
-        let mut done = Vec::with_capacity(prompts.len());
-        for batch in prompts.chunks(BATCH) {
-            done.extend(self.complete_batch(batch, tokens_max)?);
+        let tokens_max = tokens_max.min(COMPLETION_TOKENS_MAX);
+        let suffices = |prober: &Self, prompt: &[u32]| {
+            prober.remembered.get(prompt).is_some_and(|known| known.suffices(tokens_max))
+        };
+        if self.remembered.len() >= REMEMBERED_MAX {
+            self.remembered.clear();
         }
-        Ok(done)
+        // Neighbours in this order have most in common.
+        let mut asked: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked.retain(|prompt| !suffices(self, prompt));
+        for batch in asked.chunks(self.batch(&asked, tokens_max)) {
+            let completed = self.complete_batch(batch, tokens_max)?;
+            let prompts = batch.iter().map(|prompt| prompt.to_vec());
+            self.remembered.extend(prompts.zip(completed));
+        }
+        let completion = |prompt: &Vec<u32>| match self.remembered.get(prompt) {
+            Some(known) => known.cut(tokens_max),
+            None => Completion::default(),
+        };
+        Ok(prompts.iter().map(completion).collect())
+    }
+
+    /// Prompts that may advance together, given the longest of them.
+    fn batch(&self, prompts: &[&[u32]], tokens_max: usize) -> usize {
+        let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+        let pages = self.pages.pages_for(longest + tokens_max).max(1);
+        let logits = self.model.architecture().vocabulary_size.max(1) * size_of::<f32>();
+        // A beginning, a prompt of its own, and copies while both are written.
+        let by_memory = (self.pages.pages_max() / (4 * pages)).min(LOGITS_BYTES_MAX / logits);
+        by_memory.clamp(1, BATCH)
     }
 
     fn complete_batch(
         &mut self,
-        prompts: &[Vec<u32>],
+        prompts: &[&[u32]],
         tokens_max: usize,
-    ) -> Result<Vec<Completion>, Failure> {
-        let vocabulary = self.model.architecture().vocabulary_size;
-        let mut caches: Vec<KvCache> =
-            prompts.iter().map(|prompt| self.pages.cache(prompt.len() + tokens_max)).collect();
-        let mut done = vec![Completion::default(); prompts.len()];
-        let mut next: Vec<Vec<u32>> = prompts.to_vec();
-        let mut live: Vec<usize> = (0..prompts.len()).collect();
-        for _ in 0..tokens_max {
+    ) -> Result<Vec<Completed>, Failure> {
+        let model = self.model;
+        let read = self.read(prompts, LogitsWanted::Last, &mut |logits| next(model, logits))?;
+        let (mut caches, mut nexts): (Vec<KvCache>, Vec<Option<Next>>) = read.into_iter().unzip();
+        let mut done = vec![Completed::default(); prompts.len()];
+        loop {
+            let mut live = Vec::with_capacity(prompts.len());
+            for index in 0..prompts.len() {
+                let Some(Next { token, log_probability }) = nexts[index].take() else { continue };
+                let Completed { completion, ended } = &mut done[index];
+                if completion.tokens.len() >= tokens_max {
+                    continue;
+                }
+                *ended = self.ends.contains(&token) || self.tokenizer.is_special(token);
+                if *ended {
+                    continue;
+                }
+                completion.tokens.push(token);
+                completion.log_probabilities.push(log_probability);
+                let text = self.continuation(prompts[index], &done[index].completion.tokens)?;
+                let end = phrase_end(&text, true);
+                done[index].ended = end.is_some_and(|end| !text[..end].trim().is_empty());
+                // A full context ends what is written, too.
+                done[index].ended |= caches[index].len() >= caches[index].capacity();
+                if !done[index].ended {
+                    live.push(index);
+                }
+            }
+            live.retain(|&index| done[index].completion.tokens.len() < tokens_max);
+            if live.is_empty() {
+                return Ok(done);
+            }
             let mut segments: Vec<Segment<'_>> = Vec::with_capacity(live.len());
             for (index, cache) in caches.iter_mut().enumerate() {
-                if live.contains(&index) {
-                    let tokens = &next[index][..];
-                    segments.push(Segment { tokens, cache, logits: LogitsWanted::Last });
+                if live.binary_search(&index).is_ok()
+                    && let Some(last) = done[index].completion.tokens.last_chunk::<1>()
+                {
+                    segments.push(Segment { tokens: last, cache, logits: LogitsWanted::Last });
                 }
             }
             self.decoder.forward(&mut segments, None, self.cancel)?;
-            drop(segments);
-            let mut still = Vec::with_capacity(live.len());
             for (place, &index) in live.iter().enumerate() {
-                let logits = self.decoder.segment_logits(place);
-                check_logits(self.model, logits)?;
-                debug_assert_eq!(logits.len(), vocabulary);
-                let best = largest(logits);
-                if self.ends.contains(&best) || self.tokenizer.is_special(best) {
-                    continue;
-                }
-                let log_probability = log_probability(logits, best as usize);
-                let completion = &mut done[index];
-                completion.tokens.push(best);
-                completion.log_probabilities.push(log_probability);
-                let text = self.continuation(&prompts[index], &done[index].tokens)?;
-                if phrase_end(&text, true).is_none_or(|end| text[..end].trim().is_empty()) {
-                    next[index] = vec![best];
-                    still.push(index);
-                }
-            }
-            live = still;
-            if live.is_empty() {
-                break;
+                nexts[index] = Some(next(model, self.decoder.segment_logits(place))?);
             }
         }
-        Ok(done)
+    }
+
+    /// Reads prompts, common beginnings once: a cache for each, and what `of` makes of the logits
+    /// after its last token; `None` for an empty prompt, and where no logits are wanted.
+    fn read<T: Clone>(
+        &mut self,
+        prompts: &[&[u32]],
+        logits: LogitsWanted,
+        of: &mut dyn FnMut(&[f32]) -> Result<T, Failure>,
+    ) -> Result<Vec<(KvCache, Option<T>)>, Failure> {
+        // One size for all, as frequencies of rotation may go by it.
+        let empty = || self.pages.cache(PROMPT_TOKENS_MAX + COMPLETION_TOKENS_MAX);
+        let mut found: Vec<(KvCache, Option<T>)> =
+            prompts.iter().map(|_| (empty(), None)).collect();
+        let nodes = tree(prompts);
+        let mut caches: Vec<KvCache> = nodes.iter().map(|_| empty()).collect();
+        for depth in 0.. {
+            let level: Vec<usize> =
+                (0..nodes.len()).filter(|&at| nodes[at].depth == depth).collect();
+            if level.is_empty() {
+                break;
+            }
+            for part in level.chunks(BATCH) {
+                for &at in part {
+                    if let Some(parent) = nodes[at].parent {
+                        caches[at] = caches[parent].fork();
+                    }
+                }
+                let mut segments: Vec<Segment<'_>> = Vec::with_capacity(part.len());
+                for (at, cache) in caches.iter_mut().enumerate() {
+                    if part.binary_search(&at).is_err() {
+                        continue;
+                    }
+                    let node = &nodes[at];
+                    let tokens = &prompts[node.prompt][node.tokens.clone()];
+                    let wanted = if node.ends.is_empty() { LogitsWanted::None } else { logits };
+                    segments.push(Segment { tokens, cache, logits: wanted });
+                }
+                self.decoder.forward(&mut segments, None, self.cancel)?;
+                for (place, &at) in part.iter().enumerate() {
+                    if nodes[at].ends.is_empty() {
+                        continue;
+                    }
+                    let value = match logits {
+                        LogitsWanted::None => None,
+                        _ => Some(of(self.decoder.segment_logits(place))?),
+                    };
+                    for &prompt in &nodes[at].ends {
+                        found[prompt] = (caches[at].fork(), value.clone());
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The `count` most likely next tokens of every prompt, the likeliest first.
@@ -214,65 +341,116 @@ impl<'a> Prober<'a> {
         prompts: &[Vec<u32>],
         count: usize,
     ) -> Result<Vec<Vec<u32>>, Failure> {
-        let mut next = Vec::with_capacity(prompts.len());
-        for batch in prompts.chunks(BATCH) {
-            let mut caches: Vec<KvCache> =
-                batch.iter().map(|prompt| self.pages.cache(prompt.len())).collect();
-            let mut segments: Vec<Segment<'_>> = batch
-                .iter()
-                .zip(&mut caches)
-                .map(|(tokens, cache)| Segment { tokens, cache, logits: LogitsWanted::Last })
-                .collect();
-            self.decoder.forward(&mut segments, None, self.cancel)?;
-            for place in 0..batch.len() {
-                let logits = self.decoder.segment_logits(place);
-                check_logits(self.model, logits)?;
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(|&prompt| &prompts[prompt]);
+        let sorted: Vec<&[u32]> = order.iter().map(|&prompt| &prompts[prompt][..]).collect();
+        let mut found = vec![Vec::new(); prompts.len()];
+        let (model, batch) = (self.model, self.batch(&sorted, 0));
+        for (batch, places) in sorted.chunks(batch).zip(order.chunks(batch)) {
+            let read = self.read(batch, LogitsWanted::Last, &mut |logits| {
+                check_logits(model, logits)?;
                 let least = logits.iter().copied().fold(f32::INFINITY, f32::min);
                 let above: Vec<f32> = logits.iter().map(|logit| logit - least).collect();
                 let best = top_k_by_magnitude(&above, count.min(above.len()));
-                next.push(best.into_iter().map(|(token, _)| token as u32).collect());
+                Ok(best.into_iter().map(|(token, _)| token as u32).collect::<Vec<u32>>())
+            })?;
+            for (&place, (_, next)) in places.iter().zip(read) {
+                found[place] = next.unwrap_or_default();
             }
         }
-        Ok(next)
+        Ok(found)
     }
 
-    /// What every layer's feed-forward network did at a prompt's last token.
+    /// Prompts of which can be captured what networks do, together.
+    pub fn captured_batch(&self) -> usize {
+        let architecture = self.model.architecture();
+        let numbers = |layer| architecture.features(layer) + 3 * architecture.hidden_size;
+        let row: usize = (0..architecture.layers()).map(numbers).sum();
+        (CAPTURED_BYTES_MAX / (row * size_of::<f32>()).max(1)).clamp(1, BATCH)
+    }
+
+    /// What every layer's feed-forward network did at each prompt's last token, of up to
+    /// [`Prober::captured_batch`] prompts. The decoder has their logits afterwards.
     ///
     /// # Errors
     /// As [`Prober::complete`].
-    pub fn capture(&mut self, prompt: &[u32]) -> Result<Vec<LayerFeatures>, Failure> {
-        let mut cache = self.pages.cache(prompt.len() + 1);
-        self.capture_last(prompt, &mut cache)
+    pub fn capture(&mut self, prompts: &[&[u32]]) -> Result<Vec<Captured>, Failure> {
+        let befores: Vec<&[u32]> =
+            prompts.iter().map(|prompt| &prompt[..prompt.len().saturating_sub(1)]).collect();
+        let read = self.read(&befores, LogitsWanted::None, &mut |_| Ok(()))?;
+        let caches = read.into_iter().map(|(cache, _)| cache).collect();
+        let lasts = prompts.iter().zip(&befores).map(|(prompt, before)| &prompt[before.len()..]);
+        let lasts: Vec<&[u32]> = lasts.collect();
+        let mut hook = CaptureFeatures::new();
+        let caches = self.hooked(&lasts, caches, &mut hook)?;
+        Ok(self.captured(hook, caches))
     }
 
-    /// What every network writes at the bare name of an entity.
+    /// Runs one more token of each sequence under a hook.
+    pub(super) fn hooked(
+        &mut self,
+        tokens: &[&[u32]],
+        mut caches: Vec<KvCache>,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<KvCache>, Failure> {
+        let mut segments: Vec<Segment<'_>> = tokens
+            .iter()
+            .zip(&mut caches)
+            .map(|(tokens, cache)| Segment { tokens, cache, logits: LogitsWanted::Last })
+            .collect();
+        self.decoder.forward(&mut segments, Some(hook), self.cancel)?;
+        for place in 0..tokens.len() {
+            check_logits(self.model, self.decoder.segment_logits(place))?;
+        }
+        Ok(caches)
+    }
+
+    fn captured(&self, hook: CaptureFeatures, caches: Vec<KvCache>) -> Vec<Captured> {
+        let rows = hook.into_rows().into_iter().zip(caches);
+        let captured = rows.map(|(layers, cache)| {
+            let residual = layers.last().map_or(&[][..], |last| &last.residual);
+            let scale = elementwise_scale(residual, &self.decoder.final_norm_of(residual));
+            Captured { layers, scale, cache }
+        });
+        captured.collect()
+    }
+
+    /// Caches of nothing.
+    pub(super) fn empty_caches(&self, count: usize) -> Vec<KvCache> {
+        let positions = PROMPT_TOKENS_MAX + COMPLETION_TOKENS_MAX;
+        (0..count).map(|_| self.pages.cache(positions)).collect()
+    }
+
+    /// What every network writes at the bare names of entities, up to [`Prober::captured_batch`].
     ///
     /// # Errors
     /// As [`Prober::complete`].
-    pub fn read_residual(&mut self, name: &[u32]) -> Result<Reading, Failure> {
-        let layers = self.capture(name)?;
-        Ok(Reading::new(layers, self.final_scale()))
+    pub fn read_residual(&mut self, names: &[&[u32]]) -> Result<Vec<Reading>, Failure> {
+        let captured = self.capture(names)?.into_iter();
+        Ok(captured.map(|one| Reading::new(one.layers, one.scale)).collect())
     }
 
-    /// What every network writes if it reads the mean embedding of the name's tokens by itself.
+    /// What every network writes if it reads the mean embedding of a name's tokens by itself, for up
+    /// to [`Prober::captured_batch`] names.
     ///
     /// # Errors
     /// As [`Prober::complete`]; `EMPTY_TEXT` for a name without tokens.
-    pub fn read_gate(&mut self, name: &str) -> Result<Reading, Failure> {
-        let vector = crate::exec::entity_vector(self.model, name)?;
-        let tokens = self.tokenizer.encode(name, false)?;
-        let mut cache = self.pages.cache(1);
+    pub fn read_gate(&mut self, names: &[&str]) -> Result<Vec<Reading>, Failure> {
+        let (mut vectors, mut tokens) = (Vec::new(), Vec::new());
+        for name in names {
+            vectors.push(crate::exec::entity_vector(self.model, name)?);
+            // Which token it is matters only to what a layer takes from the token itself.
+            let own = self.tokenizer.encode(name, false)?;
+            let vocabulary = self.model.architecture().vocabulary_size;
+            tokens.push([own.into_iter().find(|&id| (id as usize) < vocabulary).unwrap_or(0)]);
+        }
         let mut capture = CaptureFeatures::new();
-        let mut alone = IsolateLayers { input: vector };
+        let mut alone = IsolateLayers::new(vectors);
         let mut hook = Compose::new(vec![&mut alone, &mut capture]);
-        // Which token it is does not matter: every layer's input is replaced.
-        self.decoder.prefill(&tokens[..1], &mut cache, Some(&mut hook), self.cancel)?;
-        Ok(Reading::new(capture.layers().to_vec(), self.final_scale()))
-    }
-
-    /// What the final norm multiplied each number of the last position with.
-    fn final_scale(&self) -> Vec<f32> {
-        elementwise_scale(self.decoder.residual(), self.decoder.final_norm())
+        let lasts: Vec<&[u32]> = tokens.iter().map(|token| &token[..]).collect();
+        let caches = self.hooked(&lasts, self.empty_caches(names.len()), &mut hook)?;
+        let captured = self.captured(capture, caches).into_iter();
+        Ok(captured.map(|one| Reading::new(one.layers, one.scale)).collect())
     }
 
     /// The product of every token's unembedding row with a vector: `[vocabulary]`.
@@ -281,168 +459,6 @@ impl<'a> Prober<'a> {
     /// When cancelled; `MISSING_COMPONENT` without the matrix.
     pub fn word_scores(&self, vector: &[f32]) -> Result<Vec<f32>, Failure> {
         Ok(product(self.pool, &self.unembedding()?, vector, self.cancel)?)
-    }
-
-    fn capture_last(
-        &mut self,
-        prompt: &[u32],
-        cache: &mut KvCache,
-    ) -> Result<Vec<LayerFeatures>, Failure> {
-        let (before, last) = prompt.split_at(prompt.len() - 1);
-        if !before.is_empty() {
-            let mut segment = [Segment { tokens: before, cache, logits: LogitsWanted::None }];
-            self.decoder.forward(&mut segment, None, self.cancel)?;
-        }
-        let mut hook = CaptureFeatures::new();
-        self.decoder.prefill(last, cache, Some(&mut hook), self.cancel)?;
-        check_logits(self.model, self.decoder.logits())?;
-        Ok(hook.layers().to_vec())
-    }
-
-    /// The features that the prediction of `target` after `prompt` leans on, the one whose ablation
-    /// at the last position costs most first.
-    ///
-    /// Candidates are those with the largest share in the target's logit, as the later layers and
-    /// norms pass it on unchanged; each is then silenced by itself and the loss measured.
-    ///
-    /// # Errors
-    /// As [`Prober::complete`].
-    pub fn features_behind(
-        &mut self,
-        prompt: &[u32],
-        target: u32,
-    ) -> Result<Vec<FeatureEffect>, Failure> {
-        let mut cache = self.pages.cache(prompt.len() + 1);
-        let layers = self.capture_last(prompt, &mut cache)?;
-        let before = log_probability(self.decoder.logits(), target as usize);
-        let candidates = self.largest_shares(&layers, target)?;
-        let mut found = Vec::with_capacity(candidates.len());
-        for (layer, feature) in candidates {
-            let after = self.without(&[(layer, feature)], prompt, &mut cache, target)?;
-            let input = layers.get(layer as usize).map_or(&[][..], |layer| &layer.input);
-            found.push(FeatureEffect {
-                layer,
-                feature,
-                effect: (before - after) as f32,
-                gate_score: self.gate_score(layer, feature, input)?,
-            });
-        }
-        found.sort_by(|a, b| b.effect.total_cmp(&a.effect));
-        Ok(found)
-    }
-
-    /// The target's log-probability with features silenced at the last position; `cache` holds the
-    /// prompt.
-    fn without(
-        &mut self,
-        features: &[(u32, u32)],
-        prompt: &[u32],
-        cache: &mut KvCache,
-        target: u32,
-    ) -> Result<f64, Failure> {
-        cache.truncate(prompt.len() - 1);
-        let features = features.iter().map(|&(l, f)| (l as usize, f as usize)).collect();
-        let mut hook = AblateFeatures { features, position_first: 0 };
-        let last = &prompt[prompt.len() - 1..];
-        self.decoder.prefill(last, cache, Some(&mut hook as &mut dyn Hook), self.cancel)?;
-        Ok(log_probability(self.decoder.logits(), target as usize))
-    }
-
-    /// By how much the log-probability of `target` after `prompt` falls without each of these sets of
-    /// features, silenced at every position.
-    ///
-    /// # Errors
-    /// As [`Prober::complete`].
-    pub fn losses(
-        &mut self,
-        prompt: &[u32],
-        target: u32,
-        sets: &[Vec<(u32, u32)>],
-    ) -> Result<(f64, Vec<f64>), Failure> {
-        let mut run = |features: &[(u32, u32)]| -> Result<f64, Failure> {
-            let mut cache = self.pages.cache(prompt.len() + 1);
-            let features = features.iter().map(|&(l, f)| (l as usize, f as usize)).collect();
-            let mut hook = AblateFeatures { features, position_first: 0 };
-            self.decoder.prefill(prompt, &mut cache, Some(&mut hook), self.cancel)?;
-            Ok(log_probability(self.decoder.logits(), target as usize))
-        };
-        let before = run(&[])?;
-        let losses = sets.iter().map(|set| Ok(before - run(set)?));
-        Ok((before, losses.collect::<Result<_, Failure>>()?))
-    }
-
-    /// The features with the largest direct shares in a logit: layer and feature.
-    fn largest_shares(
-        &self,
-        layers: &[LayerFeatures],
-        target: u32,
-    ) -> Result<Vec<(u32, u32)>, Failure> {
-        let scale = elementwise_scale(self.decoder.residual(), self.decoder.final_norm());
-        let mut direction = self.unembedding_row(target)?;
-        direction.iter_mut().zip(&scale).for_each(|(x, scale)| *x *= scale);
-        let mut shares: Vec<(f32, u32, u32)> = Vec::new();
-        for (layer, features) in (0..).zip(layers) {
-            self.cancel.check()?;
-            if features.activations.is_empty() {
-                continue;
-            }
-            let effects = self.effects(layer, features, &direction)?;
-            let best = top_k_by_magnitude(
-                &effects.iter().map(|effect| effect.max(0.0)).collect::<Vec<_>>(),
-                CANDIDATES.min(effects.len()),
-            );
-            shares.extend(best.into_iter().map(|(feature, share)| (share, layer, feature as u32)));
-        }
-        shares.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        let shares = shares.into_iter().filter(|share| share.0 > 0.0).take(CANDIDATES);
-        Ok(shares.map(|(_, layer, feature)| (layer, feature)).collect())
-    }
-
-    /// What each feature of a layer adds along a direction of the final stream: its activation times
-    /// its down vector, through the layer's output norm.
-    ///
-    /// # Errors
-    /// When cancelled, or the layer's down vectors are not here.
-    pub fn effects(
-        &self,
-        layer: u32,
-        features: &LayerFeatures,
-        direction: &[f32],
-    ) -> Result<Vec<f32>, Failure> {
-        let networks = || self.model.architecture().networks(layer as usize);
-        let down = |expert| {
-            let key = WeightKey { role: Role::Down, layer: Some(layer), expert };
-            let missing = || Failure::new(code::MISSING_COMPONENT, format!("{key} is not here"));
-            self.model.matrix(key).ok_or_else(missing)
-        };
-        let activations = &features.activations;
-        let mut output = vec![0.0; direction.len()];
-        for network in networks() {
-            let part = &activations[network.first..network.first + network.features];
-            if part.iter().all(|&activation| activation == 0.0) {
-                continue;
-            }
-            let part = product(self.pool, &down(network.expert)?, part, self.cancel)?;
-            output.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
-        }
-        let mut direction = direction.to_vec();
-        let scale = elementwise_scale(&output, &features.output);
-        direction.iter_mut().zip(&scale).for_each(|(x, scale)| *x *= scale);
-        let mut effects = vec![0.0; activations.len()];
-        for network in networks() {
-            let range = network.first..network.first + network.features;
-            if activations[range.clone()].iter().all(|&activation| activation == 0.0) {
-                continue;
-            }
-            let along =
-                product_transposed(self.pool, &down(network.expert)?, &direction, self.cancel)?;
-            for ((effect, along), activation) in
-                effects[range.clone()].iter_mut().zip(along).zip(&activations[range])
-            {
-                *effect = along * activation;
-            }
-        }
-        Ok(effects)
     }
 
     /// A token's row of the matrix that scores the vocabulary.
@@ -480,6 +496,13 @@ impl<'a> Prober<'a> {
             crate::inference::gate_score(self.pool, self.model, layer, feature, input, self.cancel);
         Ok(score?.map_or(0.0, |(score, _)| score))
     }
+}
+
+/// The likeliest next token, given logits.
+fn next(model: &Model, logits: &[f32]) -> Result<Next, Failure> {
+    check_logits(model, logits)?;
+    let token = largest(logits);
+    Ok(Next { token, log_probability: log_probability(logits, token as usize) })
 }
 
 /// The index of the largest logit, the first of equals.

@@ -104,6 +104,16 @@ impl KvCache {
         matches!(self.storage, Storage::Paged(_))
     }
 
+    /// A cache that has read the same. Pages are shared until one of the two writes into them; rows
+    /// are copied.
+    pub fn fork(&self) -> KvCache {
+        let storage = match &self.storage {
+            Storage::Rows(rows) => Storage::Rows(rows.clone()),
+            Storage::Paged(paged) => Storage::Paged(paged.clone()),
+        };
+        KvCache { widths: self.widths.clone(), storage, ..*self }
+    }
+
     /// Forgets all but the first `positions`; a longer length than there is changes nothing.
     ///
     /// Pages are given back. A page that others hold is left to them: the cache goes on with a

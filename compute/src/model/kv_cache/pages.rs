@@ -334,7 +334,7 @@ impl KvPages {
 }
 
 /// The pages of one cache.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Paged {
     /// Page `i` holds the positions from `32 i` on; the last may be partly written.
     pages: Vec<SharedPage>,

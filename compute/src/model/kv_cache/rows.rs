@@ -5,14 +5,14 @@ use std::collections::TryReserveError;
 use super::Widths;
 
 /// One layer: a row of numbers for each position, in both; none where the layer reads another's.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Layer {
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
 /// The rows of every layer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rows {
     layers: Vec<Layer>,
 }

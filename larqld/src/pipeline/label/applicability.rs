@@ -5,6 +5,8 @@
 //! that are none of them as a background; its layer is chosen by predictions of entities that it was
 //! not fitted on, and those predictions are what later stages see of the table's entities.
 
+use std::collections::HashSet;
+
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::LinearReadout;
 use larql_storage::vindex::knowledge::ReadoutRecord;
@@ -49,31 +51,37 @@ pub fn learn(
     progress: &mut Progress<'_>,
 ) -> Result<Option<Applicability>, Failure> {
     let layers = layers(prober.model());
-    let names = names(prober.model(), facts, entities, background)?;
-    let total = (entities.len() + names.len()) as u64;
+    let count = ENTITIES_MAX.min(entities.len());
+    let chosen: Vec<usize> = (0..count).map(|at| at * entities.len() / count).collect();
+    let background = names(prober.model(), facts, entities, background)?;
+    let texts = chosen.iter().map(|&entity| entities[entity]);
+    let texts: Vec<&str> = texts.chain(background.iter().map(String::as_str)).collect();
+    let total = entities.len().max(texts.len()) as u64;
     let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
-    let mut has_row = Vec::new();
     let mut targets: Vec<f32> = Vec::new();
-    for (index, name) in
-        entities.iter().copied().chain(names.iter().map(String::as_str)).enumerate()
-    {
+    // Entities with a row, which come first.
+    let mut with_row: Vec<usize> = Vec::new();
+    let mut read = 0;
+    let mut streams = |prober: &mut Prober<'_>, texts: &[&str]| {
         cancel.check()?;
-        progress("entities", index as u64, total, "entities")?;
-        let tokens = match has_row.len() < ENTITIES_MAX.max(entities.len()) {
-            true => prober.tokens(name)?,
-            false => None,
-        };
-        has_row.push(tokens.is_some());
-        let Some(tokens) = tokens else { continue };
-        let captured = prober.capture(&tokens)?;
-        for (rows, &layer) in rows.iter_mut().zip(&layers) {
-            rows.push(captured[layer].residual.clone());
+        progress("entities", read.min(total), total, "entities")?;
+        read += texts.len() as u64;
+        streams(prober, texts, &layers)
+    };
+    for (batch, first) in
+        texts.chunks(prober.captured_batch()).zip((0..).step_by(prober.captured_batch()))
+    {
+        for (index, captured) in (first..).zip(streams(prober, batch)?) {
+            let Some(captured) = captured else { continue };
+            rows.iter_mut().zip(captured).for_each(|(rows, row)| rows.push(row));
+            let entity = chosen.get(index).copied();
+            with_row.extend(entity);
+            let known = |relation: &String| {
+                entity.is_some_and(|at| facts.objects(entities[at], relation).is_some())
+            };
+            targets.extend(relations.iter().map(|relation| f32::from(u8::from(known(relation)))));
         }
-        let known =
-            |relation: &String| index < entities.len() && facts.objects(name, relation).is_some();
-        targets.extend(relations.iter().map(|relation| f32::from(u8::from(known(relation)))));
     }
-    progress("entities", total, total, "entities")?;
     if rows[0].is_empty() || relations.is_empty() {
         return Ok(None);
     }
@@ -105,16 +113,43 @@ pub fn learn(
             best = Some((error, place, scores));
         }
     }
-    let Some((_, place, mut scores)) = best else { return Ok(None) };
+    let Some((_, place, scores)) = best else { return Ok(None) };
     let given: Vec<&[f32]> = rows[place].iter().map(|row| &row[..]).collect();
-    let LinearReadout { mean, weights, bias } =
-        LinearReadout::fit(pool, &given, &targets, RIDGE, cancel)?;
+    let readout = LinearReadout::fit(pool, &given, &targets, RIDGE, cancel)?;
+    let mut held_out = vec![Vec::new(); entities.len()];
+    for (&entity, scores) in with_row.iter().zip(scores) {
+        held_out[entity] = scores;
+    }
+    // What the readout was not fitted on at all is held out anyway.
+    let fitted: HashSet<usize> = chosen.iter().copied().collect();
+    let others: Vec<usize> = (0..entities.len()).filter(|at| !fitted.contains(at)).collect();
+    for batch in others.chunks(prober.captured_batch()) {
+        let names: Vec<&str> = batch.iter().map(|&at| entities[at]).collect();
+        for (&at, captured) in batch.iter().zip(streams(prober, &names)?) {
+            held_out[at] = captured.map_or_else(Vec::new, |rows| readout.scores(&rows[place]));
+        }
+    }
+    progress("entities", total, total, "entities")?;
+    let LinearReadout { mean, weights, bias } = readout;
     let record = ReadoutRecord { layer: layers[place] as u32, mean, weights, bias };
-    let mut scores = scores.drain(..);
-    let held_out = has_row[..entities.len()]
-        .iter()
-        .map(|&has_row| if has_row { scores.next().unwrap_or_default() } else { Vec::new() });
-    Ok(Some(Applicability { held_out: held_out.collect(), record }))
+    Ok(Some(Applicability { held_out, record }))
+}
+
+/// The residual streams at names, layer by layer; `None` for a name without tokens.
+fn streams(
+    prober: &mut Prober<'_>,
+    names: &[&str],
+    layers: &[usize],
+) -> Result<Vec<Option<Vec<Vec<f32>>>>, Failure> {
+    let tokens = names.iter().map(|name| prober.tokens(name));
+    let tokens: Vec<Option<Vec<u32>>> = tokens.collect::<Result<_, _>>()?;
+    let prompts: Vec<&[u32]> = tokens.iter().flatten().map(Vec::as_slice).collect();
+    let mut captured = prober.capture(&prompts)?.into_iter();
+    let of_name = tokens.iter().map(|tokens| {
+        let mut of_layers = tokens.as_ref().and_then(|_| captured.next())?.layers;
+        Some(layers.iter().map(|&layer| std::mem::take(&mut of_layers[layer].residual)).collect())
+    });
+    Ok(of_name.collect())
 }
 
 /// The layers that are tried: a name's kind is not told apart before the middle.

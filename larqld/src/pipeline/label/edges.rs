@@ -8,9 +8,8 @@ use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord, FeatureRec
 use serde::{Deserialize, Serialize};
 
 use super::applicability::FOLDS;
-use crate::failure::Failure;
+use crate::knowledge::behind::FeatureEffect;
 use crate::knowledge::evidence::{Evidence, PROBE_SIGNALS};
-use crate::knowledge::prober::{FeatureEffect, Prober};
 
 /// The penalty of the calibration's weights.
 const RIDGE: f64 = 1.0;
@@ -75,21 +74,12 @@ fn fit<'e>(judged: impl Iterator<Item = &'e Judged<'e>> + Clone) -> Logistic {
     })
 }
 
-/// The edge of an answer, with the features behind it; `None` where no feature has a share in it.
-///
-/// # Errors
-/// As [`Prober::features_behind`].
-pub fn confirm(
-    prober: &mut Prober<'_>,
-    evidence: &Evidence,
-    confidence: f64,
-) -> Result<Option<Found>, Failure> {
-    let behind = prober.features_behind(&evidence.prompt, evidence.token)?;
-    let edge = crate::knowledge::edge(evidence, confidence, &behind);
-    let behind = behind.iter().filter(|one| one.effect >= EFFECT_MIN);
-    let behind =
-        behind.map(|&FeatureEffect { layer, feature, effect, .. }| (layer, feature, effect));
-    Ok(edge.map(|edge| Found { edge, behind: behind.collect() }))
+/// The edge of an answer, given the features behind it; `None` where no feature has a share in it.
+pub fn found(evidence: &Evidence, confidence: f64, behind: &[FeatureEffect]) -> Option<Found> {
+    let edge = crate::knowledge::edge(evidence, confidence, behind)?;
+    let parts = behind.iter().filter(|one| one.effect >= EFFECT_MIN);
+    let parts = parts.map(|&FeatureEffect { layer, feature, effect, .. }| (layer, feature, effect));
+    Some(Found { edge, behind: parts.collect() })
 }
 
 /// The features that stand for one relation, by layer and feature.

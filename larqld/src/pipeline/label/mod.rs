@@ -34,7 +34,7 @@ use crate::failure::{Failure, code};
 use crate::knowledge::answer::is_same;
 use crate::knowledge::evidence::{Evidence, gather};
 use crate::knowledge::prober::Prober;
-use crate::knowledge::{CONFIDENCE_KEPT_MIN, questions};
+use crate::knowledge::{CONFIDENCE_KEPT_MIN, predictions, questions};
 use crate::mounts::{Model, Source};
 
 pub use self::facts::{FACTS_BYTES_MAX, Facts};
@@ -42,9 +42,9 @@ pub use self::facts::{FACTS_BYTES_MAX, Facts};
 /// The table that comes with the program.
 const DEFAULT_FACTS: &[u8] = include_bytes!("../../../assets/facts.tsv");
 /// Changes whenever the same input would give another file.
-const METHOD: &str = "1";
+const METHOD: &str = "2";
 /// Entities whose questions are asked together.
-const ENTITIES_ASKED: usize = 16;
+const ENTITIES_ASKED: usize = 32;
 
 /// A table with its name.
 #[derive(Debug, Clone)]
@@ -303,22 +303,35 @@ impl Job<'_> {
     ) -> Result<Vec<Vec<Found>>, Failure> {
         let total = entities.len() as u64;
         let mut all = Vec::with_capacity(entities.len());
-        for (index, (&name, answers)) in (0..).zip(entities.iter().zip(answers)) {
+        for (names, answers) in entities.chunks(ENTITIES_ASKED).zip(answers.chunks(ENTITIES_ASKED))
+        {
             self.cancel.check()?;
-            progress("edges", index, total, "entities")?;
-            if let Some(found) = self.done.edges.remove(name) {
-                all.push(found);
+            progress("edges", all.len() as u64, total, "entities")?;
+            let known: Option<Vec<_>> =
+                names.iter().map(|&name| self.done.edges.remove(name)).collect();
+            if let Some(known) = known {
+                all.extend(known);
                 continue;
             }
-            let mut found = Vec::new();
-            for evidence in answers {
+            let kept = answers.iter().flatten().filter_map(|evidence| {
                 let confidence = fit.probability(&evidence.signals);
-                if confidence >= CONFIDENCE_KEPT_MIN {
-                    found.extend(edges::confirm(prober, evidence, confidence)?);
+                (confidence >= CONFIDENCE_KEPT_MIN).then(|| (evidence.clone(), confidence))
+            });
+            let kept: Vec<(Evidence, f64)> = kept.collect();
+            let behind = prober.features_behind(&predictions(&kept))?;
+            let mut rest = kept.iter().zip(&behind).peekable();
+            for (&name, answers) in names.iter().zip(answers) {
+                // Answers of one entity stand together, in order.
+                let mut found = Vec::new();
+                for evidence in answers {
+                    let is_kept = |&((of, _), _): &(&(Evidence, f64), _)| of == evidence;
+                    if let Some(((of, confidence), behind)) = rest.next_if(is_kept) {
+                        found.extend(edges::found(of, *confidence, behind));
+                    }
                 }
+                self.journal.add(&Entry::Edges(name.to_owned(), found.clone()))?;
+                all.push(found);
             }
-            self.journal.add(&Entry::Edges(name.to_owned(), found.clone()))?;
-            all.push(found);
         }
         progress("edges", total, total, "entities")?;
         Ok(all)

@@ -77,19 +77,24 @@ pub fn learn(
     let mut fitted = Readings::default();
     for (index, source) in ["gate", "residual"].into_iter().enumerate() {
         let mut written: Vec<(usize, Reading)> = Vec::new();
-        for (at, &entity) in chosen.iter().enumerate() {
+        for batch in chosen.chunks(prober.captured_batch()) {
             cancel.check()?;
-            progress("readings", (index * count + at) as u64, 2 * count as u64, "entities")?;
-            let name = known.entities[entity];
-            let reading = match source {
-                "gate" => prober.read_gate(name)?,
-                _ => match prober.tokens(name)? {
-                    Some(tokens) => prober.read_residual(&tokens)?,
-                    None => continue,
-                },
+            let done = (index * count + written.len()) as u64;
+            progress("readings", done, 2 * count as u64, "entities")?;
+            let names: Vec<&str> = batch.iter().map(|&entity| known.entities[entity]).collect();
+            let read = match source {
+                "gate" => prober.read_gate(&names)?,
+                _ => {
+                    let tokens = names.iter().map(|name| prober.tokens(name));
+                    // Each has tokens, or it would have no score.
+                    let tokens: Vec<Vec<u32>> =
+                        tokens.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+                    prober.read_residual(&tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?
+                }
             };
             // The layers are not needed here, and are large.
-            written.push((entity, Reading { layers: Vec::new(), ..reading }));
+            let read = read.into_iter().map(|reading| Reading { layers: Vec::new(), ..reading });
+            written.extend(batch.iter().copied().zip(read));
         }
         let Some((_, first)) = written.first() else { continue };
         let mut mean = vec![0.0; first.written.len()];

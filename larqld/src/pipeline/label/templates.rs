@@ -270,22 +270,29 @@ fn rank(tried: &mut [Tried]) {
 /// Sentences that the model itself writes between an entity and its object.
 fn mine(prober: &mut Prober<'_>, facts: &[(&str, &Objects)]) -> Result<Vec<String>, Failure> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut names, mut of) = (Vec::new(), Vec::new());
     for &(entity, objects) in facts {
-        let Some(prompt) = prober.tokens(entity)? else { continue };
-        let branches = prober.next_tokens(std::slice::from_ref(&prompt), MINED_BRANCHES)?;
-        let branches = branches.into_iter().flatten();
-        let prompts: Vec<Vec<u32>> =
-            branches.map(|token| [&prompt[..], &[token]].concat()).collect();
-        let completions = prober.complete(&prompts, MINED_TOKENS)?;
-        for (begun, completion) in prompts.iter().zip(&completions) {
-            let written = [&begun[prompt.len()..], &completion.tokens].concat();
-            let text = prober.continuation(&prompt, &written)?;
-            let phrase = &text[..phrase_end(&text, true).unwrap_or(text.len())];
-            let place = objects.spellings().filter_map(|object| phrase.find(object)).min();
-            let Some(between) = place.map(|at| phrase[..at].trim_end()) else { continue };
-            if !between.trim().is_empty() && !between.contains(ENTITY_SLOT) {
-                *found.entry(format!("{ENTITY_SLOT}{between}")).or_default() += 1;
-            }
+        if let Some(tokens) = prober.tokens(entity)? {
+            names.push(tokens);
+            of.push(objects);
+        }
+    }
+    let branches = prober.next_tokens(&names, MINED_BRANCHES)?;
+    let begun: Vec<(usize, Vec<u32>)> = (0..)
+        .zip(&branches)
+        .flat_map(|(name, branches)| branches.iter().map(move |&token| (name, token)))
+        .map(|(name, token)| (name, [&names[name][..], &[token]].concat()))
+        .collect();
+    let prompts: Vec<Vec<u32>> = begun.iter().map(|(_, prompt)| prompt.clone()).collect();
+    let completions = prober.complete(&prompts, MINED_TOKENS)?;
+    for ((name, begun), completion) in begun.iter().zip(&completions) {
+        let written = [&begun[names[*name].len()..], &completion.tokens].concat();
+        let text = prober.continuation(&names[*name], &written)?;
+        let phrase = &text[..phrase_end(&text, true).unwrap_or(text.len())];
+        let place = of[*name].spellings().filter_map(|object| phrase.find(object)).min();
+        let Some(between) = place.map(|at| phrase[..at].trim_end()) else { continue };
+        if !between.trim().is_empty() && !between.contains(ENTITY_SLOT) {
+            *found.entry(format!("{ENTITY_SLOT}{between}")).or_default() += 1;
         }
     }
     let mut found: Vec<(String, usize)> = found.into_iter().collect();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::TOP;
+use super::baselines::Baselines;
 use super::table::{Facts, folded};
 
 /// A row of DESCRIBE.
@@ -40,131 +41,138 @@ pub struct Answer {
     pub rows: Vec<Row>,
 }
 
-/// Counts of one entity, so that entities can be drawn again.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub pairs: f64,
-    pub found: f64,
-    pub reciprocal: f64,
-    pub chance: f64,
-    pub common: f64,
-    pub strings: f64,
-    pub typed: f64,
-    pub right: f64,
-    pub untyped: f64,
+/// What an answer has of one relation of its entity.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub entity: String,
+    pub relation: String,
+    /// Place of the first right row among the first ten, from 1.
+    pub place: Option<usize>,
+    /// Its place among those of the relation.
+    pub place_of_relation: Option<usize>,
+    /// Whether the same rows are right of another entity that has the relation.
+    pub chance: bool,
 }
 
-impl Counts {
-    /// Both together.
-    pub fn plus(mut self, other: &Self) -> Self {
-        self.pairs += other.pairs;
-        self.found += other.found;
-        self.reciprocal += other.reciprocal;
-        self.chance += other.chance;
-        self.common += other.common;
-        self.strings += other.strings;
-        self.typed += other.typed;
-        self.right += other.right;
-        self.untyped += other.untyped;
-        self
-    }
+/// A row among the first ten whose relation is claimed.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    pub entity: String,
+    pub relation: String,
+    pub source: String,
+    pub confidence: Option<f64>,
+    pub right: bool,
+}
+
+/// What was found with one choice of sources.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    pub pairs: Vec<Pair>,
+    pub rows: Vec<Judged>,
+    pub untyped: usize,
+}
+
+/// A pair whose relation labels never saw.
+#[derive(Debug, Clone)]
+pub struct Unseen {
+    pub entity: String,
+    /// Whether a row among the first ten has a right object, under whatever name.
+    pub found: bool,
+    /// Whether one has another entity's.
+    pub chance: bool,
 }
 
 /// All that was measured.
 #[derive(Debug, Default)]
 pub struct Scores {
-    /// By choice of sources and entity.
-    pub entities: BTreeMap<String, Vec<Counts>>,
-    /// By choice of sources and relation.
-    pub relations: BTreeMap<String, BTreeMap<String, Counts>>,
-    /// Confidences with whether they were right, by choice of sources.
-    pub predictions: BTreeMap<String, Vec<(f64, bool)>>,
+    pub baselines: Baselines,
+    /// By choice of sources.
+    pub choices: BTreeMap<String, Choice>,
     /// Source of each verified edge, and whether it needs its feature.
     pub verified: Vec<(String, bool)>,
     /// Mean overlap of the first rows of two extractions.
     pub jaccard: Option<f64>,
-    /// Of relations that labels never saw: pairs, those whose object is shown, and the control.
-    pub discovered: (usize, usize, usize),
+    pub unseen: Vec<Unseen>,
 }
 
 impl Scores {
-    /// Judges answers; `train` says which entities labels saw.
-    pub fn add(
-        &mut self,
-        sources: &str,
-        facts: &Facts,
-        train: &dyn Fn(&str) -> bool,
-        answers: &[Answer],
-    ) {
-        let common = facts.most_common(train);
+    /// Judges answers.
+    pub fn add(&mut self, sources: &str, facts: &Facts, answers: &[Answer]) {
+        let choice = self.choices.entry(sources.to_owned()).or_default();
         for (at, Answer { entity, rows }) in answers.iter().enumerate() {
-            let mut of_entity = Counts::default();
             let rows = &rows[..rows.len().min(TOP)];
-            let strings = facts.by_string(entity, train);
-            let relations = self.relations.entry(sources.to_owned()).or_default();
-            // Another entity that has the relation, whose objects the same rows are judged by.
-            let other = |relation: &str| {
-                let others = answers[at + 1..].iter().chain(&answers[..at]);
-                others
-                    .map(|other| &other.entity)
-                    .find(|other| facts.of(other).contains_key(relation))
-            };
             for (relation, objects) in facts.of(entity) {
+                let is_right = |row: &Row| objects.contains(&folded(&row.target));
                 let is_of = |row: &&Row| row.relation.as_deref() == Some(relation);
-                let place = rows
-                    .iter()
-                    .position(|row| is_of(&row) && objects.contains(&folded(&row.target)));
-                let by_chance = other(relation).is_some_and(|other| {
+                let place = rows.iter().position(|row| is_of(&row) && is_right(row));
+                let chance = other(facts, answers, at, relation).is_some_and(|other| {
                     rows.iter().filter(is_of).any(|row| facts.holds(other, relation, &row.target))
                 });
-                let says = |table: &BTreeMap<String, String>| {
-                    table.get(relation).is_some_and(|object| objects.contains(&folded(object)))
-                };
-                let one = |is: bool| f64::from(u8::from(is));
-                let counts = Counts {
-                    pairs: 1.0,
-                    found: one(place.is_some()),
-                    reciprocal: place.map_or(0.0, |place| 1.0 / (place + 1) as f64),
-                    chance: one(by_chance),
-                    common: one(says(&common)),
-                    strings: one(says(&strings)),
-                    ..Counts::default()
-                };
-                of_entity = of_entity.plus(&counts);
-                let sum = relations.entry(relation.clone()).or_default();
-                *sum = sum.plus(&counts);
+                choice.pairs.push(Pair {
+                    entity: entity.clone(),
+                    relation: relation.clone(),
+                    place: place.map(|place| place + 1),
+                    place_of_relation: rows
+                        .iter()
+                        .filter(is_of)
+                        .position(is_right)
+                        .map(|place| place + 1),
+                    chance,
+                });
             }
             for row in rows {
                 let Some(relation) = &row.relation else {
-                    of_entity.untyped += 1.0;
+                    choice.untyped += 1;
                     continue;
                 };
-                let right = facts.holds(entity, relation, &row.target);
-                of_entity.typed += 1.0;
-                of_entity.right += f64::from(u8::from(right));
-                let sum = relations.entry(relation.clone()).or_default();
-                sum.typed += 1.0;
-                sum.right += f64::from(u8::from(right));
-                if let Some(confidence) = row.confidence {
-                    let predictions = self.predictions.entry(sources.to_owned()).or_default();
-                    predictions.push((confidence, right));
-                }
+                choice.rows.push(Judged {
+                    entity: entity.clone(),
+                    relation: relation.clone(),
+                    source: row.source.clone(),
+                    confidence: row.confidence,
+                    right: facts.holds(entity, relation, &row.target),
+                });
             }
-            self.entities.entry(sources.to_owned()).or_default().push(of_entity);
+        }
+    }
+
+    /// Judges answers by relations that labels never saw.
+    pub fn add_unseen(&mut self, facts: &Facts, answers: &[Answer], relations: &[&str]) {
+        for (at, Answer { entity, rows }) in answers.iter().enumerate() {
+            let rows = &rows[..rows.len().min(TOP)];
+            let has = |relation: &&&str| facts.of(entity).contains_key(**relation);
+            for relation in relations.iter().filter(has) {
+                let shown =
+                    |of: &str| rows.iter().any(|row| facts.holds(of, relation, &row.target));
+                self.unseen.push(Unseen {
+                    entity: entity.clone(),
+                    found: shown(entity),
+                    chance: other(facts, answers, at, relation).is_some_and(shown),
+                });
+            }
         }
     }
 }
 
+/// The next entity that has the relation, whose objects the same rows are judged by.
+fn other<'a>(facts: &Facts, answers: &'a [Answer], at: usize, relation: &str) -> Option<&'a str> {
+    let others = answers[at + 1..].iter().chain(&answers[..at]);
+    others.map(|other| &*other.entity).find(|other| facts.of(other).contains_key(relation))
+}
+
 /// The expected calibration error over ten bins of equal width.
-pub fn calibration_error(predictions: &[(f64, bool)]) -> f64 {
+pub fn calibration_error<'r>(rows: impl Iterator<Item = &'r Judged>) -> f64 {
     let mut bins = [(0.0, 0.0); 10];
-    for &(confidence, right) in predictions {
+    let mut count = 0;
+    for row in rows {
+        let Some(confidence) = row.confidence else { continue };
         let bin = &mut bins[((confidence * 10.0) as usize).min(9)];
         bin.0 += confidence;
-        bin.1 += f64::from(u8::from(right));
+        bin.1 += f64::from(u8::from(row.right));
+        count += 1;
     }
-    bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum::<f64>()
-        / predictions.len().max(1) as f64
+    let distances = bins.iter().map(|(confidence, right)| (confidence - right).abs());
+    distances.sum::<f64>() / f64::from(count.max(1))
 }
 
 /// The mean overlap of the first rows about each entity: shared by all.
@@ -181,29 +189,6 @@ pub fn jaccard(a: &[Answer], b: &[Answer]) -> f64 {
         }
     };
     a.iter().zip(b).map(overlap).sum::<f64>() / a.len().max(1) as f64
-}
-
-/// For relations that no label knows: pairs of entity and relation, those whose object some row
-/// shows under whatever name, and the same with another entity's object.
-pub fn discovered(facts: &Facts, answers: &[Answer], relations: &[&str]) -> (usize, usize, usize) {
-    let (mut pairs, mut found, mut chance) = (0, 0, 0);
-    for (at, answer) in answers.iter().enumerate() {
-        for relation in relations.iter().filter(|&&one| facts.of(&answer.entity).contains_key(one))
-        {
-            let others = answers[at + 1..].iter().chain(&answers[..at]);
-            let other = others.map(|other| &other.entity);
-            let other = other.clone().find(|other| facts.of(other).contains_key(*relation));
-            let rows = || answer.rows.iter().take(TOP);
-            pairs += 1;
-            found +=
-                usize::from(rows().any(|row| facts.holds(&answer.entity, relation, &row.target)));
-            chance +=
-                usize::from(other.is_some_and(|other| {
-                    rows().any(|row| facts.holds(other, relation, &row.target))
-                }));
-        }
-    }
-    (pairs, found, chance)
 }
 
 #[cfg(test)]

@@ -57,6 +57,16 @@ impl Facts {
         self.objects.get(entity).unwrap_or(&NONE)
     }
 
+    /// All relations, by name.
+    pub fn relations(&self) -> Vec<String> {
+        self.named.keys().cloned().collect()
+    }
+
+    /// The object of an entity as the table first names it; empty where it has none.
+    pub fn named(&self, entity: &str, relation: &str) -> &str {
+        self.named.get(relation).and_then(|named| named.get(entity)).map_or("", String::as_str)
+    }
+
     /// Whether a fact is so.
     pub fn holds(&self, entity: &str, relation: &str, target: &str) -> bool {
         self.of(entity).get(relation).is_some_and(|objects| objects.contains(&folded(target)))
@@ -105,6 +115,24 @@ impl Facts {
         }
         text.push('\n');
         text
+    }
+}
+
+/// A sentence for each relation, with a place for the entity.
+pub struct Prompts(BTreeMap<String, String>);
+
+impl Prompts {
+    /// Reads a table with the columns relation and prompt.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let lines = text.lines().skip(1).filter_map(|line| line.split_once('\t'));
+        let prompts = lines.map(|(relation, prompt)| (relation.to_owned(), prompt.to_owned()));
+        Ok(Self(prompts.collect()))
+    }
+
+    /// The sentence of a relation; empty where there is none.
+    pub fn of(&self, relation: &str) -> &str {
+        self.0.get(relation).map_or("", String::as_str)
     }
 }
 
