@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use larql_client::{ExecuteOptions, Value};
 use larql_tests::daemon::Daemon;
+use larql_tests::repository;
 
 /// Capitals and languages of countries, occupations of people.
 const FACTS: &str = "entity\trelation\tobject\taliases
@@ -172,4 +173,106 @@ async fn labels_are_refused_with_what_is_wrong() {
     let (code, _) =
         refused(&on("VERIFY EDGE WHERE entity = 'France' AND relation = 'capital'")).await;
     assert_eq!(code, "42704");
+}
+
+/// What a script answers, notices included, as text.
+async fn said(daemon: &Daemon, script: &str) -> Vec<String> {
+    let answers = daemon.query(script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+    let notices = answers.iter().flat_map(|answer| &answer.notices);
+    notices.map(|notice| notice.message.clone()).collect()
+}
+
+#[tokio::test]
+async fn models_of_other_families_and_of_experts_are_labelled_described_and_verified() {
+    let daemon = Daemon::start();
+    let facts = daemon.data_dir().join("facts.tsv");
+    fs::write(&facts, FACTS).expect("written");
+    for (folder, has_experts) in [
+        ("mixtral", true),
+        ("qwen3_moe", true),
+        ("gpt_oss", true),
+        ("deepseek_v3", true),
+        ("gemma4_moe", true),
+        ("gpt2", false),
+        ("llama3", false),
+        ("phi2", false),
+        ("olmo2", false),
+    ] {
+        let source = repository().join("tests/goldens").join(folder);
+        let vindex = daemon.data_dir().join(format!("{folder}.vindex"));
+        daemon.extract(&source, &vindex, "WITH INFERENCE").await;
+        let run = |statement: &str| format!("USE \"{}\"; {statement}", vindex.display());
+        // Numbers drawn at random know nothing: labels say so, and nothing breaks.
+        let table = facts.display();
+        let answer = daemon.query(&run(&format!("LABEL FROM FACTS \"{table}\""))).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{folder}: {error}")).remove(1);
+        assert_eq!(text(&answer.rows[0][1]), "4", "{folder}");
+        if text(&answer.rows[0][2]) == "0" {
+            let notices: Vec<&str> = answer.notices.iter().map(|one| &*one.message).collect();
+            assert!(notices.iter().any(|one| one.contains("knows none of the 4")), "{notices:?}");
+        }
+        let told = said(&daemon, &run("DESCRIBE \"France\" ALL LAYERS VERBOSE")).await;
+        let experts: Vec<&String> =
+            told.iter().filter(|one| one.starts_with("experts at the bare name: layer")).collect();
+        assert_eq!(!experts.is_empty(), has_experts, "{folder}: {told:?}");
+        let verify = "VERIFY EDGE WHERE entity = 'France' AND target = 'a'";
+        let row = rows(&daemon, &run(verify)).await.remove(0);
+        let number = |at: usize| row[at].parse::<f64>().unwrap_or(f64::NAN);
+        assert!((0.0..=1.0).contains(&number(5)) && number(7).is_finite(), "{folder}: {row:?}");
+        daemon.query(&format!("UNMOUNT {folder}")).await.expect("unmounted");
+    }
+}
+
+/// A copy of atlas in which one number in 32 of each gate is many times as large: a scale that 32
+/// numbers share is then too coarse for the others.
+fn with_large_gates(directory: PathBuf) -> PathBuf {
+    fs::create_dir(&directory).expect("created");
+    for entry in fs::read_dir(larql_tests::atlas_checkpoint()).expect("atlas") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, directory.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let file = directory.join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("weights");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize + 8;
+    let names: serde_json::Value = serde_json::from_slice(&bytes[8..header]).expect("a header");
+    for (name, tensor) in names.as_object().expect("tensors") {
+        if name.ends_with("gate_proj.weight") {
+            assert_eq!(tensor["dtype"], "BF16");
+            let at = |index: usize| tensor["data_offsets"][index].as_u64().expect("a place");
+            let numbers = &mut bytes[header + at(0) as usize..header + at(1) as usize];
+            for number in numbers.chunks_exact_mut(2).step_by(32) {
+                // Six more in the exponent: times 64.
+                let bits = u16::from_le_bytes([number[0], number[1]]) + (6 << 7);
+                number.copy_from_slice(&bits.to_le_bytes());
+            }
+        }
+    }
+    fs::write(&file, bytes).expect("written");
+    directory
+}
+
+#[tokio::test]
+async fn users_are_told_of_gates_whose_order_owes_much_to_rounding_and_of_no_others() {
+    let daemon = Daemon::start();
+    let atlas = larql_tests::atlas_checkpoint();
+    let coarse = with_large_gates(daemon.data_dir().join("large"));
+    for (source, options, told) in [
+        (&atlas, "", false),
+        (&atlas, "QUANT Q4K", false),
+        (&coarse, "QUANT Q8_0", false),
+        (&coarse, "QUANT Q4K", true),
+    ] {
+        let vindex = daemon.data_dir().join("a.vindex");
+        daemon.extract(source, &vindex, &format!("{options} OVERWRITE")).await;
+        let run = |statement: &str| format!("USE \"{}\"; {statement}", vindex.display());
+        for statement in ["DESCRIBE \"France\"", "STATS"] {
+            let said = said(&daemon, &run(statement)).await;
+            let is_told = said.iter().any(|one| one.contains("if they had been rounded otherwise"));
+            assert_eq!(is_told, told, "{options} {statement}: {said:?}");
+        }
+        let facts = rows(&daemon, &run("STATS")).await;
+        let kept = facts.iter().find(|row| row[0] == "strongest_features_kept");
+        assert_eq!(kept.is_some(), options == "QUANT Q4K", "{options}: {kept:?}");
+        daemon.query("UNMOUNT a").await.expect("unmounted");
+    }
 }

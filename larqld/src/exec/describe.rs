@@ -18,9 +18,13 @@ use larql_storage::vindex::knowledge::EdgeRecord;
 use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
+use crate::knowledge::prober::Prober;
 use crate::knowledge::{Knowledge, Source};
+use crate::mounts::unsteady;
 use crate::text::{case_folded, is_content};
 
+/// Layers whose experts are named.
+const EXPERT_LAYERS_MAX: usize = 64;
 /// Further tokens that an edge shows beside its target.
 const ALSO_MAX: usize = 3;
 
@@ -39,6 +43,8 @@ pub(super) struct DescribeEdges {
     given_of_band: [u64; 3],
     /// No row was given yet.
     empty: bool,
+    /// What is to be known of the model was said.
+    told: bool,
     /// Relations are claimed by calibrated sources only, not by a feature's label alone.
     is_calibrated: bool,
 }
@@ -71,6 +77,7 @@ impl DescribeEdges {
             given: 0,
             given_of_band: [0; 3],
             empty: true,
+            told: false,
             is_calibrated: false,
         }
     }
@@ -192,6 +199,33 @@ impl DescribeEdges {
         edges.collect()
     }
 
+    /// Says what the model makes of any answer: how steady gate hits are, and, of a mixture of experts
+    /// in a verbose answer, which experts the router chose.
+    fn tell_of_model(&self, work: &Work<'_>) -> Result<(), Failure> {
+        let model = work.model()?;
+        if self.describe.sources.gate
+            && let Some((message, hint)) = unsteady(model.strongest_features_kept(work.cancel)?)
+        {
+            work.notice(message, hint)?;
+        }
+        if self.describe.experts && model.require_inference().is_ok() {
+            let mut prober = Prober::new(&model, work.engine().pool(), work.cancel)?;
+            let routed = prober.experts(&self.describe.entity)?;
+            let wanted = |layer| self.describe.layers.as_ref().is_none_or(|of| of.contains(layer));
+            let routed = routed.iter().filter(|(layer, _)| wanted(*layer));
+            let shown = routed.take(EXPERT_LAYERS_MAX).map(|(layer, experts)| {
+                let experts: Vec<String> = experts.iter().map(u32::to_string).collect();
+                format!("layer {layer}: {}", experts.join(", "))
+            });
+            let shown: Vec<String> = shown.collect();
+            if !shown.is_empty() {
+                let message = format!("experts at the bare name: {}", shown.join("; "));
+                work.notice(message, "")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Says what kept an answer empty, so that nobody takes it for a failure.
     fn tell_why_empty(&self, work: &Work<'_>) -> Result<(), Failure> {
         if self.describe.limit == Some(0) {
@@ -302,6 +336,9 @@ impl DescribeEdges {
 
 impl Operator for DescribeEdges {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if !std::mem::replace(&mut self.told, true) {
+            self.tell_of_model(work)?;
+        }
         let rows = if self.describe.stream {
             self.streamed(work)?
         } else {

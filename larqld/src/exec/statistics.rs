@@ -7,7 +7,7 @@ use larql_planner::value::Value;
 
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
-use crate::mounts::{Mounted, Source};
+use crate::mounts::{Mounted, Source, unsteady};
 
 /// Gives all rows at once.
 pub(super) struct Statistics {
@@ -36,8 +36,14 @@ impl Operator for Statistics {
         }
         let mounted = self.find(work)?;
         mounted.model.check()?;
+        let kept = mounted.model.strongest_features_kept(work.cancel)?;
+        if let Some((message, hint)) = unsteady(kept) {
+            work.notice(message, hint)?;
+        }
+        let steady = kept.map(|kept| ("strongest_features_kept", format!("{kept:.3}")));
         let rows = facts(&mounted)
             .into_iter()
+            .chain(steady)
             .map(|(name, value)| vec![Value::text(name), Value::text(value)]);
         let rows = rows.collect();
         work.mounted = Some(mounted);

@@ -24,13 +24,13 @@ use std::sync::{Arc, OnceLock};
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::{LinearReadout, Logistic};
 use larql_storage::vindex::KnowledgeFile;
-use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord};
+use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord, RelationRecord};
 use parking_lot::Mutex;
 
 use self::behind::FeatureEffect;
 use self::evidence::{Evidence, PROBE_SIGNALS, Question, gather};
 use self::prober::Prober;
-use self::readings::{READING_SIGNALS, candidates};
+use self::readings::{Objects, READING_SIGNALS, candidates};
 use crate::failure::Failure;
 use crate::mounts::Model;
 use crate::text::case_folded;
@@ -48,15 +48,13 @@ const CACHED_ENTITIES_MAX: usize = 4096;
 
 /// The edges of an entity, most certain first.
 pub type Edges = Arc<[EdgeRecord]>;
-/// Known objects by relation and first token.
-type Objects = HashMap<(usize, u32), Vec<Arc<str>>>;
 
 /// Where an edge comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// What the networks write if they read the entity's embedding.
     Gate,
-    /// What the networks write at the entity's bare name.
+    /// What the stream says at the entity's bare name.
     Residual,
     /// What the model answers to the learned sentences.
     Probe,
@@ -226,9 +224,13 @@ impl Knowledge {
             _ => prober.read_residual(&[&tokens])?,
         };
         let Some(reading) = reading.first() else { return Ok(Vec::new()) };
-        let found = candidates(prober, entity, reading, &record.mean, &scores, kinds)?;
-        let objects = self.objects(prober)?;
-        readings::edges(prober, reading, &found, &fit, objects, READING_KEPT_MIN)
+        let mut words = [readings::words(prober, reading, &record.mean, &scores, kinds)?];
+        if source == Source::Residual {
+            let tokens_max = object_tokens_max(&self.file.relations);
+            readings::write_out(prober, &[&tokens], &mut words, tokens_max)?;
+        }
+        let found = candidates(entity, &words[0], &scores, self.objects(prober)?);
+        readings::edges(prober, reading, &found, &fit, READING_KEPT_MIN)
     }
 
     /// The objects of the edges in the file.
@@ -246,6 +248,11 @@ impl Knowledge {
         }
         Ok(self.objects.get_or_init(|| objects))
     }
+}
+
+/// Tokens that an object of any of the relations may have.
+pub fn object_tokens_max(relations: &[RelationRecord]) -> usize {
+    relations.iter().map(|relation| relation.object_tokens_max as usize).max().unwrap_or(1)
 }
 
 /// The relations worth asking for, given a readout's scores.

@@ -386,6 +386,33 @@ impl<'a> Prober<'a> {
         Ok(self.captured(hook, caches))
     }
 
+    /// The experts that the router chose at an entity's last token, by layer; none of layers, and of
+    /// models, without.
+    ///
+    /// # Errors
+    /// As [`Prober::complete`].
+    pub fn experts(&mut self, entity: &str) -> Result<Vec<(u32, Vec<u32>)>, Failure> {
+        let architecture = self.model.architecture();
+        let has_experts = |layer: usize| {
+            architecture.networks(layer).into_iter().any(|network| network.expert.is_some())
+        };
+        if !(0..architecture.layers()).any(has_experts) {
+            return Ok(Vec::new());
+        }
+        let Some(tokens) = self.tokens(entity)? else { return Ok(Vec::new()) };
+        let captured = self.capture(&[&tokens])?;
+        let layers = captured.iter().flat_map(|one| &one.layers).enumerate();
+        let chosen = layers.filter(|(layer, _)| has_experts(*layer)).map(|(layer, of)| {
+            // Networks that did not run show 0 everywhere.
+            let ran = architecture.networks(layer).into_iter().filter(|network| {
+                let own = network.first..network.first + network.features;
+                of.activations[own].iter().any(|&activation| activation != 0.0)
+            });
+            (layer as u32, ran.filter_map(|network| network.expert).collect())
+        });
+        Ok(chosen.collect())
+    }
+
     /// Runs one more token of each sequence under a hook.
     pub(super) fn hooked(
         &mut self,
@@ -421,13 +448,13 @@ impl<'a> Prober<'a> {
         (0..count).map(|_| self.pages.cache(positions)).collect()
     }
 
-    /// What every network writes at the bare names of entities, up to [`Prober::captured_batch`].
+    /// What the stream is at the bare names of entities, up to [`Prober::captured_batch`].
     ///
     /// # Errors
     /// As [`Prober::complete`].
     pub fn read_residual(&mut self, names: &[&[u32]]) -> Result<Vec<Reading>, Failure> {
         let captured = self.capture(names)?.into_iter();
-        Ok(captured.map(|one| Reading::new(one.layers, one.scale)).collect())
+        Ok(captured.map(|one| Reading::of_stream(one.layers, one.scale)).collect())
     }
 
     /// What every network writes if it reads the mean embedding of a name's tokens by itself, for up
@@ -450,7 +477,7 @@ impl<'a> Prober<'a> {
         let lasts: Vec<&[u32]> = tokens.iter().map(|token| &token[..]).collect();
         let caches = self.hooked(&lasts, self.empty_caches(names.len()), &mut hook)?;
         let captured = self.captured(capture, caches).into_iter();
-        Ok(captured.map(|one| Reading::new(one.layers, one.scale)).collect())
+        Ok(captured.map(|one| Reading::of_networks(one.layers, one.scale)).collect())
     }
 
     /// The product of every token's unembedding row with a vector: `[vocabulary]`.

@@ -14,6 +14,7 @@ mod inventory;
 mod model;
 mod mounted;
 mod output_tokens;
+mod rounding;
 mod vindex_model;
 
 pub use base_hash::{BaseHasher, checkpoint_base_hash, checkpoint_hashes};
@@ -21,4 +22,5 @@ pub use gate_statistics::{NO_SCORES, STATISTICS_SAMPLES, Samples};
 pub use model::{Kind, Model, Source};
 pub use mounted::Mounted;
 pub use output_tokens::FEATURES_AT_ONCE;
+pub use rounding::unsteady;
 pub use vindex_model::VindexModel;

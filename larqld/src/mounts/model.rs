@@ -64,6 +64,8 @@ pub struct Model {
     guides: OnceLock<Result<Guides, Failure>>,
     /// Gate score statistics that the source does not hold.
     learned: Learned,
+    /// How steady the order of gate hits is, measured when it is first asked for.
+    strongest_kept: OnceLock<Option<f64>>,
     /// What LABEL learned, replaced whole when it learns anew.
     knowledge: ArcSwapOption<Knowledge>,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
@@ -131,6 +133,7 @@ impl Model {
             tokenizer: OnceLock::new(),
             guides: OnceLock::new(),
             learned,
+            strongest_kept: OnceLock::new(),
             knowledge: ArcSwapOption::empty(),
             extracted_from: None,
         }
@@ -463,6 +466,19 @@ impl Model {
     pub fn gate_scores(&self, layer: u32) -> Option<(f64, f64)> {
         let scores = self.stored_gate_scores(layer).or_else(|| self.learned.get(layer))?;
         Some((scores.mean, scores.deviation))
+    }
+
+    /// The share of a word's strongest features that another rounding of coarse gates would keep;
+    /// `None` where gates are not coarse, or not here.
+    ///
+    /// # Errors
+    /// When cancelled.
+    pub fn strongest_features_kept(&self, cancel: &Cancel) -> Result<Option<f64>, Failure> {
+        if let Some(&kept) = self.strongest_kept.get() {
+            return Ok(kept);
+        }
+        let kept = super::rounding::strongest_features_kept(self, cancel)?;
+        Ok(*self.strongest_kept.get_or_init(|| kept))
     }
 
     /// Sees to it that the statistics of a layer are known, if its gates and the embeddings are here.

@@ -351,6 +351,7 @@ fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindEr
         sources: reader.settings.describe_sources(),
         confidence_min: reader.settings.describe_confidence(),
         relations_only: request.relations_only,
+        experts: request.display == Some(ast::Display::Verbose),
         limit: request.limit,
         stream: request.stream,
     };

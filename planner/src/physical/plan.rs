@@ -522,6 +522,8 @@ pub struct DescribeEdges {
     pub confidence_min: f64,
     /// Keep labelled rows only.
     pub relations_only: bool,
+    /// Say which experts the router chose, where there are any.
+    pub experts: bool,
     /// At most so many rows altogether.
     pub limit: Option<u64>,
     /// Give the rows of each layer as soon as it is scanned: each target once, as the first hit that

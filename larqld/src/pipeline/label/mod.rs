@@ -34,7 +34,7 @@ use crate::failure::{Failure, code};
 use crate::knowledge::answer::is_same;
 use crate::knowledge::evidence::{Evidence, gather};
 use crate::knowledge::prober::Prober;
-use crate::knowledge::{CONFIDENCE_KEPT_MIN, predictions, questions};
+use crate::knowledge::{CONFIDENCE_KEPT_MIN, object_tokens_max, predictions, questions};
 use crate::mounts::{Model, Source};
 
 pub use self::facts::{FACTS_BYTES_MAX, Facts};
@@ -216,6 +216,7 @@ impl Job<'_> {
             facts,
             entities: &entities,
             relations: &names,
+            object_tokens_max: object_tokens_max(&file.relations),
             applicability: &applicability.held_out,
         };
         let read = readings::learn(prober, self.pool, &known, self.cancel, progress)?;

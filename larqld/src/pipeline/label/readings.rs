@@ -17,7 +17,9 @@ use super::facts::Facts;
 use crate::failure::Failure;
 use crate::knowledge::answer::is_same;
 use crate::knowledge::prober::Prober;
-use crate::knowledge::readings::{Candidate, READING_SIGNALS, Reading, candidates, object};
+use crate::knowledge::readings::{
+    Candidate, Objects, READING_SIGNALS, Reading, candidates, words, write_out,
+};
 use crate::pipeline::Progress;
 
 /// Entities that the sources are fitted on at most, spread over the table.
@@ -48,6 +50,8 @@ pub struct Known<'k> {
     pub entities: &'k [&'k str],
     /// The relations that the model knows.
     pub relations: &'k [String],
+    /// Tokens that an object may have.
+    pub object_tokens_max: usize,
     /// Scores of each entity when it was left out; empty for one without tokens.
     pub applicability: &'k [Vec<f32>],
 }
@@ -68,12 +72,14 @@ pub fn learn(
         .collect();
     let count = ENTITIES_MAX.min(usable.len());
     let chosen: Vec<usize> = (0..count).map(|at| usable[at * usable.len() / count]).collect();
-    let words = Words::new(prober, known)?;
+    let known_words = Words::new(prober, known)?;
     let mut folds = Vec::new();
     for fold in 0..FOLDS {
-        folds.push(words.fit(pool, |entity| entity % FOLDS != fold, cancel)?);
+        folds.push(known_words.fit(pool, |entity| entity % FOLDS != fold, cancel)?);
     }
-    let Some(kinds) = words.fit(pool, |_| true, cancel)? else { return Ok(Readings::default()) };
+    let Some(kinds) = known_words.fit(pool, |_| true, cancel)? else {
+        return Ok(Readings::default());
+    };
     let mut fitted = Readings::default();
     for (index, source) in ["gate", "residual"].into_iter().enumerate() {
         let mut written: Vec<(usize, Reading)> = Vec::new();
@@ -97,23 +103,38 @@ pub fn learn(
             written.extend(batch.iter().copied().zip(read));
         }
         let Some((_, first)) = written.first() else { continue };
-        let mut mean = vec![0.0; first.written.len()];
+        let mut mean = vec![0.0; first.read.len()];
         for (_, reading) in &written {
             let part = |(mean, x): (&mut f32, &f32)| *mean += x / written.len() as f32;
-            mean.iter_mut().zip(&reading.written).for_each(part);
+            mean.iter_mut().zip(&reading.read).for_each(part);
         }
-        let others: Vec<_> = (0..FOLDS).map(|fold| words.others(fold)).collect();
+        let others: Vec<_> = (0..FOLDS).map(|fold| known_words.others(fold)).collect();
         let mut judged: Vec<(usize, Candidate, bool)> = Vec::new();
-        for (entity, reading) in &written {
-            let Some(kinds) = &folds[entity % FOLDS] else { continue };
-            let name = known.entities[*entity];
-            let scores = &known.applicability[*entity];
-            for candidate in candidates(prober, name, reading, &mean, scores, kinds)? {
-                let objects = known.facts.objects(name, &known.relations[candidate.relation]);
-                let target = object(&candidate, &others[*entity % FOLDS]);
-                let mut spellings = objects.into_iter().flat_map(|objects| objects.spellings());
-                let hit = spellings.any(|spelling| is_same(spelling, &target));
-                judged.push((*entity, candidate, hit));
+        for batch in written.chunks(prober.captured_batch()) {
+            cancel.check()?;
+            let (mut names, mut favoured) = (Vec::new(), Vec::new());
+            for (entity, reading) in batch {
+                names.push(prober.tokens(known.entities[*entity])?.unwrap_or_default());
+                let scores = &known.applicability[*entity];
+                favoured.push(match &folds[entity % FOLDS] {
+                    Some(kinds) => words(prober, reading, &mean, scores, kinds)?,
+                    None => Vec::new(),
+                });
+            }
+            if source == "residual" {
+                let names: Vec<&[u32]> = names.iter().map(Vec::as_slice).collect();
+                write_out(prober, &names, &mut favoured, known.object_tokens_max)?;
+            }
+            for ((entity, _), favoured) in batch.iter().zip(&favoured) {
+                let name = known.entities[*entity];
+                let scores = &known.applicability[*entity];
+                let others = &others[*entity % FOLDS];
+                for candidate in candidates(name, favoured, scores, others) {
+                    let objects = known.facts.objects(name, &known.relations[candidate.relation]);
+                    let mut spellings = objects.into_iter().flat_map(|objects| objects.spellings());
+                    let hit = spellings.any(|spelling| is_same(spelling, &candidate.object));
+                    judged.push((*entity, candidate, hit));
+                }
             }
         }
         if let Some(calibration) = calibrate(source, &judged) {
@@ -223,7 +244,7 @@ impl Words {
     }
 
     /// The objects that entities of other folds have, by relation and first token.
-    fn others(&self, fold: usize) -> HashMap<(usize, u32), Vec<Arc<str>>> {
+    fn others(&self, fold: usize) -> Objects {
         let mut of_others = HashMap::new();
         for (&key, objects) in &self.objects {
             let others = objects
