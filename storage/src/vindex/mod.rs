@@ -14,6 +14,7 @@
 pub mod checksum;
 pub mod down_meta;
 pub mod gate_meta;
+pub mod index;
 pub mod knowledge;
 pub mod labels;
 pub mod layout;
@@ -31,6 +32,7 @@ pub use checksum::{Checksum, Checksummer};
 pub use down_meta::{DownMeta, FeatureTokens};
 pub use feature_table::FeatureTableError;
 pub use gate_meta::{GateMeta, InputToken};
+pub use index::{IndexError, IndexFile, IndexHeader, IndexWriter};
 pub use knowledge::{KnowledgeError, KnowledgeFile, KnowledgeLimits};
 pub use labels::Labels;
 pub use layout::Layout;
