@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 pub use crate::bind::prepared::Prepared;
 pub use crate::cost::CostConstants;
+use crate::layers::LayerSet;
 use crate::physical::plan::Quantisation;
 pub use crate::settings::Settings;
+pub use crate::syntax::ast::IndexTarget;
 use crate::syntax::ast::{Extract, ExtractDtype, ExtractLevel, ExtractQuant, Statement};
 use crate::syntax::{Span, Spanned};
 use crate::value::Column;
@@ -93,6 +95,22 @@ pub trait Mount: Send + Sync + fmt::Debug {
     fn quantisation(&self) -> Option<Quantisation> {
         None
     }
+    /// The posting lists that are there of targets or labels and can be used now.
+    fn postings(&self, _of: IndexTarget) -> Option<Arc<dyn PostingLists>> {
+        None
+    }
+}
+
+/// Posting lists: which features have a text as their target or label.
+pub trait PostingLists: Send + Sync + fmt::Debug {
+    /// The index's name.
+    fn name(&self) -> &str;
+    /// How many texts have a list.
+    fn keys(&self) -> u64;
+    /// How many features are in all lists.
+    fn entries(&self) -> u64;
+    /// How many features of some layers have one of the texts.
+    fn count(&self, texts: &[Arc<str>], layers: &LayerSet) -> u64;
 }
 
 /// What a mount is.

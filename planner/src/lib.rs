@@ -29,4 +29,4 @@ pub mod value;
 mod planned;
 
 pub use error::PlanError;
-pub use planned::{Planned, Role, plan};
+pub use planned::{Planned, Role, plan, with_cached_answer};

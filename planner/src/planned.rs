@@ -1,10 +1,10 @@
 //! The whole way from a parsed statement to a plan that can run.
 
 use crate::bind::{Bound, Context, bind};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CostConstants};
 use crate::error::PlanError;
 use crate::explain::{self, RuleStep, RuleTrace};
-use crate::physical::plan::{Explain, Node, Operator};
+use crate::physical::plan::{Estimate, Explain, Node, Operator};
 use crate::syntax::ast::Statement;
 use crate::syntax::{Span, SpannedStatement};
 use crate::value::Column;
@@ -82,10 +82,21 @@ fn plan_supported(
     Ok(Planned { physical: node, columns, tag, required_role, mount, rules_trace })
 }
 
+/// The plan of an EXPLAIN whose statement has an answer that is kept: giving it again takes a step a row.
+pub fn with_cached_answer(explained: &Node, rows: u64, costs: &CostConstants) -> Node {
+    let columns = explained.columns.clone();
+    let operator = Operator::CachedAnswer { rows };
+    let mut node = Node::new(operator, vec![explained.clone()], columns);
+    node.estimate = Estimate { rows: rows as f64, bytes: 0.0, ms: rows as f64 * costs.row_ms };
+    number(&mut node, &mut 1);
+    node
+}
+
 /// Wraps a plan so that it is shown instead of, or besides, being run.
 fn explain(request: &crate::syntax::ast::Explain, inner: Planned) -> Planned {
     let rules = inner.rules_trace.clone();
-    let operator = Explain { format: request.format, analyze: request.analyze, rules };
+    let span = request.statement.span;
+    let operator = Explain { format: request.format, analyze: request.analyze, span, rules };
     let columns = explain::columns(&operator);
     let mut physical =
         Node::new(Operator::Explain(operator), vec![inner.physical], columns.clone());

@@ -55,6 +55,43 @@ pub enum SettingValue {
     Sources(EdgeSources),
 }
 
+/// A way to find features, beside the scan that can always answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AccessPath {
+    /// Single features by number.
+    Slots,
+    /// Lists of features by their target or label.
+    Postings,
+}
+
+impl AccessPath {
+    /// What `access_path` may be.
+    const WORDS: &[&str] = &["auto", "scan", "slots", "postings"];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Slots => "slots",
+            Self::Postings => "postings",
+        }
+    }
+}
+
+/// How an access path may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessChoice {
+    /// Where it costs less.
+    Cheapest,
+    /// Wherever it can answer.
+    Forced,
+}
+
+impl AccessChoice {
+    /// Whether costs do not matter.
+    pub fn is_forced(self) -> bool {
+        self == Self::Forced
+    }
+}
+
 /// Where the edges of DESCRIBE come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeSources {
@@ -139,6 +176,12 @@ pub struct Setting {
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
     Setting {
+        name: "access_path",
+        kind: SettingKind::Word(AccessPath::WORDS),
+        default: SettingValue::Word("auto"),
+        help: "how plans find features; auto is the cheapest, any other wherever it can answer",
+    },
+    Setting {
         name: "describe_confidence",
         kind: SettingKind::Real { min: 0.0, max: 1.0 },
         default: SettingValue::Real(0.5),
@@ -185,6 +228,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Word(&["stop", "continue"]),
         default: SettingValue::Word("stop"),
         help: "whether a script stops at its first failing statement",
+    },
+    Setting {
+        name: "result_cache",
+        kind: SettingKind::Switch,
+        default: SettingValue::Switch(true),
+        help: "whether plans and answers that are kept are used, and new ones kept",
     },
     Setting {
         name: "trace_window",
@@ -347,6 +396,20 @@ impl Settings {
             SettingValue::CountOrAll(count) => count,
             other => unreachable!("trace_window holds {other:?}"),
         }
+    }
+
+    /// `access_path`: how a path may be taken; `None` where another was asked for.
+    pub fn allows(&self, path: AccessPath) -> Option<AccessChoice> {
+        match self.known("access_path") {
+            SettingValue::Word("auto") => Some(AccessChoice::Cheapest),
+            SettingValue::Word(word) => (word == path.word()).then_some(AccessChoice::Forced),
+            other => unreachable!("access_path holds {other:?}"),
+        }
+    }
+
+    /// `result_cache`.
+    pub fn result_cache(&self) -> bool {
+        self.known("result_cache") == SettingValue::Switch(true)
     }
 
     /// `enable_slot_lookup`.

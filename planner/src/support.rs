@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{Select, Show, Statement, Table, Use};
+use crate::syntax::ast::{IndexTarget, Select, Show, Statement, Table, Use};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -111,9 +111,11 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
-        Statement::Analyze => refuse("ANALYZE", "statistics are built by EXTRACT"),
-        Statement::CreateIndex { .. } => refuse("CREATE INDEX", "plans use scans and slot lookups"),
-        Statement::DropIndex(_) => refuse("DROP INDEX", "plans use scans and slot lookups"),
+        Statement::Analyze | Statement::DropIndex(_) => Ok(()),
+        Statement::CreateIndex { target: IndexTarget::Gates, .. } => {
+            refuse("CREATE INDEX … ON GATES", "indexes are made ON TARGETS and ON LABELS")
+        }
+        Statement::CreateIndex { .. } => Ok(()),
     }
 }
 
@@ -138,12 +140,12 @@ fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
         | Show::Models
         | Show::Mounts
         | Show::Sessions
+        | Show::Indexes
         | Show::Setting(_) => Ok(()),
         Show::Patches => refuse("SHOW PATCHES", EDITS),
         Show::CompactStatus => refuse("SHOW COMPACT STATUS", EDITS),
         Show::Assertions => refuse("SHOW ASSERTIONS", EDITS),
         Show::Branches => refuse("SHOW BRANCHES", HISTORY),
-        Show::Indexes => refuse("SHOW INDEXES", "plans use scans and slot lookups"),
     }
 }
 

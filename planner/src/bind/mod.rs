@@ -9,6 +9,7 @@ mod binder;
 mod compile;
 mod generate;
 mod grouping;
+mod index;
 mod inference;
 mod pipe;
 mod scope;

@@ -7,15 +7,15 @@ use super::select::{filtered, limited, select};
 use super::source::{
     ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
 };
-use super::{BindError, compile, generate, inference, pipe, prepared, trace, write};
+use super::{BindError, compile, generate, index, inference, pipe, prepared, trace, write};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
-    EXTRACT_COLUMNS, LABEL_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS,
-    SETTING_COLUMNS, STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
+    EXTRACT_COLUMNS, INDEX_COLUMNS, LABEL_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS,
+    SESSION_COLUMNS, SETTING_COLUMNS, STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Label, Level, Operator, Quantisation,
@@ -131,6 +131,11 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
                 Plan::leaf(Operator::Label(Label { facts, resume: *resume }), &LABEL_COLUMNS);
             Ok(reader.bound(plan, "LABEL", Role::Admin))
         }
+        Statement::CreateIndex { name, target, method } => {
+            index::create(name, *target, method.as_ref(), catalog)
+        }
+        Statement::DropIndex(name) => index::drop_index(name, catalog),
+        Statement::Analyze => index::analyze(catalog),
         Statement::VerifyVindex(path) => {
             let operator = Operator::VerifyVindex { path: path.value.clone() };
             command(Plan::leaf(operator, &VERIFY_COLUMNS), "VERIFY VINDEX", Role::Admin)
@@ -378,6 +383,11 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let all = name.value.eq_ignore_ascii_case("all");
             let name = if all { None } else { Some(setting_name(name)?) };
             command(Plan::leaf(Operator::ShowSetting { name }, &SETTING_COLUMNS), "SHOW")
+        }
+        Show::Indexes => {
+            let reader = Reader::current(catalog)?;
+            let plan = Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS);
+            Ok(reader.bound(plan, "SHOW INDEXES", Role::Reader))
         }
         Show::Layers(range) => {
             let reader = Reader::current(catalog)?;

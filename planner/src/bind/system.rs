@@ -5,20 +5,30 @@ use super::source::features;
 use super::statement::Reader;
 use crate::layers::LayerSet;
 use crate::logical::Plan;
-use crate::logical::plan::{MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS, STATEMENT_COLUMNS};
+use crate::logical::plan::{
+    CACHE_COLUMNS, INDEX_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS,
+    STATEMENT_COLUMNS,
+};
 use crate::physical::plan::{Operator, RELATION_COUNT_INPUT};
 
 /// The schema's name.
 pub(super) const SCHEMA: &str = "larql";
 
 /// Every table, with its schema, for messages.
-pub(super) const TABLES: [&str; 5] =
-    ["larql.mounts", "larql.relations", "larql.sessions", "larql.settings", "larql.statements"];
+pub(super) const TABLES: [&str; 7] = [
+    "larql.caches",
+    "larql.indexes",
+    "larql.mounts",
+    "larql.relations",
+    "larql.sessions",
+    "larql.settings",
+    "larql.statements",
+];
 
 /// The rows of a table of the schema; `None` where there is none of that name.
 ///
 /// # Errors
-/// `larql.relations` is about the mount in use.
+/// `larql.indexes` and `larql.relations` are about the mount in use.
 pub(super) fn table(
     name: &str,
     current: Result<&Reader<'_>, BindError>,
@@ -28,6 +38,11 @@ pub(super) fn table(
         "sessions" => Plan::leaf(Operator::ShowSessions, &SESSION_COLUMNS),
         "settings" => Plan::leaf(Operator::ShowSetting { name: None }, &SETTING_COLUMNS),
         "statements" => Plan::leaf(Operator::ShowStatements, &STATEMENT_COLUMNS),
+        "caches" => Plan::leaf(Operator::ShowCaches, &CACHE_COLUMNS),
+        "indexes" => {
+            current?;
+            Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS)
+        }
         "relations" => {
             let current = current?;
             let layers = LayerSet::all(current.layers());

@@ -1,10 +1,11 @@
 //! Cardinality: how many rows come out of an operator.
 
 use super::selectivity::{EQUAL, selectivity};
-use crate::catalog::Mount;
+use crate::bind::expression::Expression;
+use crate::catalog::{IndexTarget, Mount};
 use crate::layers::LayerSet;
 use crate::physical::Context;
-use crate::physical::plan::{Node, Operator};
+use crate::physical::plan::{FeatureColumn, Node, Operator};
 use crate::physical::trace::Trace;
 
 /// The share of the K best hits of a layer that pass a threshold on z.
@@ -38,6 +39,11 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             scan.rows_max.map_or(all, |rows| all.min(rows as f64))
         }
         Operator::SlotLookup(lookup) => lookup.slots.len() as f64,
+        Operator::PostingLookup(lookup) => from_mount(&|mount| {
+            let lists = mount.postings(lookup.of);
+            lists.map_or(0.0, |lists| lists.count(&lookup.texts, &lookup.layers) as f64)
+        }),
+        Operator::EntityLookup { .. } => from_mount(&|mount| target_keys(mount) * ENTITIES),
         Operator::GateScan(scan) => {
             from_mount(&|mount| gate_hits(mount, &scan.layers, scan.k, scan.z_min.is_some()))
         }
@@ -59,7 +65,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         Operator::Aggregate { keys, .. } if keys.is_empty() => 1.0,
         Operator::Aggregate { .. } => rows_in * GROUPS,
         Operator::ForEach(_) => pairs(node),
-        Operator::Filter { predicate } => rows_in * selectivity(predicate),
+        Operator::Filter { predicate } => rows_in * kept(predicate, node),
         Operator::Limit { count, offset } => limited(rows_in, count.unwrap_or(u64::MAX), *offset),
         Operator::TopN { count, offset, .. } => limited(rows_in, *count, *offset),
         Operator::Distinct => rows_in * DISTINCT,
@@ -74,6 +80,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         Operator::EntityCount => rows_in * ENTITIES,
         Operator::RelationCount { .. } => rows_in.min(RELATIONS),
         Operator::LayerStatistics { layers } => layers.count() as f64,
+        Operator::CachedAnswer { rows } => *rows as f64,
         Operator::Infer(infer) => infer.top as f64,
         Operator::ExplainInfer(explain) => explain.layers.count() as f64 * explain.top as f64,
         Operator::Generate(generate) => generate.tokens_max as f64,
@@ -88,6 +95,9 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::Extract(_)
         | Operator::Label(_)
         | Operator::VerifyEdge(_)
+        | Operator::CreateIndex(_)
+        | Operator::Analyze
+        | Operator::ShowIndexes
         | Operator::Compile(_) => 1.0,
         Operator::ShowSetting { name } => {
             if name.is_some() {
@@ -100,10 +110,12 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::ShowMounts
         | Operator::ShowSessions
         | Operator::ShowStatements
+        | Operator::ShowCaches
         | Operator::Kill { .. }
         | Operator::Statistics { .. }
         | Operator::VerifyVindex { .. }
         | Operator::Unmount { .. }
+        | Operator::DropIndex { .. }
         | Operator::Set(_)
         | Operator::Reset { .. }
         | Operator::Prepare { .. }
@@ -111,6 +123,30 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::Deallocate { .. }
         | Operator::Explain(_) => 0.0,
     }
+}
+
+/// The share of rows that a filter keeps: of what an index listed, those that its texts made it list.
+fn kept(predicate: &Expression, node: &Node) -> f64 {
+    let Some(Operator::PostingLookup(lookup)) = node.children.first().map(|child| &child.operator)
+    else {
+        return selectivity(predicate);
+    };
+    let indexed = match lookup.of {
+        IndexTarget::Labels => FeatureColumn::Relation,
+        _ => FeatureColumn::Target,
+    };
+    let at = lookup.columns.iter().position(|column| *column == indexed);
+    let others = predicate
+        .clone()
+        .conjuncts()
+        .into_iter()
+        .filter(|conjunct| at.is_none_or(|at| conjunct.columns() != [at]));
+    others.map(|conjunct| selectivity(&conjunct)).product()
+}
+
+/// Distinct targets, as an index of them says.
+pub(super) fn target_keys(mount: &dyn Mount) -> f64 {
+    mount.postings(IndexTarget::Targets).map_or(0.0, |lists| lists.keys() as f64)
 }
 
 /// Positions that a trace has rows of: planning knows no tokens, and a token is some four letters.

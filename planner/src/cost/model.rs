@@ -3,7 +3,8 @@
 //! A plan's time is bytes read over bandwidth, plus operations over their rate, plus random reads
 //! times latency, plus rows times what a row costs on its way up.
 
-use super::cardinality::{gate_hits, pairs, rows_out};
+use super::cardinality::{gate_hits, pairs, rows_out, target_keys};
+use crate::catalog::IndexTarget;
 use crate::layers::LayerSet;
 use crate::physical::plan::{FeatureColumn, FfnPath, Node, Operator};
 use crate::physical::{Context, Estimate};
@@ -38,6 +39,9 @@ impl Default for CostConstants {
 
 /// Rows whose logits one pass over the unembedding computes.
 const TRACE_ROWS_AT_ONCE: f64 = 32.0;
+
+/// Bytes of a feature in a posting list.
+const POSTING_BYTES: f64 = 12.0;
 
 /// Fills in the estimate of every node, inputs first.
 pub fn estimate_tree(node: &mut Node, context: &Context<'_>) {
@@ -140,6 +144,27 @@ fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) ->
             Work {
                 bytes: read * record_bytes,
                 token_lists: if decoded { read } else { 0.0 },
+                ..Work::default()
+            }
+        }
+        Operator::PostingLookup(lookup) => {
+            // The texts are found by halving, then the features are read.
+            let halvings = target_keys(mount).max(2.0).log2() * lookup.texts.len() as f64;
+            let decoded = lookup.columns.iter().any(|column| column.reads_down_meta());
+            Work {
+                bytes: rows * (POSTING_BYTES + record_bytes),
+                operations: halvings * 8.0,
+                random_reads: rows,
+                token_lists: if decoded { rows } else { 0.0 },
+            }
+        }
+        // All lists are walked through once, and each of their texts is looked at.
+        Operator::EntityLookup { .. } => {
+            let lists = mount.postings(IndexTarget::Targets);
+            let (keys, entries) = lists.map_or((0, 0), |lists| (lists.keys(), lists.entries()));
+            Work {
+                bytes: entries as f64 * POSTING_BYTES,
+                operations: entries as f64 + keys as f64 * 64.0,
                 ..Work::default()
             }
         }

@@ -399,6 +399,30 @@ pub const LAYER_COLUMNS: NamedColumns<7> = [
     ("gate_deviation", ColumnType::Real),
 ];
 
+/// The columns of `larql.caches`: a row for `answers` and one for `plans`, which share `bytes_max`.
+pub const CACHE_COLUMNS: NamedColumns<6> = [
+    ("name", ColumnType::Text),
+    ("entries", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+    ("bytes_max", ColumnType::Integer),
+    ("hits", ColumnType::Integer),
+    ("misses", ColumnType::Integer),
+];
+
+/// The columns of SHOW INDEXES, CREATE INDEX and ANALYZE. `state` is `ready`, `stale` or `damaged`, the last
+/// with the reason; `keys` are texts or vectors, `entries` features; `recall` is NULL where an index finds
+/// all that a scan finds.
+pub const INDEX_COLUMNS: NamedColumns<8> = [
+    ("name", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("method", ColumnType::Text),
+    ("state", ColumnType::Text),
+    ("keys", ColumnType::Integer),
+    ("entries", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+    ("recall", ColumnType::Real),
+];
+
 /// The columns of VERIFY EDGE.
 pub const VERIFY_EDGE_COLUMNS: NamedColumns<10> = [
     ("entity", ColumnType::Text),

@@ -15,6 +15,8 @@ use crate::value::Column;
 
 /// The most slots that a detail lists.
 const SLOTS_SHOWN_MAX: usize = 8;
+/// The most texts that a detail lists.
+const TEXTS_SHOWN_MAX: usize = 4;
 
 impl Operator {
     /// The operator's name.
@@ -22,6 +24,8 @@ impl Operator {
         match self {
             Self::FeatureScan(_) => "FeatureScan",
             Self::SlotLookup(_) => "SlotLookup",
+            Self::PostingLookup(_) => "PostingLookup",
+            Self::EntityLookup { .. } => "EntityLookup",
             Self::GateScan(_) => "GateScan",
             Self::GateSlots(_) => "GateSlots",
             Self::Nearest(_) => "Nearest",
@@ -46,6 +50,8 @@ impl Operator {
             Self::ShowMounts => "ShowMounts",
             Self::ShowSessions => "ShowSessions",
             Self::ShowStatements => "ShowStatements",
+            Self::ShowCaches => "ShowCaches",
+            Self::CachedAnswer { .. } => "CachedAnswer",
             Self::Kill { .. } => "Kill",
             Self::Statistics { .. } => "Statistics",
             Self::Infer(_) => "Infer",
@@ -62,6 +68,10 @@ impl Operator {
             Self::KnownEdges(_) => "KnownEdges",
             Self::VerifyEdge(_) => "VerifyEdge",
             Self::VerifyVindex { .. } => "VerifyVindex",
+            Self::CreateIndex(_) => "CreateIndex",
+            Self::DropIndex { .. } => "DropIndex",
+            Self::Analyze => "Analyze",
+            Self::ShowIndexes => "ShowIndexes",
             Self::Set(_) => "Set",
             Self::Reset { .. } => "Reset",
             Self::ShowSetting { .. } => "ShowSetting",
@@ -87,6 +97,22 @@ impl Operator {
                 detail.add(Slots(&lookup.slots));
                 detail.columns(columns);
             }
+            Self::PostingLookup(lookup) => {
+                detail.add(format_args!("index {}", lookup.index));
+                for text in lookup.texts.iter().take(TEXTS_SHOWN_MAX) {
+                    detail.add(Quoted(text));
+                }
+                let more = lookup.texts.len().saturating_sub(TEXTS_SHOWN_MAX);
+                detail.add_optional("and more:", Some(more).filter(|more| *more > 0).as_ref());
+                detail.add(format_args!("layers {}", lookup.layers));
+                detail.columns(columns);
+            }
+            Self::EntityLookup { index } => detail.add(format_args!("index {index}")),
+            Self::CreateIndex(index) => {
+                detail.add(format_args!("{} on {}", index.name, index.target));
+                detail.add(index.method.name());
+            }
+            Self::DropIndex { name } => detail.add(name),
             Self::GateScan(scan) => {
                 detail.add(&scan.query);
                 detail.add(format_args!("layers {}", scan.layers));
@@ -246,7 +272,11 @@ impl Operator {
             | Self::ShowModels
             | Self::ShowMounts
             | Self::ShowSessions
-            | Self::ShowStatements => {}
+            | Self::ShowStatements
+            | Self::ShowCaches
+            | Self::CachedAnswer { .. }
+            | Self::Analyze
+            | Self::ShowIndexes => {}
         }
         detail.text
     }

@@ -1,6 +1,7 @@
 //! How an answer is computed: the plan that the daemon runs, and rules that choose access paths.
 
 pub mod generate;
+pub mod index;
 pub mod plan;
 pub mod rules;
 pub mod trace;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::generate::Generate;
+pub use super::index::{CreateIndex, IndexMethod, PostingLookup};
 use super::trace::Trace;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
@@ -16,7 +17,7 @@ use crate::catalog::Bands;
 use crate::explain::RuleStep;
 use crate::layers::{LayerSet, Slot};
 use crate::settings::SettingChange;
-use crate::syntax::SpannedStatement;
+use crate::syntax::{Span, SpannedStatement};
 use crate::value::{Column, ColumnType};
 
 /// One operator with its inputs.
@@ -77,6 +78,13 @@ pub enum Operator {
     FeatureScan(FeatureScan),
     /// The named features, those that exist and have output tokens; rows by (layer, feature).
     SlotLookup(SlotLookup),
+    /// What [`Operator::FeatureScan`] gives of the features that an index lists under some texts.
+    PostingLookup(PostingLookup),
+    /// What [`Operator::EntityCount`] gives over a scan of all layers, from an index of targets.
+    EntityLookup {
+        /// The index's name.
+        index: String,
+    },
     /// Gate scores of a query against whole layers; the best K of each layer by magnitude.
     GateScan(GateScan),
     /// Gate scores of a query against the named slots only. Chosen only where K cannot bind (K is
@@ -167,6 +175,8 @@ pub enum Operator {
     ShowSessions,
     /// What runs and what ran lately.
     ShowStatements,
+    /// What is kept of plans and answers.
+    ShowCaches,
     /// Ends a session.
     Kill {
         /// Its number.
@@ -214,6 +224,17 @@ pub enum Operator {
     KnownEdges(KnownEdges),
     /// Measures what an edge loses without its feature.
     VerifyEdge(VerifyEdge),
+    /// Makes an index of the mount in use.
+    CreateIndex(CreateIndex),
+    /// Removes an index of the mount in use.
+    DropIndex {
+        /// Its name.
+        name: String,
+    },
+    /// Makes statistics and indexes of the mount in use anew.
+    Analyze,
+    /// The indexes of the mount in use.
+    ShowIndexes,
     /// Checks every file of a vindex against its checksum.
     VerifyVindex {
         /// The vindex directory as written.
@@ -256,6 +277,11 @@ pub enum Operator {
     Deallocate {
         /// Its name.
         name: String,
+    },
+    /// An answer that is kept; its child, which would find it again, does not run.
+    CachedAnswer {
+        /// How many rows it has.
+        rows: u64,
     },
     /// Shows its child's plan; with `analyze` runs it first.
     Explain(Explain),
@@ -776,7 +802,7 @@ pub struct Compile {
 
 pub use super::weight_type::WeightType;
 pub use crate::settings::EdgeSources;
-pub use crate::syntax::ast::{CompileFormat, ExtractComponent, ExtractDtype};
+pub use crate::syntax::ast::{CompileFormat, ExtractComponent, ExtractDtype, IndexTarget};
 
 /// The block format of an extraction's matrices. Which matrix gets which type is the extraction's
 /// own table.
@@ -838,6 +864,8 @@ pub struct Explain {
     pub format: crate::syntax::ast::ExplainFormat,
     /// Run the child and report what it did.
     pub analyze: bool,
+    /// Where the statement that is explained stands in the script.
+    pub span: Span,
     /// The plan after each rule that changed it, when asked for (RULES).
     pub rules: Option<Vec<RuleStep>>,
 }

@@ -1,11 +1,13 @@
-//! A catalog without a disk: four mounts of eight layers, and settings that statements change.
+//! A catalog without a disk: five mounts of eight layers, and settings that statements change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use larql_planner::catalog::{
-    Bands, Catalog, Component, CostConstants, Mount, MountKind, Prepared, Settings, Table,
+    Bands, Catalog, Component, CostConstants, IndexTarget, Mount, MountKind, PostingLists,
+    Prepared, Settings, Table,
 };
+use larql_planner::layers::LayerSet;
 use larql_planner::physical::plan::{Operator, Use};
 use larql_planner::syntax::parse_statement;
 use larql_planner::value::{Column, ColumnType};
@@ -20,6 +22,7 @@ pub struct FakeMount {
     features: u64,
     bands: Option<Bands>,
     missing: &'static [Component],
+    indexes: bool,
 }
 
 const INFERENCE_ONLY: &[Component] = &[
@@ -42,9 +45,10 @@ pub const ATLAS: FakeMount = FakeMount {
     features: 1024,
     bands: Some(BANDS),
     missing: &[],
+    indexes: false,
 };
 
-pub const MOUNTS: [FakeMount; 4] = [
+pub const MOUNTS: [FakeMount; 5] = [
     ATLAS,
     FakeMount { name: "browse", level: "browse", missing: INFERENCE_ONLY, ..ATLAS },
     // So few features that K = 20 never binds, and no bands.
@@ -57,6 +61,7 @@ pub const MOUNTS: [FakeMount; 4] = [
         missing: BROWSE_ONLY,
         ..ATLAS
     },
+    FakeMount { name: "indexed", indexes: true, ..ATLAS },
 ];
 
 impl Mount for FakeMount {
@@ -103,8 +108,37 @@ impl Mount for FakeMount {
     fn unembedding_bytes(&self) -> u64 {
         4096 * 512
     }
+    fn postings(&self, of: IndexTarget) -> Option<Arc<dyn PostingLists>> {
+        let name = match of {
+            IndexTarget::Targets => "targets",
+            IndexTarget::Labels => "labels",
+            IndexTarget::Gates => return None,
+        };
+        self.indexes.then(|| Arc::new(FakeLists { name }) as Arc<dyn PostingLists>)
+    }
     fn source_hint(&self) -> String {
         format!("models/{}", self.name)
+    }
+}
+
+/// Lists of one feature for each text and layer.
+#[derive(Debug)]
+struct FakeLists {
+    name: &'static str,
+}
+
+impl PostingLists for FakeLists {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn keys(&self) -> u64 {
+        500
+    }
+    fn entries(&self) -> u64 {
+        8000
+    }
+    fn count(&self, texts: &[Arc<str>], layers: &LayerSet) -> u64 {
+        (texts.len() * layers.count()) as u64
     }
 }
 

@@ -6,6 +6,7 @@ use super::slots::pinned;
 use super::{Context, Rule};
 use crate::cost::total_ms;
 use crate::physical::plan::{GateSlots, Node, Operator};
+use crate::settings::AccessPath;
 
 #[derive(Debug)]
 pub struct GateSlotsRule;
@@ -16,6 +17,7 @@ impl Rule for GateSlotsRule {
     }
 
     fn rewrite(&self, node: &Node, context: &Context<'_>) -> Option<Node> {
+        let choice = context.settings.allows(AccessPath::Slots)?;
         if !context.settings.enable_gate_slots() {
             return None;
         }
@@ -42,6 +44,7 @@ impl Rule for GateSlotsRule {
             }
             None => lookup,
         };
-        (total_ms(&better, context) < total_ms(node, context)).then_some(better)
+        (choice.is_forced() || total_ms(&better, context) < total_ms(node, context))
+            .then_some(better)
     }
 }

@@ -1,7 +1,9 @@
 //! Rewrites that choose how: each may look at costs and settings. One rule a file.
 
+mod entity_lookup;
 mod gate_slots;
 mod hash_join;
+mod posting_lookup;
 mod slot_lookup;
 mod slots;
 mod top_n;
@@ -21,6 +23,8 @@ pub trait Rule {
 const RULES: &[&dyn Rule] = &[
     &slot_lookup::SlotLookupRule,
     &gate_slots::GateSlotsRule,
+    &posting_lookup::PostingLookupRule,
+    &entity_lookup::EntityLookupRule,
     &hash_join::HashJoinRule,
     &top_n::TopNRule,
 ];

@@ -5,6 +5,7 @@ use super::slots::pinned;
 use super::{Context, Rule};
 use crate::cost::total_ms;
 use crate::physical::plan::{Node, Operator, SlotLookup};
+use crate::settings::AccessPath;
 
 #[derive(Debug)]
 pub struct SlotLookupRule;
@@ -15,6 +16,7 @@ impl Rule for SlotLookupRule {
     }
 
     fn rewrite(&self, node: &Node, context: &Context<'_>) -> Option<Node> {
+        let choice = context.settings.allows(AccessPath::Slots)?;
         if !context.settings.enable_slot_lookup() {
             return None;
         }
@@ -34,6 +36,7 @@ impl Rule for SlotLookupRule {
             }
             None => lookup,
         };
-        (total_ms(&better, context) < total_ms(node, context)).then_some(better)
+        (choice.is_forced() || total_ms(&better, context) < total_ms(node, context))
+            .then_some(better)
     }
 }
