@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Tokens of prompts that one step reads; a quarter of it while others decode [default: 256]
     #[arg(long, env = "LARQLD_PREFILL_CHUNK_TOKENS", value_name = "N")]
     pub prefill_chunk_tokens: Option<usize>,
+    /// Memory for plans and answers that are kept, in MiB; 0 keeps none [default: 64]
+    #[arg(long, env = "LARQLD_RESULT_CACHE_MB", value_name = "MIB")]
+    pub result_cache_mb: Option<usize>,
     /// What to log, as tracing filter directives [default: info]
     #[arg(long, env = "LARQLD_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -98,6 +101,7 @@ struct File {
     batch_sequences_max: Option<usize>,
     generate_queue_max: Option<usize>,
     prefill_chunk_tokens: Option<usize>,
+    result_cache_mb: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -142,6 +146,8 @@ pub struct Config {
     pub drain: Duration,
     /// How much runs together, waits and is kept.
     pub batch: batch::Limits,
+    /// Memory for plans and answers that are kept; 0 keeps none.
+    pub result_cache_bytes: usize,
     /// Tracing filter directives.
     pub log: String,
     /// How log lines look.
@@ -222,6 +228,10 @@ impl Config {
                 65_536,
             )?,
         };
+        let result_cache_mb = arguments.result_cache_mb.or(file.result_cache_mb).unwrap_or(64);
+        if result_cache_mb > 1 << 20 {
+            bail!("result_cache_mb = {result_cache_mb}: at most {}", 1 << 20);
+        }
         let absolute =
             |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
         Ok(Self {
@@ -233,6 +243,7 @@ impl Config {
             sessions_max,
             drain: Duration::from_secs(drain),
             batch,
+            result_cache_bytes: result_cache_mb << 20,
             log: arguments.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
             tokens: file.tokens.into_iter().map(token).collect::<anyhow::Result<_>>()?,

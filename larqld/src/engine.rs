@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::activity::{Recent, StatementEnd, StatementRecord};
 use crate::batch::Batching;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::{Failure, code};
 use crate::machine;
@@ -65,6 +66,7 @@ pub struct Engine {
     opened: Mutex<HashMap<PathBuf, Weak<Model>>>,
     pool: Arc<Pool>,
     batching: Batching,
+    cache: Cache,
     tables: Tables,
     costs: CostConstants,
     data_dir: PathBuf,
@@ -108,6 +110,7 @@ impl Engine {
             mounts: ArcSwap::default(),
             opened: Mutex::default(),
             batching: Batching::new(config.batch, pool.clone()),
+            cache: Cache::new(config.result_cache_bytes),
             pool,
             costs,
             data_dir: config.data_dir.clone(),
@@ -221,6 +224,11 @@ impl Engine {
     /// What runs models for all who ask.
     pub fn batching(&self) -> &Batching {
         &self.batching
+    }
+
+    /// Plans and answers that are kept.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// The tables of facts.
@@ -653,6 +661,7 @@ impl SessionContext {
             files: self.engine().files.clone(),
             mounts,
             costs: self.engine().costs,
+            has_cache: self.engine().cache.is_on() && state.settings.result_cache(),
         }
     }
 }
@@ -691,9 +700,20 @@ pub struct CatalogSnapshot {
     files: Arc<dyn Files>,
     mounts: Arc<BTreeMap<String, MountEntry>>,
     costs: CostConstants,
+    has_cache: bool,
 }
 
 impl CatalogSnapshot {
+    /// The session's settings.
+    pub fn settings_now(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether plans and answers are kept for the session.
+    pub fn has_cache(&self) -> bool {
+        self.has_cache
+    }
+
     /// A table of facts by its name.
     ///
     /// # Errors

@@ -201,7 +201,7 @@ async fn progress_is_told_stage_by_stage_and_never_goes_back() {
             _ => {}
         }
     }
-    assert_eq!(stages, ["reading", "weights", "features", "syncing"]);
+    assert_eq!(stages, ["reading", "weights", "features", "syncing", "indexing"]);
     assert!(reported["weights"].1 > 10 && reported["features"].1 >= 6, "{reported:?}");
 }
 

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use larql_planner::catalog::IndexTarget;
+use larql_planner::layers::LayerSet;
+use larql_planner::physical::plan::{ENTITY_COUNT_INPUT, FeatureScan};
 use larql_planner::value::Value;
 
 use super::rows::Ready;
@@ -36,14 +39,59 @@ impl EntityCount {
                 }
             }
         }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by(|(a, (a_count, a_logit)), (b, (b_count, b_logit))| {
-            b_count.cmp(a_count).then(b_logit.total_cmp(a_logit)).then(a.cmp(b))
-        });
-        let row = |(name, (count, logit)): (Arc<str>, (i64, f32))| {
-            vec![Value::Text(name), Value::Integer(count), Value::Score(logit)]
+        Ok(ranked(counts.into_iter().collect()))
+    }
+}
+
+/// Entities with their counts and highest logits, as rows in order.
+fn ranked(mut counts: Vec<(Arc<str>, (i64, f32))>) -> Ready {
+    counts.sort_by(|(a, (a_count, a_logit)), (b, (b_count, b_logit))| {
+        b_count.cmp(a_count).then(b_logit.total_cmp(a_logit)).then(a.cmp(b))
+    });
+    let row = |(name, (count, logit)): (Arc<str>, (i64, f32))| {
+        vec![Value::Text(name), Value::Integer(count), Value::Score(logit)]
+    };
+    Ready::new(counts.into_iter().map(row).collect())
+}
+
+/// The same rows for all layers, from an index of targets; by a scan where it has gone since the plan was
+/// made.
+#[derive(Default)]
+pub(super) struct EntityLookup {
+    ready: Option<Ready>,
+}
+
+impl EntityLookup {
+    fn fill(work: &mut Work<'_>) -> Result<Ready, Failure> {
+        let model = work.model()?;
+        let Some(lists) = model.indexes().postings(IndexTarget::Targets) else {
+            let layers = LayerSet::all(model.layers());
+            let columns = ENTITY_COUNT_INPUT.to_vec();
+            let scan = FeatureScan { layers, rows_max: None, columns };
+            let scan = super::feature_scan::FeatureScan::new(scan);
+            return EntityCount::new(Box::new(scan)).fill(work);
         };
-        Ok(Ready::new(counts.into_iter().map(row).collect()))
+        let mut counts = Vec::new();
+        let mut bytes = 0;
+        for (text, list) in lists.iter() {
+            bytes += (text.len() + size_of_val(list)) as u64;
+            if looks_like_a_name(text) {
+                let logit = list.iter().fold(f32::NEG_INFINITY, |most, one| most.max(one.score));
+                counts.push((Arc::from(text), (list.len() as i64, logit)));
+            }
+        }
+        work.cancel.check()?;
+        work.touch(bytes);
+        Ok(ranked(counts))
+    }
+}
+
+impl Operator for EntityLookup {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        if self.ready.is_none() {
+            self.ready = Some(Self::fill(work)?);
+        }
+        Ok(self.ready.as_mut().and_then(Ready::batch))
     }
 }
 

@@ -6,7 +6,7 @@ use larql_planner::physical::plan::{self, Level};
 use larql_planner::value::Value;
 
 use super::mount_row::integer;
-use super::{Operator, Row, Work, label};
+use super::{Operator, Row, Work, indexes, label};
 use crate::failure::{Failure, code};
 use crate::paths;
 use crate::pipeline::extract::{self, Options};
@@ -84,6 +84,10 @@ impl Operator for Extract {
                 clock.enter("labelling");
                 learn_labels(work)?;
             }
+        }
+        if mount != Value::Null {
+            clock.enter("indexing");
+            indexes::make_defaults(work)?;
         }
         clock.enter("");
         Ok(Some(vec![vec![

@@ -6,7 +6,7 @@ use larql_planner::physical::plan;
 use larql_planner::value::Value;
 
 use super::mount_row::integer;
-use super::{Operator, Row, Work};
+use super::{Operator, Row, Work, indexes};
 use crate::failure::{Failure, code};
 use crate::pipeline::label::{self, FACTS_BYTES_MAX, Labelled, Table};
 
@@ -34,6 +34,7 @@ impl Operator for Label {
             None => Table::bundled()?,
         };
         let done = run(work, &table, plan.resume)?;
+        indexes::refresh_labels(work)?;
         if done.relations_known == 0 {
             work.notice(
                 format!("the model knows none of the {} relations", done.relations),

@@ -13,6 +13,7 @@
 //! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
 
 mod aggregate;
+mod caches;
 mod command;
 mod compile;
 mod create_table;
@@ -26,6 +27,7 @@ mod feature_scan;
 mod for_each;
 mod gate_scan;
 mod generate;
+mod indexes;
 mod infer;
 mod join;
 mod known_edges;
@@ -34,6 +36,7 @@ mod layer_statistics;
 mod mount_row;
 mod output;
 mod output_tokens;
+mod posting_lookup;
 mod relation_count;
 mod rows;
 mod sessions;
@@ -47,9 +50,11 @@ mod work;
 mod write;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use larql_compute::cpu::Cancel;
+use larql_planner::Planned;
 use larql_planner::bind::prepared::with_values;
 use larql_planner::physical::plan::{Node, Operator as Physical};
 use larql_planner::syntax::ast::Parameter;
@@ -57,9 +62,11 @@ use larql_planner::syntax::{SpannedStatement, parse_script};
 
 pub(crate) use gate_scan::entity_vector;
 pub use output::{Output, OutputSink, Row, SinkClosed, Summary};
+pub(crate) use work::row_bytes;
 pub use work::{Meter, Work};
 
-use crate::engine::SessionContext;
+use crate::cache::{Kept, Key, Recorder, is_cacheable};
+use crate::engine::{CatalogSnapshot, SessionContext};
 use crate::failure::{Failure, code};
 use crate::session::{self, Role, Script};
 
@@ -177,9 +184,18 @@ fn answer_statement(
     began: Instant,
 ) -> Result<Summary, Failure> {
     let snapshot = context.snapshot();
-    let statement = with_values(statement, &script.parameters)
-        .map_err(|error| Failure::from(larql_planner::PlanError::from(error)))?;
-    let planned = larql_planner::plan(&statement, &snapshot)?;
+    let cache = context.engine().cache();
+    let text = &script.text[statement.span.start as usize..statement.span.end as usize];
+    let key = Key::new(context, &snapshot, text, &script.parameters);
+    let kept = key.as_ref().and_then(|key| cache.get(key));
+    let planned = match &kept {
+        Some(kept) => kept.planned.clone(),
+        None => {
+            let statement = with_values(statement, &script.parameters)
+                .map_err(|error| Failure::from(larql_planner::PlanError::from(error)))?;
+            Arc::new(larql_planner::plan(&statement, &snapshot)?)
+        }
+    };
     session::require(context.role(), role(planned.required_role), planned.tag)?;
     if let Some(mounted) = &snapshot.current {
         mounted.model.check()?;
@@ -187,7 +203,34 @@ fn answer_statement(
     let schema =
         Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
     sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
-    let mut work = Work::new(context, &snapshot, script, cancel, sink, &planned.physical);
+    if let Some(answer) = kept.and_then(|kept| kept.answer) {
+        for piece in &answer.pieces {
+            sink.send(piece.clone()).map_err(|SinkClosed| Failure::cancelled())?;
+        }
+        let work = Work::new(context, &snapshot, script, cancel, sink, &planned.physical);
+        return Ok(work.summary(answer.rows, began.elapsed()));
+    }
+    let key = key.filter(|_| is_cacheable(&statement.statement, &planned.physical));
+    let recorder = Recorder::new(sink, if key.is_some() { cache.answer_bytes_max() } else { 0 });
+    let summary = run_plan(context, &snapshot, script, &planned, cancel, &recorder, began)?;
+    if let Some(key) = key {
+        let answer = recorder.finish().map(Arc::new);
+        cache.keep(key, Kept { planned, answer });
+    }
+    Ok(summary)
+}
+
+/// Runs a plan and sends its rows.
+fn run_plan(
+    context: &SessionContext,
+    snapshot: &CatalogSnapshot,
+    script: &Script,
+    planned: &Planned,
+    cancel: &Cancel,
+    sink: &dyn OutputSink,
+    began: Instant,
+) -> Result<Summary, Failure> {
+    let mut work = Work::new(context, snapshot, script, cancel, sink, &planned.physical);
     let mut root = build(&planned.physical)?;
     let mut rows = 0;
     while let Some(batch) = root.next(&mut work)? {
@@ -236,6 +279,10 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
     Ok(match &node.operator {
         Physical::FeatureScan(scan) => Box::new(feature_scan::FeatureScan::new(scan.clone())),
         Physical::SlotLookup(lookup) => Box::new(feature_scan::SlotLookup::new(lookup.clone())),
+        Physical::PostingLookup(lookup) => {
+            Box::new(posting_lookup::PostingLookup::new(lookup.clone()))
+        }
+        Physical::EntityLookup { .. } => Box::new(entity_count::EntityLookup::default()),
         Physical::GateScan(scan) => Box::new(gate_scan::GateScan::new(scan.clone())),
         Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),
@@ -280,6 +327,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowSessions => Box::new(sessions::ShowSessions::default()),
         Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
         Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
+        Physical::ShowCaches => Box::new(caches::ShowCaches::default()),
         Physical::ShowMounts => Box::new(show::ShowMounts::default()),
         Physical::Statistics { mount } => Box::new(statistics::Statistics::new(mount.clone())),
         Physical::Infer(infer) => Box::new(infer::Infer::new(infer.clone())),
@@ -294,6 +342,10 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::VerifyEdge(edge) => Box::new(verify_edge::VerifyEdge::new(edge.clone())),
         Physical::Label(label) => Box::new(label::Label::new(label.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
+        Physical::CreateIndex(index) => Box::new(indexes::CreateIndex::new(index.clone())),
+        Physical::DropIndex { name } => Box::new(indexes::DropIndex::new(name.clone())),
+        Physical::Analyze => Box::new(indexes::Analyze::default()),
+        Physical::ShowIndexes => Box::new(indexes::ShowIndexes::default()),
         Physical::VerifyVindex { path } => Box::new(verify::VerifyVindex::new(path.clone())),
         Physical::Use(_)
         | Physical::Mount { .. }

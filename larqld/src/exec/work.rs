@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use larql_compute::cpu::Cancel;
 use larql_compute::model::PassMeters;
 use larql_planner::physical::plan::Node;
+use larql_planner::syntax::Span;
 use larql_planner::value::Value;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
+use crate::cache::{Answer, Key};
 use crate::engine::{CatalogSnapshot, Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Mounted};
@@ -19,7 +21,7 @@ use crate::session::Script;
 const ROWS_BYTES_MAX: usize = 512 << 20;
 
 /// About how much memory a row takes; a text that rows share counts for each of them.
-pub(super) fn row_bytes(row: &[Value]) -> usize {
+pub(crate) fn row_bytes(row: &[Value]) -> usize {
     fn beyond(value: &Value) -> usize {
         match value {
             Value::Text(text) => text.len(),
@@ -52,7 +54,7 @@ pub struct Work<'a> {
     /// Says when to stop.
     pub cancel: &'a Cancel,
     sink: &'a dyn OutputSink,
-    working_directory: Option<PathBuf>,
+    script: &'a Script,
     /// By node id.
     meters: Vec<Meter>,
     /// What passes of the model took, by node id; none for nodes that ran no pass.
@@ -68,7 +70,7 @@ impl<'a> Work<'a> {
     pub fn new(
         context: &'a SessionContext,
         snapshot: &'a CatalogSnapshot,
-        script: &Script,
+        script: &'a Script,
         cancel: &'a Cancel,
         sink: &'a dyn OutputSink,
         plan: &Node,
@@ -81,7 +83,7 @@ impl<'a> Work<'a> {
             mounted: snapshot.current.clone(),
             cancel,
             sink,
-            working_directory: script.working_directory.clone(),
+            script,
             meters: vec![Meter::default(); nodes],
             passes: vec![None; nodes],
             running: 0,
@@ -183,6 +185,13 @@ impl<'a> Work<'a> {
             .map_err(|_| Failure::cancelled())
     }
 
+    /// The answer that is kept of a statement of the script, as this session would get it now.
+    pub fn kept_answer(&self, statement: Span) -> Option<Arc<Answer>> {
+        let text = self.script.text.get(statement.start as usize..statement.end as usize)?;
+        let key = Key::new(self.context, self.snapshot, text, &self.script.parameters)?;
+        self.engine().cache().peek(&key)
+    }
+
     /// A path of the statement, absolute and allowed.
     ///
     /// # Errors
@@ -203,7 +212,7 @@ impl<'a> Work<'a> {
 
     /// The client's directory.
     pub fn working_directory(&self) -> Option<&Path> {
-        self.working_directory.as_deref()
+        self.script.working_directory.as_deref()
     }
 
     /// The statement's summary.

@@ -9,7 +9,7 @@ use larql_planner::PlanError;
 use larql_planner::syntax::{Span, SyntaxError};
 use larql_storage::catalog::CatalogError;
 use larql_storage::checkpoint::{CheckpointError, CheckpointWriteError};
-use larql_storage::vindex::{KnowledgeError, VindexError, VindexWriteError};
+use larql_storage::vindex::{IndexError, KnowledgeError, VindexError, VindexWriteError};
 
 use super::{CODES, Failure, code};
 use crate::text::{ChatTemplateError, GuideError, TextError};
@@ -186,6 +186,23 @@ impl From<KnowledgeError> for Failure {
         };
         let message = match &error {
             KnowledgeError::Io { source, .. } => format!("{error}: {source}"),
+            _ => error.to_string(),
+        };
+        Self::new(code, message).hint(hint)
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        let (code, hint) = match &error {
+            IndexError::Io { source, .. } => {
+                (io_code(source), "check the directory's permissions and free space")
+            }
+            IndexError::Busy { .. } => (code::BUSY, "wait for its end"),
+            _ => (code::DAMAGED, "ANALYZE makes it anew; the weights are not affected"),
+        };
+        let message = match &error {
+            IndexError::Io { source, .. } => format!("{error}: {source}"),
             _ => error.to_string(),
         };
         Self::new(code, message).hint(hint)

@@ -1,17 +1,19 @@
 //! One open model: weights by key, tokens, labels, and what is missing.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{Architecture, Matrix, Network, Orientation, Role, WeightKey, Weights};
 use larql_planner::catalog::{Bands, Component, Extraction, INFERENCE_COMPONENTS};
 use larql_planner::physical::plan::Quantisation;
 use larql_storage::file::Files;
 use larql_storage::vindex::{
-    DownMeta, GateMeta, KnowledgeFile, KnowledgeLimits, LayerScores, Vindex,
+    DownMeta, GateMeta, KnowledgeFile, KnowledgeLimits, Labels, LayerScores, Vindex,
 };
 use serde_json::Value;
 
@@ -20,10 +22,14 @@ use super::gate_statistics::Learned;
 use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
 use crate::failure::{Failure, code};
+use crate::indexes::Indexes;
 use crate::knowledge::Knowledge;
 use crate::machine;
 use crate::source::SourceModel;
 use crate::text::{ChatTemplate, Guides, Tokenizer};
+
+/// The number of the next model that is opened.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What a directory turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +74,12 @@ pub struct Model {
     strongest_kept: OnceLock<Option<f64>>,
     /// What LABEL learned, replaced whole when it learns anew.
     knowledge: ArcSwapOption<Knowledge>,
+    /// What finds features without a scan, replaced whole when it changes.
+    indexes: ArcSwap<Indexes>,
+    /// A number that no other model of this process has.
+    number: u64,
+    /// How often labels or indexes have changed.
+    changes: AtomicU64,
     /// Where the checkpoint lies that the vindex was made from, as far as this daemon knows.
     extracted_from: Option<PathBuf>,
 }
@@ -105,6 +117,7 @@ impl Model {
         })?;
         let model = Self::new(path, Source::Vindex(Box::new(vindex)), inventory, base_hash);
         model.set_knowledge(knowledge);
+        model.indexes.store(Arc::new(Indexes::open(files, &model)));
         Ok(model)
     }
 
@@ -135,6 +148,9 @@ impl Model {
             learned,
             strongest_kept: OnceLock::new(),
             knowledge: ArcSwapOption::empty(),
+            indexes: ArcSwap::default(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            changes: AtomicU64::new(0),
             extracted_from: None,
         }
     }
@@ -530,6 +546,43 @@ impl Model {
     /// Answers from other labels from now on; statements that run keep those they began with.
     pub fn set_knowledge(&self, file: Option<KnowledgeFile>) {
         self.knowledge.store(file.map(|file| Arc::new(Knowledge::new(file))));
+        self.change_indexes(|indexes| indexes.after_labels_changed(self));
+    }
+
+    /// Every label, by layer and feature: what LABEL learned, and what came with the vindex beside it.
+    pub fn labels(&self) -> BTreeMap<(u32, u32), Arc<str>> {
+        let came_with = match &self.source {
+            Source::Vindex(vindex) => vindex.vindex().labels(),
+            Source::Checkpoint(_) => None,
+        };
+        let came_with = came_with.into_iter().flat_map(Labels::iter);
+        let mut labels: BTreeMap<(u32, u32), Arc<str>> =
+            came_with.map(|(layer, feature, label)| ((layer, feature), label.into())).collect();
+        if let Some(knowledge) = self.knowledge() {
+            let learned = knowledge.file().features.iter();
+            labels.extend(learned.filter_map(|one| {
+                let label = knowledge.label(one.layer, one.feature)?;
+                Some(((one.layer, one.feature), label.into()))
+            }));
+        }
+        labels
+    }
+
+    /// What finds features without a scan, as of now.
+    pub fn indexes(&self) -> Arc<Indexes> {
+        self.indexes.load_full()
+    }
+
+    /// Plans with other indexes from now on; statements that run keep those they began with.
+    pub fn change_indexes(&self, change: impl Fn(&Indexes) -> Indexes) {
+        self.indexes.rcu(|indexes| change(indexes));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Which open model this is, and how often what it answers from has changed: as long as both stay, so
+    /// do its answers.
+    pub fn moment(&self) -> (u64, u64) {
+        (self.number, self.changes.load(Ordering::Acquire))
     }
 
     /// Fails if a file changed under its mapping, so that what was read may not be what was written.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larql_planner::catalog::{Bands, Component, Mount, MountKind};
+use larql_planner::catalog::{Bands, Component, IndexTarget, Mount, MountKind, PostingLists};
 use larql_planner::physical::plan::Quantisation;
 
 use super::{Kind, Model};
@@ -90,6 +90,11 @@ impl Mount for Mounted {
 
     fn quantisation(&self) -> Option<Quantisation> {
         self.model.quantisation()
+    }
+
+    fn postings(&self, of: IndexTarget) -> Option<Arc<dyn PostingLists>> {
+        let lists = self.model.indexes().postings(of)?;
+        Some(Arc::new(lists))
     }
 
     fn destination_hint(&self) -> String {
