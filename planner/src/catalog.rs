@@ -95,10 +95,25 @@ pub trait Mount: Send + Sync + fmt::Debug {
     fn quantisation(&self) -> Option<Quantisation> {
         None
     }
+    /// The indexes of gates that can be used now.
+    fn gate_indexes(&self) -> Vec<GateIndex> {
+        Vec::new()
+    }
     /// The posting lists that are there of targets or labels and can be used now.
     fn postings(&self, _of: IndexTarget) -> Option<Arc<dyn PostingLists>> {
         None
     }
+}
+
+/// An index of gates, as far as planning needs to know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateIndex {
+    /// Its name.
+    pub name: String,
+    /// Bytes that it reads for each gate.
+    pub row_bytes: u64,
+    /// The share of exact hits that it was measured to find; `None` where it finds all.
+    pub recall: Option<f64>,
 }
 
 /// Posting lists: which features have a text as their target or label.

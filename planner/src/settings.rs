@@ -62,16 +62,19 @@ pub enum AccessPath {
     Slots,
     /// Lists of features by their target or label.
     Postings,
+    /// Gates in few bits.
+    Sketch,
 }
 
 impl AccessPath {
     /// What `access_path` may be.
-    const WORDS: &[&str] = &["auto", "scan", "slots", "postings"];
+    const WORDS: &[&str] = &["auto", "scan", "slots", "postings", "sketch"];
 
     fn word(self) -> &'static str {
         match self {
             Self::Slots => "slots",
             Self::Postings => "postings",
+            Self::Sketch => "sketch",
         }
     }
 }

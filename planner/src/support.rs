@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{IndexTarget, Select, Show, Statement, Table, Use};
+use crate::syntax::ast::{Show, Statement, Use};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -59,13 +59,13 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
             }),
             _ => check(&explain.statement),
         },
-        Statement::Select(select) => check_select(select),
         Statement::Show(show) => check_show(show, spanned.span),
         Statement::Pipe(stages) => stages.iter().try_for_each(check),
         Statement::Prepare { statement, .. } | Statement::Copy { statement, .. } => {
             check(statement)
         }
-        Statement::Walk(_)
+        Statement::Select(_)
+        | Statement::Walk(_)
         | Statement::Generate(_)
         | Statement::Kill(_)
         | Statement::ExplainFeatures(_)
@@ -111,11 +111,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
-        Statement::Analyze | Statement::DropIndex(_) => Ok(()),
-        Statement::CreateIndex { target: IndexTarget::Gates, .. } => {
-            refuse("CREATE INDEX … ON GATES", "indexes are made ON TARGETS and ON LABELS")
-        }
-        Statement::CreateIndex { .. } => Ok(()),
+        Statement::Analyze | Statement::CreateIndex { .. } | Statement::DropIndex(_) => Ok(()),
     }
 }
 
@@ -147,16 +143,4 @@ fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
         Show::Assertions => refuse("SHOW ASSERTIONS", EDITS),
         Show::Branches => refuse("SHOW BRANCHES", HISTORY),
     }
-}
-
-fn check_select(select: &Select) -> Result<(), Unsupported> {
-    if let Some(flag) = &select.approximate {
-        let hint = Some("leave it out: every scan is exact");
-        return Err(Unsupported { what: "APPROX", span: flag.span, hint });
-    }
-    let joined = select.joins.iter().map(|join| &join.source);
-    select.from.iter().chain(joined).try_for_each(|source| match &source.table {
-        Table::Select(inner) => check_select(&inner.value),
-        Table::Named { .. } => Ok(()),
-    })
 }

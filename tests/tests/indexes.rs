@@ -197,3 +197,62 @@ async fn a_cache_of_nothing_keeps_nothing() {
     let counts = ask(&mut client, "SELECT entries FROM larql.caches").await;
     assert_eq!(column(&counts, "entries"), [Value::Integer(0), Value::Integer(0)]);
 }
+
+#[tokio::test]
+async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_a_coarse_one_tells_its_recall() {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("").await;
+    let mut client = session(&daemon).await;
+    ask(&mut client, "SET result_cache = off").await;
+    let made = ask(&mut client, "CREATE INDEX exact ON GATES").await;
+    assert_eq!(
+        (texts(&made, "method"), column(&made, "recall")),
+        (vec!["sketch".to_owned()], vec![Value::Null])
+    );
+    let statements = |word: &str| {
+        [
+            format!("DESCRIBE \"{word}\" ALL LAYERS"),
+            format!("DESCRIBE \"{word}\" AT LAYER 3 STREAM"),
+            format!("WALK \"{word}\" TOP 7"),
+            format!("WALK \"{word}\" TOP 300 LAYERS 1-2"),
+            format!("SELECT *, z FROM EDGES WHERE entity = \"{word}\" AND layer < 4"),
+        ]
+    };
+    let words = texts(&ask(&mut client, "SELECT DISTINCT target FROM FEATURES").await, "target");
+    let mut noise = Noise(11);
+    let mut found = 0;
+    for describe_z in ["4", "0.5"] {
+        ask(&mut client, &format!("SET describe_z = {describe_z}")).await;
+        for _ in 0..8 {
+            let word = words[noise.below(words.len())].replace('"', "\"\"");
+            for statement in statements(&word) {
+                ask(&mut client, "SET access_path = scan").await;
+                let scanned = ask(&mut client, &statement).await;
+                ask(&mut client, "SET access_path = sketch").await;
+                let plan = operators(&mut client, &statement).await;
+                assert!(plan.contains(&"GateSketch".to_owned()), "{statement}: {plan:?}");
+                let sketched = ask(&mut client, &statement).await;
+                assert_eq!(sketched.rows, scanned.rows, "{statement}");
+                found += scanned.rows.len();
+            }
+        }
+    }
+    assert!(found > 1000, "{found} rows in all");
+    ask(&mut client, "DROP INDEX exact").await;
+    const HITS: &str = "SELECT layer, feature, gate_score FROM EDGES WHERE entity = \"France\"";
+    ask(&mut client, "SET access_path = scan; SET describe_z = 1").await;
+    let scanned = ask(&mut client, HITS).await.rows;
+    let approximate = ask(&mut client, &format!("{HITS} APPROX")).await;
+    assert_eq!(approximate.rows, scanned);
+    assert!(approximate.notices[0].message.contains("APPROX changed nothing"));
+    let made = ask(&mut client, "CREATE INDEX rough ON GATES USING coarse_sketch").await;
+    let recall = column(&made, "recall")[0].as_number().expect("it was measured");
+    assert!((0.9..=1.0).contains(&recall), "{recall}");
+    ask(&mut client, "SET access_path = sketch").await;
+    let approximate = ask(&mut client, &format!("{HITS} APPROX")).await;
+    assert!(approximate.notices.is_empty());
+    let kept = scanned.iter().filter(|row| approximate.rows.contains(row)).count();
+    assert!(kept as f64 >= 0.8 * scanned.len() as f64, "{kept} of {}", scanned.len());
+    let uses = operators(&mut client, HITS).await.contains(&"GateSketch".to_owned());
+    assert_eq!(uses, recall >= 0.99, "without APPROX only if it finds nearly all: {recall}");
+}

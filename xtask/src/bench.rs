@@ -18,6 +18,7 @@ mod extraction;
 mod knowledge;
 mod llama;
 mod load;
+mod planner;
 
 /// A benchmark of its own, with a page of its own.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -28,6 +29,8 @@ enum Subject {
     Llama,
     /// What DESCRIBE knows, on entities that labels never saw: docs/benchmarks/knowledge.md
     Knowledge,
+    /// Chosen plans beside all others, DESCRIBE, statements a second: docs/benchmarks/planner.md
+    Planner,
 }
 
 /// What to measure.
@@ -38,7 +41,7 @@ pub struct Arguments {
     /// Of `extraction`: how many of the model's layers
     #[arg(long, default_value_t = LLAMA_1B.layers as u32, value_parser = clap::value_parser!(u32).range(1..=LLAMA_1B.layers as i64))]
     layers: u32,
-    /// Leave out the 1B-shaped model (2.5 GB, several minutes)
+    /// Leave out the 1B-shaped model (2.5 GB, several minutes); of `planner`: programs without optimisations
     #[arg(long)]
     small: bool,
     /// Of `llama`: the models, all unless named
@@ -47,7 +50,10 @@ pub struct Arguments {
     /// Of `llama`: pairs of measurements of each line
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(llama::PAIRS_MIN..))]
     pairs: u64,
-    /// Of `knowledge`: the checkpoint and the facts that answers are judged by
+    /// Of `planner`: the checkpoint or vindex that DESCRIBE is timed on
+    #[arg(long, default_value = "target/bench/gemma-4b-Q4_K_M.gguf")]
+    large: PathBuf,
+    /// Of `knowledge`: the checkpoint and the facts that answers are judged by; of `planner`: that queries are about
     #[arg(long, default_value = "larqld/assets/atlas")]
     model: PathBuf,
     #[arg(long, default_value = "tests/data/atlas-facts.tsv")]
@@ -88,6 +94,16 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
                 record: arguments.record,
             };
             return knowledge::run(root, &options);
+        }
+        Some(Subject::Planner) => {
+            let options = planner::Options {
+                model: root.join(&arguments.model),
+                large: root.join(&arguments.large),
+                small: arguments.small,
+                runs: arguments.runs,
+                record: arguments.record,
+            };
+            return planner::run(root, &options);
         }
         None => {}
     }

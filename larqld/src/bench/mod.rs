@@ -33,6 +33,8 @@ const RUNS: u32 = 5;
 const RUNS_MAX: u32 = 10_000;
 /// How many words `describe` asks about in a run.
 const WORDS: usize = 64;
+/// What a session says that wants no answer that is kept.
+const UNCACHED: &str = "SET result_cache = off";
 /// The most tokens that are decoded before the clock starts.
 const WARM_UP_DECODE: usize = 4;
 /// The most tokens of a prompt that are read before the clock starts.
@@ -318,6 +320,13 @@ fn describe(
     // A session of its own, with the model in use: the statement takes the way of every other.
     let context = engine.open_session(0, &session::Principal::Daemon, session::Role::Reader, false);
     context.state().current = Some(mounted.clone());
+    // What is measured is finding an answer, not having it.
+    run_script(
+        &context,
+        &Script { text: UNCACHED.into(), ..Script::default() },
+        cancel,
+        &Outcome::default(),
+    );
     let statement = |word: &Arc<str>| -> Result<(f64, u64), Failure> {
         let text = format!("DESCRIBE \"{word}\"");
         let sink = Outcome::default();

@@ -11,6 +11,7 @@ use super::feature_row::{FeatureRows, Hit, z};
 use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
+use crate::indexes::sketch::Wanted;
 use crate::inference::{gate_score, gate_scores};
 use crate::mounts::Model;
 
@@ -132,6 +133,18 @@ fn passes(model: &Model, layer: u32, score: f32, z_min: Option<f64>) -> bool {
     z_min.is_none_or(|z_min| score > 0.0 && z(model, layer, score).is_some_and(|z| z >= z_min))
 }
 
+/// What a score must reach for its z to be at least so much, or a little less.
+fn score_min(model: &Model, layer: u32, z_min: f64) -> f64 {
+    match model.gate_scores(layer) {
+        Some((mean, deviation)) if deviation > 0.0 => {
+            let least = z_min.mul_add(deviation, mean);
+            least - 1e-9 * (mean.abs() + (z_min * deviation).abs())
+        }
+        // No z, no hit.
+        _ => f64::INFINITY,
+    }
+}
+
 /// Scores whole layers, one layer a batch.
 pub(super) struct GateScan {
     query: QueryVector,
@@ -142,6 +155,10 @@ pub(super) struct GateScan {
     /// Whether K counts only features with output tokens, as NEAREST wants.
     k_of_rows: bool,
     columns: Vec<FeatureColumn>,
+    /// The name of an index that says which gates need scoring.
+    sketch: Option<String>,
+    /// An index was asked for that may miss some.
+    approximate: bool,
     vector: Option<Vec<f32>>,
     computed: OutputTokens,
 }
@@ -156,9 +173,16 @@ impl GateScan {
             tokens_required: scan.tokens_required,
             k_of_rows: false,
             columns: scan.columns,
+            sketch: None,
+            approximate: scan.approximate,
             vector: None,
             computed: OutputTokens::default(),
         }
+    }
+
+    /// The same, found by an index where it is still there.
+    pub(super) fn by_sketch(scan: plan::GateScan, index: String) -> Self {
+        Self { sketch: Some(index), ..Self::new(scan) }
     }
 
     /// `NEAREST TO … AT LAYER …`: the first rows of one layer.
@@ -171,6 +195,8 @@ impl GateScan {
             tokens_required: true,
             k_of_rows: true,
             columns: nearest.columns,
+            sketch: None,
+            approximate: false,
             vector: None,
             computed: OutputTokens::default(),
         }
@@ -180,17 +206,37 @@ impl GateScan {
 impl Operator for GateScan {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let model = work.model()?;
+        let sketch = self.sketch.as_ref().and_then(|name| model.indexes().sketch(name));
         if self.vector.is_none() {
             self.vector = Some(query_vector(&model, &self.query)?);
+            if self.approximate && sketch.is_none() {
+                work.notice(
+                    "APPROX changed nothing: the plan uses no index of gates",
+                    "CREATE INDEX name ON GATES USING coarse_sketch",
+                )?;
+            }
         }
         let vector = self.vector.clone().unwrap_or_default();
         for layer in self.layers.by_ref() {
             work.cancel.check()?;
             learn_scores(work, &model, layer, (self.z_min, &self.columns))?;
-            let scores = layer_scores(work, &model, layer, &vector)?;
             let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
-            let considered = if self.k_of_rows { scores.len() } else { most.min(scores.len()) };
-            let mut hits = top_k_by_magnitude(&scores, considered);
+            let mut hits = match &sketch {
+                Some(sketch) => {
+                    let score_min = self.z_min.map(|z| score_min(&model, layer, z));
+                    let wanted = Wanted { k: most, score_min };
+                    let pool = work.engine().pool();
+                    let with = (&*model, pool);
+                    let found = sketch.best(with, layer, &vector, wanted, work.cancel)?;
+                    work.touch(found.bytes);
+                    found.hits
+                }
+                None => {
+                    let scores = layer_scores(work, &model, layer, &vector)?;
+                    let all = scores.len();
+                    top_k_by_magnitude(&scores, if self.k_of_rows { all } else { most.min(all) })
+                }
+            };
             hits.retain(|&(_, score)| passes(&model, layer, score, self.z_min));
             let reads_tokens =
                 self.tokens_required || self.columns.iter().any(|column| column.reads_down_meta());

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use larql_compute::cpu::Pool;
 use larql_planner::catalog::IndexTarget;
 use larql_planner::nearest_name::nearest;
 use larql_planner::physical::plan;
 use larql_planner::value::Value;
+use larql_storage::file::Files;
 use larql_storage::vindex::index::{NAME_BYTES_MAX, is_index_name, remove_index};
 
 use super::mount_row::integer;
@@ -54,6 +56,11 @@ impl Operator for CreateIndex {
     }
 }
 
+/// What indexes are made with.
+fn context<'a>(work: &Work<'a>) -> (&'a Arc<dyn Files>, &'a Pool) {
+    (work.engine().files(), work.engine().pool())
+}
+
 /// Makes an index and tells how far it is.
 fn make(
     work: &Work<'_>,
@@ -61,28 +68,32 @@ fn make(
     name: &str,
     kind: (IndexTarget, plan::IndexMethod),
 ) -> Result<Arc<Index>, Failure> {
-    let files = work.engine().files();
-    build::make(files, model, name, kind, work.cancel, &mut |stage, done, total, unit| {
+    build::make(context(work), model, name, kind, work.cancel, &mut |stage, done, total, unit| {
         work.progress(stage, done, total, unit)
     })
 }
 
 /// Makes the indexes that come with every vindex. The vindex is whole without them.
 pub(super) fn make_defaults(work: &Work<'_>) -> Result<(), Failure> {
-    let (model, files) = (work.model()?, work.engine().files());
-    let made = build::make_defaults(files, &model, work.cancel, &mut |stage, done, total, unit| {
-        work.progress(stage, done, total, unit)
-    });
+    let model = work.model()?;
+    let made = build::make_defaults(
+        context(work),
+        &model,
+        work.cancel,
+        &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
+    );
     may_go_without(work, made)
 }
 
 /// Makes the indexes of labels anew. The labels are whole without them.
 pub(super) fn refresh_labels(work: &Work<'_>) -> Result<(), Failure> {
-    let (model, files) = (work.model()?, work.engine().files());
-    let made =
-        build::refresh_labels(files, &model, work.cancel, &mut |stage, done, total, unit| {
-            work.progress(stage, done, total, unit)
-        });
+    let model = work.model()?;
+    let made = build::refresh_labels(
+        context(work),
+        &model,
+        work.cancel,
+        &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
+    );
     may_go_without(work, made)
 }
 

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use larql_compute::cpu::Cancel;
+use larql_compute::cpu::{Cancel, Pool};
 use larql_planner::catalog::IndexTarget;
 use larql_planner::physical::plan::IndexMethod;
 use larql_storage::file::Files;
-use larql_storage::vindex::IndexHeader;
 use larql_storage::vindex::index::postings::{Posting, Postings};
+use larql_storage::vindex::{IndexHeader, IndexWriter};
 
-use super::{Index, made_from, target_name};
+use super::{Index, made_from, sketch, target_name};
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::pipeline::Progress;
@@ -36,7 +36,7 @@ type ByText = BTreeMap<Arc<str>, Vec<Posting>>;
 /// When cancelled; `MISSING_COMPONENT` where the model lacks what is indexed; when the file cannot be
 /// written, or somebody else makes one of that name.
 pub fn make(
-    files: &Arc<dyn Files>,
+    (files, pool): (&Arc<dyn Files>, &Pool),
     model: &Model,
     name: &str,
     (target, method): (IndexTarget, IndexMethod),
@@ -63,6 +63,12 @@ pub fn make(
             // What was read from a file that changed meanwhile is not kept.
             model.check()?;
             Postings::write(files, (model.path(), name), header, &mut lists)?;
+        }
+        IndexMethod::Sketch | IndexMethod::CoarseSketch => {
+            let features = (0..model.layers()).map(|layer| model.features(layer)).sum();
+            let header = IndexHeader { keys: features, entries: features, ..header };
+            let writer = IndexWriter::create(files, model.path(), name, header)?;
+            sketch::write((model, pool), method, writer, cancel, progress)?;
         }
     }
     let index = Arc::new(Index::open(files, model, name));
@@ -117,14 +123,14 @@ fn by_label(model: &Model) -> ByText {
 /// # Errors
 /// As [`make`].
 pub fn refresh_labels(
-    files: &Arc<dyn Files>,
+    context: (&Arc<dyn Files>, &Pool),
     model: &Model,
     cancel: &Cancel,
     progress: &mut Progress<'_>,
 ) -> Result<(), Failure> {
     for index in model.indexes().iter() {
         if let Some(kind @ (IndexTarget::Labels, _)) = index.kind {
-            make(files, model, &index.name, kind, cancel, progress)?;
+            make(context, model, &index.name, kind, cancel, progress)?;
         }
     }
     Ok(())
@@ -135,7 +141,7 @@ pub fn refresh_labels(
 /// # Errors
 /// As [`make`].
 pub fn make_defaults(
-    files: &Arc<dyn Files>,
+    context: (&Arc<dyn Files>, &Pool),
     model: &Model,
     cancel: &Cancel,
     progress: &mut Progress<'_>,
@@ -143,7 +149,7 @@ pub fn make_defaults(
     for (name, target, method) in DEFAULTS {
         let has_tokens = model.down_meta().is_some() && model.tokenizer().is_ok();
         if target == IndexTarget::Labels || has_tokens {
-            make(files, model, name, (target, method), cancel, progress)?;
+            make(context, model, name, (target, method), cancel, progress)?;
         }
     }
     Ok(())

@@ -9,11 +9,12 @@
 //! (`planner/src/physical/rules`), statements about them (`exec::indexes`).
 
 pub mod build;
+pub mod sketch;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use larql_planner::catalog::{IndexTarget, PostingLists};
+use larql_planner::catalog::{GateIndex, IndexTarget, PostingLists};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::IndexMethod;
 use larql_storage::file::Files;
@@ -21,6 +22,7 @@ use larql_storage::vindex::index::postings::{Posting, Postings};
 use larql_storage::vindex::index::{IndexFile, index_names, index_path};
 use larql_storage::vindex::{Checksum, IndexError, IndexHeader};
 
+use self::sketch::Sketch;
 use crate::mounts::{Model, Source};
 
 /// Most indexes of a vindex.
@@ -72,6 +74,7 @@ impl State {
 enum Content {
     Nothing,
     Postings(Arc<Postings>),
+    Sketch(Arc<Sketch>),
 }
 
 /// One index of a vindex.
@@ -128,6 +131,9 @@ impl Index {
                 let features: Vec<u64> =
                     (0..model.layers()).map(|layer| model.features(layer)).collect();
                 Content::Postings(Arc::new(Postings::read(&file, &features)?))
+            }
+            IndexMethod::Sketch | IndexMethod::CoarseSketch => {
+                Content::Sketch(Arc::new(Sketch::open(file, method, model)?))
             }
         };
         self.state = State::Ready;
@@ -232,6 +238,27 @@ impl Indexes {
             _ => index.clone(),
         };
         Self { list: self.list.iter().map(judged).collect() }
+    }
+
+    /// The indexes of gates that can be used, as plans see them.
+    pub fn gate_indexes(&self) -> Vec<GateIndex> {
+        let usable = self.list.iter().filter_map(|index| match &index.content {
+            Content::Sketch(sketch) => Some(GateIndex {
+                name: index.name.clone(),
+                row_bytes: sketch.row_bytes(),
+                recall: index.header.as_ref().and_then(|header| header.recall),
+            }),
+            _ => None,
+        });
+        usable.collect()
+    }
+
+    /// The sketch of that name, where it can be used.
+    pub fn sketch(&self, name: &str) -> Option<Arc<Sketch>> {
+        match &self.get(name)?.content {
+            Content::Sketch(sketch) => Some(sketch.clone()),
+            _ => None,
+        }
     }
 
     /// The posting lists of targets or labels that can be used.

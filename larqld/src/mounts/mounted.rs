@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use larql_planner::catalog::{Bands, Component, IndexTarget, Mount, MountKind, PostingLists};
+use larql_planner::catalog::{
+    Bands, Component, GateIndex, IndexTarget, Mount, MountKind, PostingLists,
+};
 use larql_planner::physical::plan::Quantisation;
 
 use super::{Kind, Model};
@@ -90,6 +92,10 @@ impl Mount for Mounted {
 
     fn quantisation(&self) -> Option<Quantisation> {
         self.model.quantisation()
+    }
+
+    fn gate_indexes(&self) -> Vec<GateIndex> {
+        self.model.indexes().gate_indexes()
     }
 
     fn postings(&self, of: IndexTarget) -> Option<Arc<dyn PostingLists>> {

@@ -54,6 +54,7 @@ fn walk_hits(
         k: Some(top),
         z_min: None,
         tokens_required: true,
+        approximate: false,
         columns: WALK_COLUMNS.to_vec(),
     })
 }
@@ -116,6 +117,7 @@ fn walk_pure(
         k: Some(top),
         z_min: None,
         tokens_required: false,
+        approximate: false,
         columns,
     };
     let columns = WALK_COLUMNS.iter().map(|column| column.column()).collect();

@@ -134,16 +134,25 @@ pub(super) fn rows(
     let filter = request.filter.as_ref().map(|filter| Binder::over(&scope).predicate(filter));
     conditions.push(filter.transpose()?.map(Expression::conjuncts).unwrap_or_default());
     if let Some(nearest) = &request.nearest {
+        if let Some(flag) = &request.approximate {
+            return Err(approximate_nothing(flag.span));
+        }
         let predicate = Expression::conjunction(conditions.concat());
         let plan = nearest_rows(sources, request, nearest, &relations, predicate)?;
         return Ok((plan, scope));
     }
+    let mut has_hits = false;
     let mut planned = Vec::with_capacity(relations.len());
     let starts = scope.starts();
     for (at, relation) in relations.into_iter().enumerate() {
         planned.push(match relation {
             Relation::Plan(plan) => plan,
-            Relation::Edges => edges(sources.reader()?, starts[at], &mut conditions)?,
+            Relation::Edges => {
+                let approximate = request.approximate.is_some();
+                let plan = edges(sources.reader()?, starts[at], &mut conditions, approximate)?;
+                has_hits |= plan.has_gate_hits();
+                plan
+            }
             Relation::Features => {
                 let reader = sources.reader()?;
                 features(reader, &FEATURES, LayerSet::all(reader.layers()))?
@@ -154,6 +163,11 @@ pub(super) fn rows(
             }
         });
     }
+    if let Some(flag) = &request.approximate
+        && !has_hits
+    {
+        return Err(approximate_nothing(flag.span));
+    }
     let mut conditions = conditions.into_iter().map(Expression::conjunction);
     let joined = planned.into_iter().reduce(|left, right| Plan::Join {
         on: conditions.next().flatten(),
@@ -161,6 +175,15 @@ pub(super) fn rows(
     });
     let Some(joined) = joined else { unreachable!("a SELECT has a first source") };
     Ok((filtered(joined, conditions.next().flatten()), scope))
+}
+
+/// APPROX where there is nothing that it could change.
+fn approximate_nothing(span: Span) -> BindError {
+    BindError::Meaningless {
+        what: "APPROX is for the gate hits of an entity, and nothing here looks for any".to_owned(),
+        span: Some(span),
+        hint: "SELECT … FROM EDGES WHERE entity = \"…\" APPROX, or leave it out".to_owned(),
+    }
 }
 
 /// Finds a source and adds its names to the scope.
@@ -280,6 +303,7 @@ fn edges(
     reader: &Reader<'_>,
     start: usize,
     conditions: &mut [Vec<Expression>],
+    approximate: bool,
 ) -> Result<Plan, BindError> {
     let layers = LayerSet::all(reader.layers());
     let entity_column = EDGES.iter().position(|column| *column == FeatureColumn::Entity);
@@ -312,6 +336,7 @@ fn edges(
         k: Some(ENTITY_K),
         z_min: Some(reader.settings().describe_z()),
         tokens_required: true,
+        approximate,
         columns: EDGES.to_vec(),
     }))
 }

@@ -366,6 +366,7 @@ fn describe(reader: &Reader<'_>, request: &ast::Describe) -> Result<Plan, BindEr
         k: Some(ENTITY_K),
         z_min: Some(reader.settings.describe_z()),
         tokens_required: true,
+        approximate: false,
         columns: DESCRIBE_INPUT.to_vec(),
     };
     Ok(Plan::DescribeEdges { edges, input: Box::new(hits) })

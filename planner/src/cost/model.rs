@@ -6,7 +6,7 @@
 use super::cardinality::{gate_hits, pairs, rows_out, target_keys};
 use crate::catalog::IndexTarget;
 use crate::layers::LayerSet;
-use crate::physical::plan::{FeatureColumn, FfnPath, Node, Operator};
+use crate::physical::plan::{FeatureColumn, FfnPath, GateSketch, Node, Operator};
 use crate::physical::{Context, Estimate};
 
 /// What this machine's reads and operations cost. The daemon measures them; the defaults are those
@@ -39,6 +39,10 @@ impl Default for CostConstants {
 
 /// Rows whose logits one pass over the unembedding computes.
 const TRACE_ROWS_AT_ONCE: f64 = 32.0;
+
+/// The share of gates that a sketch cannot tell from hits, and the multiply-adds that judging one takes.
+const SCORED_AGAIN: f64 = 0.005;
+const COMPARED: f64 = 16.0;
 
 /// Bytes of a feature in a posting list.
 const POSTING_BYTES: f64 = 12.0;
@@ -101,7 +105,9 @@ fn computed_tokens(node: &Node, context: &Context<'_>) -> f64 {
             scan.rows_max.map_or(all, |rows| all.min(rows as f64))
         }
         Operator::SlotLookup(lookup) => lookup.slots.len() as f64,
-        Operator::GateScan(scan) if scan.tokens_required || reads(&scan.columns) => {
+        Operator::GateScan(scan) | Operator::GateSketch(GateSketch { scan, .. })
+            if scan.tokens_required || reads(&scan.columns) =>
+        {
             hits(&scan.layers, scan.k)
         }
         Operator::GateSlots(scan) if scan.tokens_required || reads(&scan.columns) => {
@@ -184,6 +190,21 @@ fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) ->
                 bytes: gates + rows * record_bytes,
                 operations: features * hidden,
                 random_reads: rows,
+                token_lists: rows,
+            }
+        }
+        Operator::GateSketch(GateSketch { index, scan }) => {
+            let features: f64 = scan.layers.iter().map(|layer| mount.features(layer) as f64).sum();
+            let gates: f64 = scan.layers.iter().map(|layer| mount.gate_bytes(layer) as f64).sum();
+            let indexes = mount.gate_indexes();
+            let row_bytes = indexes.iter().find(|found| found.name == *index);
+            let row_bytes = row_bytes.map_or(0.0, |found| found.row_bytes as f64);
+            // Each gate's bound is compared, and those that may be hits are scored.
+            let scored = features * SCORED_AGAIN;
+            Work {
+                bytes: features * row_bytes + gates * SCORED_AGAIN + rows * record_bytes,
+                operations: features * (hidden + COMPARED) + scored * hidden,
+                random_reads: rows + scored,
                 token_lists: rows,
             }
         }

@@ -36,6 +36,8 @@ pub enum Plan {
         z_min: Option<f64>,
         /// Without hits that have no output tokens.
         tokens_required: bool,
+        /// An index that misses some may be used.
+        approximate: bool,
         /// With these columns.
         columns: Vec<FeatureColumn>,
     },
@@ -258,6 +260,11 @@ impl Plan {
         }
     }
 
+    /// Whether gate hits are looked for somewhere in it.
+    pub fn has_gate_hits(&self) -> bool {
+        matches!(self, Self::GateHits { .. }) || self.inputs().iter().any(Self::has_gate_hits)
+    }
+
     /// The operator that does this in the most direct way, without its inputs.
     pub fn direct_operator(&self) -> Operator {
         use crate::physical::plan::{FeatureScan, GateScan, Nearest};
@@ -265,8 +272,9 @@ impl Plan {
             Self::Features { layers, rows_max, columns } => {
                 Operator::FeatureScan(FeatureScan { layers, rows_max, columns })
             }
-            Self::GateHits { query, layers, k, z_min, tokens_required, columns } => {
-                let scan = GateScan { query, layers, k, z_min, tokens_required, columns };
+            Self::GateHits { query, layers, k, z_min, tokens_required, approximate, columns } => {
+                let scan =
+                    GateScan { query, layers, k, z_min, tokens_required, approximate, columns };
                 Operator::GateScan(scan)
             }
             Self::Nearest { entity, layer, k, columns } => {

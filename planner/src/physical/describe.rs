@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::generate::Generate;
 use super::plan::{
-    Compile, EdgeSources, Explain, Extract, FfnPath, Operator, Quantisation, QueryVector, SortKey,
-    Use, WeightType,
+    Compile, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation, QueryVector,
+    SortKey, Use, WeightType,
 };
 use super::trace::Trace;
 use crate::bind::expression::Expression;
@@ -27,6 +27,7 @@ impl Operator {
             Self::PostingLookup(_) => "PostingLookup",
             Self::EntityLookup { .. } => "EntityLookup",
             Self::GateScan(_) => "GateScan",
+            Self::GateSketch(_) => "GateSketch",
             Self::GateSlots(_) => "GateSlots",
             Self::Nearest(_) => "Nearest",
             Self::OneRow => "OneRow",
@@ -113,12 +114,10 @@ impl Operator {
                 detail.add(index.method.name());
             }
             Self::DropIndex { name } => detail.add(name),
-            Self::GateScan(scan) => {
-                detail.add(&scan.query);
-                detail.add(format_args!("layers {}", scan.layers));
-                detail.add_optional("K", scan.k.as_ref());
-                detail.add_optional("z >=", scan.z_min.as_ref());
-                detail.columns(columns);
+            Self::GateScan(scan) => gate_scan_detail(&mut detail, scan, columns),
+            Self::GateSketch(sketch) => {
+                detail.add(format_args!("index {}", sketch.index));
+                gate_scan_detail(&mut detail, &sketch.scan, columns);
             }
             Self::GateSlots(scan) => {
                 detail.add(&scan.query);
@@ -280,6 +279,15 @@ impl Operator {
         }
         detail.text
     }
+}
+
+fn gate_scan_detail(detail: &mut Detail, scan: &GateScan, columns: &[Column]) {
+    detail.add(&scan.query);
+    detail.add(format_args!("layers {}", scan.layers));
+    detail.add_optional("K", scan.k.as_ref());
+    detail.add_optional("z >=", scan.z_min.as_ref());
+    detail.add_if(scan.approximate, "approx");
+    detail.columns(columns);
 }
 
 fn generate_detail(detail: &mut Detail, generate: &Generate) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::plan::FeatureColumn;
+use super::plan::{FeatureColumn, GateScan};
 use crate::layers::LayerSet;
 use crate::syntax::ast::IndexTarget;
 
@@ -21,22 +21,40 @@ pub struct PostingLookup {
     pub columns: Vec<FeatureColumn>,
 }
 
+/// Operands of [`super::plan::Operator::GateSketch`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateSketch {
+    /// The index's name.
+    pub index: String,
+    /// What is looked for.
+    pub scan: GateScan,
+}
+
 /// How an index finds what it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IndexMethod {
     /// Lists of features by text.
     Postings,
+    /// Gates in 8 bits, with a bound of the error of each: the hits are those of the scan.
+    Sketch,
+    /// Gates in 4 bits, with a guess of the error of each: few hits are missed.
+    CoarseSketch,
 }
 
 impl IndexMethod {
     /// Every one there is, with what it can index.
-    pub const ALL: [(Self, &'static [IndexTarget]); 1] =
-        [(Self::Postings, &[IndexTarget::Targets, IndexTarget::Labels])];
+    pub const ALL: [(Self, &'static [IndexTarget]); 3] = [
+        (Self::Postings, &[IndexTarget::Targets, IndexTarget::Labels]),
+        (Self::Sketch, &[IndexTarget::Gates]),
+        (Self::CoarseSketch, &[IndexTarget::Gates]),
+    ];
 
     /// Its name, as after USING.
     pub fn name(self) -> &'static str {
         match self {
             Self::Postings => "postings",
+            Self::Sketch => "sketch",
+            Self::CoarseSketch => "coarse_sketch",
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::generate::Generate;
-pub use super::index::{CreateIndex, IndexMethod, PostingLookup};
+pub use super::index::{CreateIndex, GateSketch, IndexMethod, PostingLookup};
 use super::trace::Trace;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
@@ -87,6 +87,8 @@ pub enum Operator {
     },
     /// Gate scores of a query against whole layers; the best K of each layer by magnitude.
     GateScan(GateScan),
+    /// What [`Operator::GateScan`] gives, found by an index that says which gates need scoring.
+    GateSketch(GateSketch),
     /// Gate scores of a query against the named slots only. Chosen only where K cannot bind (K is
     /// absent or at least the layer's number of features), because a rank needs the whole layer.
     GateSlots(GateSlots),
@@ -464,6 +466,8 @@ pub struct GateScan {
     pub z_min: Option<f64>,
     /// After K: drop hits of features without output tokens.
     pub tokens_required: bool,
+    /// APPROX: an index that misses some hits may be used.
+    pub approximate: bool,
     /// The columns to produce.
     pub columns: Vec<FeatureColumn>,
 }

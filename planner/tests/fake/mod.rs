@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use larql_planner::catalog::{
-    Bands, Catalog, Component, CostConstants, IndexTarget, Mount, MountKind, PostingLists,
-    Prepared, Settings, Table,
+    Bands, Catalog, Component, CostConstants, GateIndex, IndexTarget, Mount, MountKind,
+    PostingLists, Prepared, Settings, Table,
 };
 use larql_planner::layers::LayerSet;
 use larql_planner::physical::plan::{Operator, Use};
@@ -115,6 +115,14 @@ impl Mount for FakeMount {
             IndexTarget::Gates => return None,
         };
         self.indexes.then(|| Arc::new(FakeLists { name }) as Arc<dyn PostingLists>)
+    }
+    fn gate_indexes(&self) -> Vec<GateIndex> {
+        let index =
+            |name: &str, row_bytes, recall| GateIndex { name: name.to_owned(), row_bytes, recall };
+        match self.indexes {
+            true => vec![index("sketch", 276, None), index("rough", 148, Some(0.9))],
+            false => Vec::new(),
+        }
     }
     fn source_hint(&self) -> String {
         format!("models/{}", self.name)

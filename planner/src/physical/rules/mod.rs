@@ -1,6 +1,7 @@
 //! Rewrites that choose how: each may look at costs and settings. One rule a file.
 
 mod entity_lookup;
+mod gate_sketch;
 mod gate_slots;
 mod hash_join;
 mod posting_lookup;
@@ -25,6 +26,7 @@ const RULES: &[&dyn Rule] = &[
     &gate_slots::GateSlotsRule,
     &posting_lookup::PostingLookupRule,
     &entity_lookup::EntityLookupRule,
+    &gate_sketch::GateSketchRule,
     &hash_join::HashJoinRule,
     &top_n::TopNRule,
 ];
