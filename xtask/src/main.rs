@@ -6,6 +6,7 @@
 
 mod bench;
 mod daemon;
+mod emulated;
 mod fuzz;
 mod llama_cpp;
 mod reference;
@@ -132,6 +133,9 @@ fn test(filter: &[String], reference: Option<bool>) -> anyhow::Result<()> {
         run(cargo()
             .args(["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", "--"])
             .args(filter))?;
+    }
+    if filter.is_empty() {
+        emulated::run()?;
     }
     match reference {
         Some(record) => reference::run(&root(), filter, record),

@@ -1,7 +1,9 @@
 //! Loops compiled for the widest lanes of this processor.
 
+#[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
 
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::{Isa, fastest};
 
 /// How a loop is run: as it is, or inlined into a function that may use wider lanes.

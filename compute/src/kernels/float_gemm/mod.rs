@@ -10,6 +10,7 @@
 //! Elsewhere: products of quantised activations (`quantised`), products whose bits may depend on the
 //! shape (`matmul`).
 
+#[cfg(target_arch = "x86_64")]
 mod loops;
 
 #[cfg(target_arch = "x86_64")]

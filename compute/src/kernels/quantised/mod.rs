@@ -46,6 +46,7 @@ use crate::cpu::{Isa, fastest};
 use crate::quant::{Dtype, MatrixView};
 
 /// The formats with integer kernels.
+#[cfg(any(test, target_arch = "x86_64"))]
 const FORMATS: [Dtype; 14] = [
     Dtype::Q2K,
     Dtype::Q3K,

@@ -17,6 +17,8 @@ mod unpack;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +82,8 @@ pub(crate) fn variants() -> Vec<(Isa, Option<Variant>)> {
     found.extend(avx2::detect().map(|variant| (Isa::Avx2, Some(variant))));
     #[cfg(target_arch = "x86_64")]
     found.extend(avx512::detect().map(|variant| (Isa::Avx512, Some(variant))));
+    #[cfg(target_arch = "aarch64")]
+    found.extend(neon::variants().into_iter().map(|variant| (Isa::Neon, Some(variant))));
     found
 }
 
@@ -170,7 +174,12 @@ fn ask(line: *const u8) {
         // SAFETY: SSE is always there, and asking for an address does not access it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: asking for an address does not access it.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = line;
 }
 

@@ -46,7 +46,7 @@ fn with<const DOT: bool>() -> Variant {
 /// # Safety
 /// With `DOT`, the processor must have the dot product instruction.
 #[inline(always)]
-unsafe fn add_products<const DOT: bool>(
+pub(super) unsafe fn add_products<const DOT: bool>(
     sums: int32x4_t,
     weights: int8x16_t,
     x: int8x16_t,
