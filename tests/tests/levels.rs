@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use larql_client::{Answer, ExecuteOptions, LogitsRequest, StatementError};
 use larql_tests::checkpoint;
 use larql_tests::daemon::Daemon;
-use larql_tests::goldens::Golden;
+use larql_tests::goldens::{CASES, Golden};
 use larql_tests::{atlas_checkpoint, random_checkpoint};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -193,6 +193,20 @@ async fn browse_statements_work_on_the_browse_level_and_answer_as_on_all() {
         assert!(!browse.rows.is_empty(), "{statement} tells nothing");
     }
     succeeds(&daemon, "USE \"browse\"; STATS; SHOW MODELS; SHOW MOUNTS").await;
+}
+
+#[tokio::test]
+async fn every_family_can_be_browsed_from_a_vindex_of_that_level() {
+    let daemon = Daemon::start();
+    for (index, case) in CASES.iter().enumerate() {
+        let name = format!("family{index}");
+        let path = daemon.data_dir().join(format!("{name}.vindex"));
+        daemon.extract(&case.path(), &path, "").await;
+        let script = format!("USE \"{name}\"; DESCRIBE \"the\"; WALK \"the\" TOP 3");
+        let answers = succeeds(&daemon, &script).await;
+        assert!(answers.last().is_some_and(|walk| !walk.rows.is_empty()), "{}", case.name());
+        succeeds(&daemon, &format!("UNMOUNT \"{name}\"")).await;
+    }
 }
 
 #[tokio::test]

@@ -93,7 +93,8 @@ impl Inventory {
 fn component(role: Role) -> Component {
     match role {
         Role::Gate => Component::Gates,
-        Role::Embedding | Role::PositionEmbedding => Component::Embeddings,
+        // Positions are added where attention reads: browsing knows none.
+        Role::Embedding => Component::Embeddings,
         Role::Unembedding | Role::UnembeddingBias => Component::Unembedding,
         Role::Down | Role::DownBias => Component::Down,
         // What routes to experts comes with what it routes to.
