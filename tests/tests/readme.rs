@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use larql_tests::daemon::Daemon;
-use larql_tests::{program, repository};
+use larql_tests::{atlas_checkpoint, program, repository};
 
 const BEGIN: &str = "```text\n";
 const END: &str = "```\n<!-- /session -->";
@@ -47,7 +47,13 @@ async fn the_readmes_session_is_what_the_programs_print() {
     let path = repository().join("README.md");
     let readme = std::fs::read_to_string(&path).expect("README.md");
     let daemon = Daemon::start();
-    daemon.extract_atlas("WITH INFERENCE").await;
+    // With labels, as a reader's own extraction has them.
+    let extract = format!(
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE",
+        atlas_checkpoint().display(),
+        daemon.data_dir().join("vindexes/atlas.vindex").display()
+    );
+    daemon.query(&extract).await.expect("atlas is extracted");
     let mut written = String::new();
     for (statement, expected) in session(&readme) {
         let script = format!("USE \"atlas\"; {statement}");

@@ -56,7 +56,7 @@ pub struct Arguments {
     /// Of `knowledge`: the checkpoint and the facts that answers are judged by; of `planner`: that queries are about
     #[arg(long, default_value = "larqld/assets/atlas")]
     model: PathBuf,
-    #[arg(long, default_value = "tests/data/atlas-facts.tsv")]
+    #[arg(long, default_value = "larqld/assets/atlas/facts.tsv")]
     facts: PathBuf,
     /// Of `knowledge`: a sentence for each relation, to see which facts the model answers itself
     #[arg(long, default_value = "tests/data/atlas-prompts.tsv")]

@@ -40,7 +40,7 @@ use crate::mounts::{Model, Source};
 pub use self::facts::{FACTS_BYTES_MAX, Facts};
 
 /// The table that comes with the program.
-const DEFAULT_FACTS: &[u8] = include_bytes!("../../../assets/facts.tsv");
+const DEFAULT_FACTS: &[u8] = include_bytes!("../../../assets/default_facts.tsv");
 /// Changes whenever the same input would give another file.
 const METHOD: &str = "2";
 /// Entities whose questions are asked together.
