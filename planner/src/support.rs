@@ -1,4 +1,4 @@
-//! What parses and is not served yet: the one place that says so.
+//! Statements and clauses that parse and are not served yet: the one place that says so.
 //!
 //! A statement or clause leaves this table when its operator lands.
 

@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-/// A level of instruction sets, least first; each kernel lists its variants by it.
+/// A level of instruction sets; each kernel lists its variants by it. Those of one architecture stand
+/// least first, and no processor has levels of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust: the definition that the others must match.
@@ -15,9 +16,9 @@ pub enum Isa {
     Avx512,
 }
 
-/// `LARQL_ISA` names no level.
+/// `LARQL_ISA` names no level of this architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("LARQL_ISA is {found:?}; set it to scalar, neon, avx2 or avx512, or unset it")]
+#[error("LARQL_ISA is {found:?}; set it to {}, or unset it", Isa::names_here())]
 pub struct IsaError {
     /// The value found.
     pub found: String,
@@ -31,6 +32,28 @@ impl Isa {
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// The levels of this architecture, least first.
+    const fn here() -> &'static [Isa] {
+        if cfg!(target_arch = "x86_64") {
+            &[Isa::Scalar, Isa::Avx2, Isa::Avx512]
+        } else if cfg!(target_arch = "aarch64") {
+            &[Isa::Scalar, Isa::Neon]
+        } else {
+            &[Isa::Scalar]
+        }
+    }
+
+    /// Their names, as a sentence has them.
+    fn names_here() -> String {
+        let names: Vec<&str> = Isa::here().iter().map(|isa| isa.name()).collect();
+        match names.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
+            _ => names.concat(),
         }
     }
 
@@ -81,8 +104,9 @@ pub(crate) fn has_avx512() -> bool {
 fn limit_from(value: Option<String>) -> Result<Option<Isa>, IsaError> {
     match value {
         None => Ok(None),
-        Some(value) => [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512]
-            .into_iter()
+        Some(value) => Isa::here()
+            .iter()
+            .copied()
             .find(|isa| isa.name() == value)
             .map(Some)
             .ok_or(IsaError { found: value }),
@@ -134,9 +158,15 @@ mod tests {
     #[test]
     fn a_level_that_nobody_knows_is_refused_with_its_name() {
         assert_eq!(limit_from(None), Ok(None));
-        assert_eq!(limit_from(Some("avx2".into())), Ok(Some(Isa::Avx2)));
-        let error = limit_from(Some("sse9".into())).unwrap_err();
-        assert!(error.to_string().contains("sse9"), "{error}");
+        for isa in Isa::here() {
+            assert_eq!(limit_from(Some(isa.name().into())), Ok(Some(*isa)));
+        }
+        // Of another architecture, or of none.
+        let other = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+        for name in [other, "sse9"] {
+            let error = limit_from(Some(name.into())).unwrap_err();
+            assert!(error.to_string().contains(&format!("{name:?}; set it to scalar")), "{error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The processor: its threads, its instruction sets, and the token that stops work on it.
+//! The processor: its threads and how tasks are dealt to them, its memory nodes, its instruction
+//! sets, and the token that stops work.
 //!
 //! One [`Pool`] serves a whole process. A caller cuts its work into tasks whose results do not
 //! depend on who runs them, so that no answer depends on the number of threads.

@@ -1,4 +1,5 @@
-//! The inner loops: one folder an operation, one definition and its faster variants in each.
+//! The inner loops: one folder an operation, one definition and its faster variants in each; `load`
+//! and `rows` are what they read weights with.
 //!
 //! A kernel takes slices and returns numbers; it does not know who calls it or why. Where an
 //! operation has variants, `scalar` defines it, `variants()` lists all that this processor can
