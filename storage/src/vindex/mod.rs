@@ -27,6 +27,7 @@ pub mod writer;
 
 mod feature_table;
 mod journal;
+mod staging;
 
 pub use checksum::{Checksum, Checksummer};
 pub use down_meta::{DownMeta, FeatureTokens};

@@ -7,7 +7,7 @@
 use super::layout::{self, INDEX, INDEX_BYTES_MAX, SIDE_FILE_BYTES_MAX};
 use super::{
     DownMeta, FeatureTableError, GateMeta, Labels, Manifest, ManifestError, Statistics, TensorKey,
-    TensorRecord, V2Header, v2, writer,
+    TensorRecord, V2Header, staging, v2,
 };
 use crate::file::{Files, Mapping};
 use std::collections::HashMap;
@@ -384,7 +384,7 @@ pub(super) fn read_manifest(
         Err(source) => return Err(VindexError::Io { action: "read", path, source }),
     };
     // Its manifest is complete for a moment before the directory moves to its destination.
-    if writer::is_staging(files, directory) {
+    if staging::is_staging(files, directory) {
         return Err(VindexError::Unfinished { directory: directory.to_path_buf() });
     }
     match Manifest::parse(&text) {

@@ -11,21 +11,19 @@
 
 use super::journal::{self, Entry};
 use super::layout::{self, INDEX, TENSOR_ALIGNMENT_BYTES};
-use super::{Checksum, Checksummer, FileEntry, Manifest, ManifestHeader, TensorKey, TensorRecord};
-use crate::file::{
-    Claim, ExactWriter, FileKind, FileWrite, Files, create_durable_dir, is_plain_name, parent_of,
+use super::staging::{
+    Paths, begin_staging, check_destination, check_staging, checksum_prefix, create_fresh, discard,
+    exists, io_error, is_replaceable, read_journal, reopen_journal, restore_aside, write_fresh,
 };
+use super::{Checksum, Checksummer, FileEntry, Manifest, ManifestHeader, TensorKey, TensorRecord};
+use crate::file::{Claim, ExactWriter, FileWrite, Files, create_durable_dir, is_plain_name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Data that may be lost to a crash before it is synced and journaled by itself.
 const COMMIT_BYTES: u64 = 64 << 20;
-/// Of the directory beside the destination in which a vindex is written.
-const STAGING_SUFFIX: &str = ".partial";
-
 /// How to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WritePlan {
@@ -145,7 +143,7 @@ impl VindexWriteError {
     }
 }
 
-type Result<T, E = VindexWriteError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = VindexWriteError> = std::result::Result<T, E>;
 
 /// A file of tensors or parts, open for appending.
 struct DataFile {
@@ -182,35 +180,6 @@ pub struct VindexWriter {
     /// A sync failed, so that not even finished tensors may be journaled.
     sync_failed: bool,
     _lock: Claim,
-}
-
-/// The paths that belong to one destination.
-#[derive(Debug, Clone)]
-struct Paths {
-    destination: PathBuf,
-    parent: PathBuf,
-    staging: PathBuf,
-    lock: PathBuf,
-    /// Where the old vindex waits while the new one moves in, on file systems without exchange.
-    aside: PathBuf,
-}
-
-impl Paths {
-    fn of(destination: &Path) -> Option<Self> {
-        let name = destination.file_name()?;
-        let sibling = |suffix: &str| {
-            let mut name = OsString::from(name);
-            name.push(suffix);
-            destination.with_file_name(name)
-        };
-        Some(Self {
-            destination: destination.to_path_buf(),
-            parent: parent_of(destination).to_path_buf(),
-            staging: sibling(STAGING_SUFFIX),
-            lock: sibling(".lock"),
-            aside: sibling(".replaced"),
-        })
-    }
 }
 
 impl VindexWriter {
@@ -596,11 +565,6 @@ impl Write for DataFile {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VindexWriteError {
-    let path = path.to_path_buf();
-    move |source| VindexWriteError::Io { action, path, source }
-}
-
 fn check_name(name: &str) -> Result<()> {
     let problem = match name {
         INDEX => "it is the manifest",
@@ -608,156 +572,4 @@ fn check_name(name: &str) -> Result<()> {
         _ => return Ok(()),
     };
     Err(VindexWriteError::FileName { name: name.to_owned(), problem })
-}
-
-fn exists(files: &Arc<dyn Files>, path: &Path) -> Result<bool> {
-    match files.metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error("look at", path)(error)),
-    }
-}
-
-fn has_entry(files: &Arc<dyn Files>, directory: &Path, name: &str) -> bool {
-    matches!(files.metadata(&directory.join(name)), Ok(found) if found.kind == FileKind::File)
-}
-
-/// Whether a directory is empty, or carries one of the marks that storage puts on its own.
-fn is_replaceable(files: &Arc<dyn Files>, directory: &Path, marks: &[&str]) -> bool {
-    marks.iter().any(|mark| has_entry(files, directory, mark))
-        || files.list(directory).is_ok_and(|entries| entries.is_empty())
-}
-
-fn check_destination(files: &Arc<dyn Files>, destination: &Path, overwrite: bool) -> Result<()> {
-    let destination = || destination.to_path_buf();
-    if !exists(files, &destination())? {
-        return Ok(());
-    }
-    if !overwrite {
-        return Err(VindexWriteError::DestinationExists { destination: destination() });
-    }
-    if !is_replaceable(files, &destination(), &[INDEX]) {
-        return Err(VindexWriteError::DestinationIsNotAVindex { destination: destination() });
-    }
-    Ok(())
-}
-
-/// Undoes half an overwrite: the old vindex was moved aside, the new one did not arrive.
-fn restore_aside(files: &Arc<dyn Files>, paths: &Paths) -> Result<()> {
-    let Paths { destination, parent, aside, .. } = paths;
-    if !exists(files, destination)? && has_entry(files, aside, INDEX) {
-        files.rename(aside, destination).map_err(io_error("move back", aside))?;
-        files.sync_dir(parent).map_err(io_error("sync", parent))?;
-    }
-    Ok(())
-}
-
-/// Refuses a staging path that no writer left there, or that leads elsewhere.
-fn check_staging(files: &Arc<dyn Files>, paths: &Paths) -> Result<()> {
-    let Paths { staging, parent, .. } = paths;
-    let real = files.canonicalize(staging).map_err(io_error("look at", staging))?;
-    let expected = files.canonicalize(parent).map_err(io_error("look at", parent))?;
-    let problem = if real.parent() != Some(&*expected) || real.file_name() != staging.file_name() {
-        "it is a symbolic link"
-    } else if !is_replaceable(files, staging, &[journal::NAME, INDEX]) {
-        "it was not left by an EXTRACT"
-    } else {
-        return Ok(());
-    };
-    Err(VindexWriteError::Staging { staging: staging.clone(), problem: problem.to_owned() })
-}
-
-fn read_journal(files: &Arc<dyn Files>, paths: &Paths) -> Result<Option<journal::Contents>> {
-    let path = paths.staging.join(journal::NAME);
-    match files.read(&path, journal::BYTES_MAX) {
-        Ok(bytes) => Ok(journal::parse(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("read", &path)(error)),
-    }
-}
-
-/// Opens the journal for more entries. An `index.json` that the interrupted run had come to goes
-/// first: while data is appended, nothing may look finished.
-fn reopen_journal(files: &Arc<dyn Files>, paths: &Paths, bytes: u64) -> Result<Box<dyn FileWrite>> {
-    let (staging, path) = (&paths.staging, paths.staging.join(journal::NAME));
-    remove_if_there(files, &staging.join(INDEX))?;
-    files.sync_dir(staging).map_err(io_error("sync", staging))?;
-    files.resume(&path, bytes).map_err(io_error("continue", &path))
-}
-
-/// Starts over: an empty staging directory with a journal that names what is being written.
-fn begin_staging(
-    files: &Arc<dyn Files>,
-    paths: &Paths,
-    fingerprint: &str,
-) -> Result<Box<dyn FileWrite>> {
-    let (staging, path) = (&paths.staging, paths.staging.join(journal::NAME));
-    if exists(files, staging)? {
-        discard(files, staging)?;
-    }
-    files.create_dir_all(staging).map_err(io_error("create", staging))?;
-    let mut write = create_fresh(files, &path)?;
-    write.write_all(&Entry::start(fingerprint).encode()).map_err(io_error("write", &path))?;
-    write.sync().map_err(io_error("sync", &path))?;
-    files.sync_dir(staging).map_err(io_error("sync", staging))?;
-    files.sync_dir(&paths.parent).map_err(io_error("sync", &paths.parent))?;
-    Ok(write)
-}
-
-/// Removes a staging directory or a replaced vindex. What marks it as ours goes last, so that an
-/// interrupted removal can be told from somebody else's directory.
-fn discard(files: &Arc<dyn Files>, directory: &Path) -> Result<()> {
-    let failed = || io_error("remove", directory);
-    for name in files.list(directory).map_err(failed())? {
-        if name != journal::NAME && name != INDEX {
-            // A directory in it is left to the last step.
-            let _ = files.remove_file(&directory.join(name));
-        }
-    }
-    files.remove_dir_all(directory).map_err(failed())
-}
-
-/// Whether a writer works in this directory, or worked in it when it was interrupted. A finished
-/// vindex may still hold a journal, but not under the name of a staging directory.
-pub(super) fn is_staging(files: &Arc<dyn Files>, directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default().as_encoded_bytes();
-    name.ends_with(STAGING_SUFFIX.as_bytes()) && has_entry(files, directory, journal::NAME)
-}
-
-fn remove_if_there(files: &Arc<dyn Files>, path: &Path) -> Result<()> {
-    match files.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Creates a file of our own: what has the name already may be a link to somebody else's bytes.
-fn create_fresh(files: &Arc<dyn Files>, path: &Path) -> Result<Box<dyn FileWrite>> {
-    remove_if_there(files, path)?;
-    files.create(path).map_err(io_error("create", path))
-}
-
-fn write_fresh(files: &Arc<dyn Files>, path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut write = create_fresh(files, path)?;
-    write.write_all(bytes).map_err(io_error("write", path))?;
-    write.sync().map_err(io_error("sync", path))
-}
-
-/// Digests the first `length` bytes of a file.
-fn checksum_prefix(files: &Arc<dyn Files>, path: &Path, length: u64) -> io::Result<Checksummer> {
-    let mapping = files.map(path)?;
-    let bytes = usize::try_from(length).ok().and_then(|length| mapping.bytes().get(..length));
-    let bytes = bytes.ok_or_else(|| {
-        let found = mapping.bytes().len();
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{found} bytes, its journal says {length}"),
-        )
-    })?;
-    let mut checksummer = Checksummer::new();
-    checksummer.update(bytes);
-    mapping.check()?;
-    Ok(checksummer)
 }
