@@ -5,7 +5,11 @@ use larql_planner::syntax::parse_script;
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use larql_storage::file::{Files, MemoryFiles};
 use larql_storage::trace::{ContextVectors, Node, TraceFile};
-use larql_storage::vindex::{Checksum, DownMeta, GateMeta, Labels, Manifest, Statistics, Vindex};
+use larql_storage::vindex::index::postings::Postings;
+use larql_storage::vindex::{
+    Checksum, DownMeta, GateMeta, IndexFile, IndexHeader, IndexWriter, Labels, Manifest,
+    Statistics, Vindex,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("down_meta", down_meta),
     ("gate_meta", gate_meta),
     ("gguf", gguf),
+    ("index", index),
     ("labels", labels),
     ("lql", lql),
     ("safetensors", safetensors),
@@ -139,6 +144,54 @@ pub fn down_meta(bytes: &[u8]) {
                 assert!(tokens.tokens().count() <= table.top_k() as usize);
             }
         }
+    }
+}
+
+/// An index; then posting lists of the same bytes, cut in three by the first two of them and sealed.
+pub fn index(bytes: &[u8]) {
+    read_index(&directory(&[("one.index", bytes)]));
+    let [first, second, rest @ ..] = bytes else { return };
+    let texts = rest.len().min(usize::from(*first));
+    let keys = texts + (rest.len() - texts).min(16 * usize::from(*second));
+    let files = directory(&[]);
+    files.create_dir_all(Path::new("/m")).expect("a directory in memory");
+    let header = IndexHeader {
+        target: "targets".to_owned(),
+        method: "postings".to_owned(),
+        base_hash: String::new(),
+        made_from: String::new(),
+        generator: String::new(),
+        keys: 0,
+        entries: 0,
+        recall: None,
+        sections: Vec::new(),
+    };
+    let mut writer =
+        IndexWriter::create(&files, Path::new("/m"), "one", header).expect("nobody else writes");
+    let sections =
+        [("texts", &rest[..texts]), ("keys", &rest[texts..keys]), ("features", &rest[keys..])];
+    for (name, section) in sections {
+        writer.section(name, section).expect("memory has room");
+    }
+    writer.finish().expect("memory has room");
+    read_index(&files);
+}
+
+/// Reads the index `one`, of a model of two layers.
+fn read_index(files: &Arc<dyn Files>) {
+    const FEATURES: [u64; 2] = [64, 8];
+    let Ok(file) = IndexFile::open(files, Path::new("/m/one.index")) else { return };
+    for (number, record) in file.header().sections.iter().enumerate() {
+        if let Ok(section) = file.section(number) {
+            assert_eq!(section.len() as u64, record.bytes);
+        }
+    }
+    let Ok(lists) = Postings::read(&file, &FEATURES) else { return };
+    assert_eq!(lists.iter().map(|(_, list)| list.len()).sum::<usize>(), lists.entries());
+    for (text, list) in lists.iter() {
+        assert_eq!(lists.list(text).len(), list.len());
+        let known = |layer: u32| FEATURES.get(layer as usize).copied().unwrap_or(0);
+        assert!(list.iter().all(|one| u64::from(one.feature) < known(one.layer)));
     }
 }
 

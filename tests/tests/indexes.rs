@@ -5,6 +5,7 @@ use std::fs;
 
 use larql_client::{Answer, Client, ExecuteOptions, Value};
 use larql_tests::daemon::Daemon;
+use larql_tests::repository;
 
 /// A number that looks random.
 struct Noise(u64);
@@ -255,4 +256,44 @@ async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_a_coarse_one_tells_i
     assert!(kept as f64 >= 0.8 * scanned.len() as f64, "{kept} of {}", scanned.len());
     let uses = operators(&mut client, HITS).await.contains(&"GateSketch".to_owned());
     assert_eq!(uses, recall >= 0.99, "without APPROX only if it finds nearly all: {recall}");
+}
+
+#[tokio::test]
+async fn an_index_of_labels_follows_what_label_learns_and_is_stale_when_labels_go() {
+    let daemon = Daemon::start();
+    let vindex = daemon.extract_atlas("WITH INFERENCE").await;
+    let facts = repository().join("tests/scripts/files/labels.tsv");
+    let mut client = session(&daemon).await;
+    const STATEMENT: &str = "SELECT layer, feature FROM FEATURES WHERE relation = \"language\"";
+    assert!(ask(&mut client, STATEMENT).await.rows.is_empty());
+    ask(&mut client, &format!("LABEL FROM FACTS \"{}\"", facts.display())).await;
+    let found = ask(&mut client, STATEMENT).await.rows;
+    assert!(!found.is_empty(), "what was kept of no labels is given no more");
+    assert!(operators(&mut client, STATEMENT).await.contains(&"CachedAnswer".to_owned()));
+    let shown =
+        ask(&mut client, "SELECT state, entries FROM larql.indexes WHERE name = 'labels'").await;
+    assert_eq!(texts(&shown, "state"), ["ready"]);
+    assert!(column(&shown, "entries")[0].as_integer() >= Some(found.len() as i64));
+    for path in ["scan", "postings"] {
+        ask(&mut client, &format!("SET access_path = {path}")).await;
+        assert_eq!(ask(&mut client, STATEMENT).await.rows, found, "{path}");
+    }
+    fs::remove_file(vindex.join("knowledge.labels")).expect("labels are there");
+    // A model that somebody still uses is not opened again.
+    drop(client);
+    let mount = format!("UNMOUNT atlas; MOUNT \"{}\" AS atlas", vindex.display());
+    let mut state = String::new();
+    for _ in 0..50 {
+        daemon.query(&mount).await.expect("mounted again");
+        let mut client = session(&daemon).await;
+        let shown = ask(&mut client, "SELECT state FROM larql.indexes WHERE name = 'labels'").await;
+        state = texts(&shown, "state").remove(0);
+        if state == "stale" {
+            assert!(ask(&mut client, STATEMENT).await.rows.is_empty());
+            break;
+        }
+        drop(client);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(state, "stale");
 }

@@ -16,14 +16,14 @@
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::top_k::{rank, top_k, top_k_by_magnitude};
-use larql_compute::model::{Orientation, Role, WeightKey, Weights as _};
+use larql_compute::model::{Matrix, Orientation, Role, WeightKey, Weights as _};
 use larql_compute::quant::{self, Dtype, MatrixView};
 use larql_planner::physical::plan::IndexMethod;
 use larql_storage::vindex::index::SectionRecord;
 use larql_storage::vindex::{IndexError, IndexFile, IndexWriter};
 
 use crate::failure::{Failure, code};
-use crate::inference::{gate_score, gate_scores};
+use crate::inference::gate_scores;
 use crate::mounts::Model;
 use crate::pipeline::Progress;
 
@@ -154,11 +154,21 @@ fn best(
     let bytes = codes.bytes_touched() + size_of_val(bounds) as u64;
     let candidates = candidates(&estimates, bounds, length, wanted);
     let mut found = Found { hits: Vec::with_capacity(candidates.len()), bytes };
+    // Networks follow one another as candidates do.
+    let mut networks = model.gates(layer);
+    let mut current = networks.next();
     for feature in candidates {
-        let scored = gate_score(pool, model, layer, feature as u32, vector, cancel)?;
-        if let Some((score, bytes)) = scored {
+        while let Some((network, _)) = &current
+            && feature >= network.first + network.features
+        {
+            current = networks.next();
+        }
+        let Some((network, gates)) = &current else { break };
+        let within = feature - network.first;
+        let one = Matrix { view: gates.view.rows_range(within..within + 1), ..*gates };
+        if let [score] = gate_scores(pool, &one, vector, cancel)?[..] {
             found.hits.push((feature, score));
-            found.bytes += bytes;
+            found.bytes += one.view.bytes_touched();
         }
     }
     found.hits.retain(|(_, score)| !score.is_nan());
@@ -178,14 +188,16 @@ fn candidates(estimates: &[f32], bounds: &[f32], length: f64, wanted: Wanted) ->
             false => (f64::NEG_INFINITY, f64::INFINITY),
         }
     };
-    let highest = |feature: usize| {
-        let (low, high) = bracket(feature);
-        high.max(-low)
-    };
     let features = || 0..estimates.len();
+    let highest: Vec<f64> = features()
+        .map(|feature| {
+            let (low, high) = bracket(feature);
+            high.max(-low)
+        })
+        .collect();
     if let Some(score_min) = wanted.score_min.filter(|least| *least > 0.0) {
         // If no more than K reach it in magnitude, each of those that reach it is among the best K.
-        let reach = features().filter(|&feature| highest(feature) >= score_min).count();
+        let reach = highest.iter().filter(|&&highest| highest >= score_min).count();
         if reach <= wanted.k {
             return features().filter(|&feature| bracket(feature).1 >= score_min).collect();
         }
@@ -203,7 +215,7 @@ fn candidates(estimates: &[f32], bounds: &[f32], length: f64, wanted: Wanted) ->
         Some(&(_, least)) if best.len() == wanted.k => f64::from(least),
         _ => return features().collect(),
     };
-    features().filter(|&feature| highest(feature) >= least).collect()
+    features().filter(|&feature| highest[feature] >= least).collect()
 }
 
 /// Writes a sketch's sections, and measures what it finds where that is not everything.

@@ -40,9 +40,12 @@ impl Default for CostConstants {
 /// Rows whose logits one pass over the unembedding computes.
 const TRACE_ROWS_AT_ONCE: f64 = 32.0;
 
-/// The share of gates that a sketch cannot tell from hits, and the multiply-adds that judging one takes.
+/// The share of gates that a sketch cannot tell from hits.
 const SCORED_AGAIN: f64 = 0.005;
-const COMPARED: f64 = 16.0;
+/// What judging one of a sketch's gates takes, in multiply-adds.
+const JUDGED: f64 = 160.0;
+/// What a product of codes takes, all its terms together, in multiply-adds of a scan.
+const CODES: f64 = 0.4;
 
 /// Bytes of a feature in a posting list.
 const POSTING_BYTES: f64 = 12.0;
@@ -199,11 +202,17 @@ fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) ->
             let indexes = mount.gate_indexes();
             let row_bytes = indexes.iter().find(|found| found.name == *index);
             let row_bytes = row_bytes.map_or(0.0, |found| found.row_bytes as f64);
-            // Each gate's bound is compared, and those that may be hits are scored.
-            let scored = features * SCORED_AGAIN;
+            // Each gate is judged by its bound, and those that may be hits are scored: without a threshold
+            // all that are asked for, and some.
+            let hits = match scan.z_min {
+                Some(_) => 0.0,
+                None => gate_hits(mount, &scan.layers, scan.k, false),
+            };
+            let scored = (features * SCORED_AGAIN + hits).min(features);
+            let share = scored / features.max(1.0);
             Work {
-                bytes: features * row_bytes + gates * SCORED_AGAIN + rows * record_bytes,
-                operations: features * (hidden + COMPARED) + scored * hidden,
+                bytes: features * row_bytes + gates * share + rows * record_bytes,
+                operations: features * (hidden * CODES + JUDGED) + scored * hidden,
                 random_reads: rows + scored,
                 token_lists: rows,
             }

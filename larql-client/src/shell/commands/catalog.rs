@@ -39,6 +39,11 @@ pub(super) const MOUNTS: Command =
         Ok(Action::Statement("SELECT * FROM larql.mounts".to_owned()))
     });
 
+pub(super) const INDEXES: Command =
+    table("di", "indexes of the mount in use", "Runs SELECT * FROM larql.indexes.", |_, _| {
+        Ok(Action::Statement("SELECT * FROM larql.indexes".to_owned()))
+    });
+
 pub(super) const RELATIONS: Command = table(
     "dr",
     "relations of the mount in use, with their counts",

@@ -48,6 +48,7 @@ pub static COMMANDS: &[Command] = &[
     catalog::DETAIL,
     catalog::LIST,
     catalog::MOUNTS,
+    catalog::INDEXES,
     catalog::RELATIONS,
     catalog::SESSIONS,
     catalog::STATEMENTS,
