@@ -7,14 +7,16 @@
 //! Of a `sketch` (8 bits) the bounds hold for every query: a score differs by at most the length of what
 //! rounding took from the gate times the length of the query (Cauchy and Schwarz), and by what rounding
 //! while adding can do to either sum. Of a `coarse_sketch` (4 bits) that would bracket nearly everything.
-//! Its bounds are so many standard deviations of an error whose direction is random, and how many hits
-//! that misses is measured on the vindex's own embeddings when the index is made.
+//! Its bounds are so many standard deviations of an error whose direction is random, that of rounding the
+//! query to 8 bits included; how many hits that misses is measured on the vindex's own embeddings when the
+//! index is made.
 //!
 //! Two sections a layer: the codes of its gates, row by row in their block format, and a bound a gate
 //! (f32), to be multiplied by the query's length.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::kernels::gate_scan::gate_scan;
+use larql_compute::kernels::gate_scan;
+use larql_compute::kernels::quantised::{Product, ServingScratch, products};
 use larql_compute::kernels::top_k::{rank, top_k, top_k_by_magnitude};
 use larql_compute::model::{Matrix, Orientation, Role, WeightKey, Weights as _};
 use larql_compute::quant::{self, Dtype, MatrixView};
@@ -29,6 +31,9 @@ use crate::pipeline::Progress;
 
 /// Standard deviations of a guessed error that a coarse sketch allows for.
 const DEVIATIONS: f64 = 5.0;
+/// What rounding a query to 8 bits in blocks of 32 takes from it at most, by its length: half a step of a
+/// block's largest number over 127, for each of 32.
+const QUERY_APART: f64 = 5.66 / 254.0;
 /// Embeddings that recall is measured with, and the hits asked for of each in each layer.
 const RECALL_QUERIES: usize = 16;
 const RECALL_HITS: usize = 20;
@@ -149,7 +154,7 @@ fn best(
     wanted: Wanted,
     cancel: &Cancel,
 ) -> Result<Found, Failure> {
-    let estimates = gate_scan(pool, codes, vector, cancel)?;
+    let estimates = estimates(pool, codes, vector, cancel)?;
     let length = length(vector);
     let bytes = codes.bytes_touched() + size_of_val(bounds) as u64;
     let candidates = candidates(&estimates, bounds, length, wanted);
@@ -177,45 +182,56 @@ fn best(
     Ok(found)
 }
 
-/// The gates whose exact scores have to be known.
+/// The scores of a query by the codes of all gates.
+fn estimates(
+    pool: &Pool,
+    codes: &MatrixView<'_>,
+    vector: &[f32],
+    cancel: &Cancel,
+) -> Result<Vec<f32>, Failure> {
+    // Where bounds are tight the query is not rounded.
+    if codes.dtype() == Dtype::Q8_0 || codes.rows() == 0 {
+        return Ok(gate_scan(pool, codes, vector, cancel)?);
+    }
+    let mut estimates = vec![0.0; codes.rows()];
+    let product = Product { view: *codes, out: &mut estimates };
+    products(pool, &mut [product], vector, &mut ServingScratch::default(), cancel)?;
+    Ok(estimates)
+}
+
+/// The gates whose exact scores have to be known. What is no number may be anything.
 fn candidates(estimates: &[f32], bounds: &[f32], length: f64, wanted: Wanted) -> Vec<usize> {
-    // What is no number may be anything.
-    let bracket = |feature: usize| {
-        let (estimate, error) =
-            (f64::from(estimates[feature]), f64::from(bounds[feature]) * length);
-        match (estimate - error).is_finite() && (estimate + error).is_finite() {
-            true => (estimate - error, estimate + error),
-            false => (f64::NEG_INFINITY, f64::INFINITY),
-        }
+    // More than rounding in f32 takes from a product, a sum and a conversion.
+    const SPARE: f32 = 1e-6;
+    let length = length as f32 * (1.0 + SPARE);
+    // From below, and from above: NaN where it is no number.
+    let least = |(estimate, bound): (&f32, &f32)| {
+        let least = (estimate.abs() - bound * length) * (1.0 - SPARE);
+        if estimate.is_finite() { least.max(0.0) } else { 0.0 }
     };
-    let features = || 0..estimates.len();
-    let highest: Vec<f64> = features()
-        .map(|feature| {
-            let (low, high) = bracket(feature);
-            high.max(-low)
-        })
-        .collect();
+    let reaches = |(estimate, bound): (&f32, &f32), least: f32| {
+        let most = (estimate.abs() + bound * length) * (1.0 + SPARE);
+        most >= least || most.is_nan()
+    };
+    let all = || estimates.iter().zip(bounds);
+    let reaching = |least: f32| {
+        let found = all().enumerate().filter(move |(_, one)| reaches(*one, least));
+        found.map(|(feature, _)| feature).collect::<Vec<usize>>()
+    };
     if let Some(score_min) = wanted.score_min.filter(|least| *least > 0.0) {
+        let score_min = score_min as f32 * (1.0 - SPARE);
+        let found = reaching(score_min);
         // If no more than K reach it in magnitude, each of those that reach it is among the best K.
-        let reach = highest.iter().filter(|&&highest| highest >= score_min).count();
-        if reach <= wanted.k {
-            return features().filter(|&feature| bracket(feature).1 >= score_min).collect();
+        if found.len() <= wanted.k {
+            return found;
         }
     }
-    let lowest: Vec<f32> = features()
-        .map(|feature| {
-            let (low, high) = bracket(feature);
-            let least = low.max(-high).max(0.0);
-            // Down to f32, not up.
-            (least * (1.0 - 1e-6)) as f32
-        })
-        .collect();
+    let lowest: Vec<f32> = all().map(least).collect();
     let best = top_k(&lowest, wanted.k);
-    let least = match best.last() {
-        Some(&(_, least)) if best.len() == wanted.k => f64::from(least),
-        _ => return features().collect(),
-    };
-    features().filter(|&feature| highest[feature] >= least).collect()
+    match best.last() {
+        Some(&(_, least)) if best.len() == wanted.k => reaching(least),
+        _ => (0..estimates.len()).collect(),
+    }
 }
 
 /// Writes a sketch's sections, and measures what it finds where that is not everything.
@@ -340,7 +356,9 @@ impl Block {
         let rounding = 4.0 * (width + 64.0) * f64::from(f32::EPSILON);
         let rounding = rounding * (length(&self.gate) + length(&self.back));
         let taken = match method {
-            IndexMethod::CoarseSketch => apart * DEVIATIONS / width.max(1.0).sqrt(),
+            IndexMethod::CoarseSketch => {
+                (apart + QUERY_APART * length(&self.back)) * DEVIATIONS / width.max(1.0).sqrt()
+            }
             _ => apart,
         };
         ((taken + rounding) * (1.0 + 1e-6)) as f32
