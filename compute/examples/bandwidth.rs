@@ -12,7 +12,7 @@ use std::time::Instant;
 use larql_compute::browse::top_tokens;
 use larql_compute::cpu::{Cancel, Isa, Pool, streaming};
 use larql_compute::kernels::int8_product::{LANES, QUAD, ROWS, int8_product};
-use larql_compute::kernels::{gate_scan, matmul, matvec, matvec_transposed};
+use larql_compute::kernels::{gate_scan, matvec, matvec_transposed};
 use larql_compute::quant::{Dtype, MatrixView};
 
 const COLUMNS: usize = 2560;
@@ -47,15 +47,6 @@ fn main() {
             let seconds = best(|| matvec_transposed(&pool, &view, &a, &mut sums));
             report(&format!("matvec transposed {dtype}"), length, seconds);
         }
-        let (rows, n) = (8192, 256);
-        let length = rows * COLUMNS * 2;
-        let view = MatrixView::new(Dtype::F16, rows, COLUMNS, &bytes[..length]).expect("a matrix");
-        let x = vec![0.5; n * COLUMNS];
-        let mut out = vec![0.0; n * rows];
-        let cancel = Cancel::new();
-        let seconds = best(|| matmul(&pool, &view, &x, &mut out, &cancel).expect("not cancelled"));
-        let operations = 2.0 * (rows * n * COLUMNS) as f64;
-        println!("{:<26} {threads:>8} {:>10.1} GFLOP/s", "matmul F16", operations / seconds / 1e9);
         integers(&pool, threads);
         scan(&pool, threads);
     }

@@ -2,21 +2,25 @@
 //! alone.
 //!
 //! A stored number stands for all numbers that would have been rounded to it. Within a run of a
-//! block format those lie about half a step to either side, and the step shows as the distance
-//! between the numbers that occur. So a row's score for a query has a known uncertainty, and adding
+//! block format those lie about half a step to either side, and the step shows as the least distance
+//! between the numbers that occur near it. So a row's score for a query has a known uncertainty, and adding
 //! to it an error of that size gives the score that another source of the same stored row may have
 //! had.
 
 use crate::kernels::dot;
 
-/// Numbers that share a scale in the coarse formats; those with longer blocks have finer runs of it.
-const RUN: usize = 32;
+/// Numbers that share a scale in every format: with those of two scales together, distances say
+/// nothing of a step.
+const RUN: usize = 16;
+/// Of the distances between neighbours, how many on either side of a number are looked at: not every
+/// step occurs in a run, and steps of some formats grow with the numbers.
+const NEAR: usize = 3;
 
-/// Returns the mean squared rounding error of each run of 32 numbers of a dequantised row: a number
-/// is taken to be off by up to half its distance to the nearest other number of its run, evenly.
+/// Returns the mean squared rounding error of each run of 16 numbers of a dequantised row: a number
+/// is taken to be off, evenly, by up to half the least distance between numbers of its run near it.
 ///
 /// # Shapes
-/// `row`: `[n]`; result: `[ceil(n / 32)]`.
+/// `row`: `[n]`; result: `[ceil(n / 16)]`.
 pub fn rounding_errors(row: &[f32]) -> Vec<f32> {
     let error = |run: &[f32]| {
         let mut sorted = run.to_vec();
@@ -25,10 +29,10 @@ pub fn rounding_errors(row: &[f32]) -> Vec<f32> {
         if sorted.len() < 2 {
             return 0.0;
         }
+        let gaps: Vec<f32> = sorted.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let gap = |at: usize| {
-            let below = at.checked_sub(1).map_or(f32::INFINITY, |below| sorted[at] - sorted[below]);
-            let above = sorted.get(at + 1).map_or(f32::INFINITY, |above| above - sorted[at]);
-            below.min(above)
+            let near = at.saturating_sub(NEAR)..gaps.len().min(at + NEAR);
+            gaps[near].iter().copied().fold(f32::INFINITY, f32::min)
         };
         let sum: f32 = run
             .iter()

@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
+use super::gemm::gemm;
+use crate::cpu::with_scratch;
 use crate::cpu::{Cancel, Cancelled, Pool};
-use crate::kernels::matmul::{gemm, with_scratch};
 use crate::quant::MatrixView;
 
 /// Gate rows in a tile.

@@ -1,5 +1,5 @@
 //! The processor: its threads and how tasks are dealt to them, its memory nodes, its instruction
-//! sets, and the token that stops work.
+//! sets, what a thread keeps from task to task, and the token that stops work.
 //!
 //! One [`Pool`] serves a whole process. A caller cuts its work into tasks whose results do not
 //! depend on who runs them, so that no answer depends on the number of threads.
@@ -8,6 +8,7 @@ mod cancel;
 mod isa;
 mod nodes;
 mod pool;
+mod scratch;
 mod shares;
 pub mod streaming;
 
@@ -17,3 +18,4 @@ pub use pool::Pool;
 
 pub(crate) use isa::{compiled_for_each_isa, fastest};
 pub(crate) use pool::Disjoint;
+pub(crate) use scratch::{release_scratch, with_scratch};

@@ -324,11 +324,6 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: within the slice by the check, not aliased by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), count) }
     }
-
-    /// The start of the whole slice, for a kernel that writes a strided tile of it.
-    pub(crate) fn start(&self) -> *mut T {
-        self.start
-    }
 }
 
 /// Physical cores that this process may use: a second hardware thread adds no arithmetic.

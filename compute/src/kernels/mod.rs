@@ -4,7 +4,7 @@
 //! A kernel takes slices and returns numbers; it does not know who calls it or why. Where an
 //! operation has variants, `scalar` defines it, `variants()` lists all that this processor can
 //! run (read by dispatch and by the tests), and `LARQL_ISA` limits the choice. The large products
-//! ([`matvec()`], [`matvec_transposed()`], [`matmul()`], [`gate_scan()`]) cut themselves into tiles for a
+//! ([`matvec()`], [`matvec_transposed()`], [`matmul_transposed()`], [`gate_scan()`]) cut themselves into tiles for a
 //! pool; their results do not depend on the number of its threads. They take views of any dtype:
 //! `rows` hands the inner loops what these can read. Serving multiplies quantised weights as integers
 //! ([`quantised`]).
@@ -19,7 +19,7 @@ pub mod gate_scan;
 pub mod int8_product;
 pub mod layer_norm;
 mod load;
-pub mod matmul;
+pub mod matmul_transposed;
 pub mod matvec;
 pub mod matvec_transposed;
 pub mod quantised;
@@ -33,7 +33,7 @@ pub use activation::Activation;
 pub use dot::dot;
 pub use gate_scan::gate_scan;
 pub use layer_norm::layer_norm;
-pub use matmul::{matmul, matmul_transposed};
+pub use matmul_transposed::matmul_transposed;
 pub use matvec::{matvec, matvec_rows};
 pub use matvec_transposed::matvec_transposed;
 pub use rms_norm::rms_norm;

@@ -4,7 +4,7 @@
 //! So every product accepts every format, and is `f32` arithmetic over the dequantised weights.
 
 use super::dot::reads_in_place;
-use super::matmul::with_scratch;
+use crate::cpu::with_scratch;
 use crate::quant::{Dtype, MatrixView};
 
 /// The rows of a view, to be read one at a time or several at once.

@@ -4,10 +4,10 @@
 //! sum of values. Positions are absolute: row `j` of keys and values is position `j`.
 
 use super::AttentionDescription;
+use crate::cpu::with_scratch;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::activation::softcap;
-use crate::kernels::matmul::with_scratch;
 use crate::kernels::{dot, softmax};
 use crate::quant::Dtype;
 

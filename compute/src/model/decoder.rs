@@ -27,9 +27,9 @@ use super::norm::Norm;
 use super::projection::Projection;
 use super::rotation::Rotation;
 use super::{Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Role, WeightKey, Weights};
+use crate::cpu::release_scratch;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
-use crate::kernels::matmul::release_scratch;
 use crate::kernels::quantised::ServingScratch;
 
 pub use readout::TokenReadout;

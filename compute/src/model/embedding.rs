@@ -5,7 +5,7 @@ use super::lookup::Lookup;
 use super::norm::Norm;
 use super::projection::Projection;
 use super::{Architecture, DecodeError, Matrix, PerLayerEmbedding, Role, WeightKey};
-use crate::kernels::matmul::with_scratch;
+use crate::cpu::with_scratch;
 
 /// The embeddings of a model.
 pub(super) struct Embedding<'a> {

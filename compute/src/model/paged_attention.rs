@@ -10,9 +10,9 @@ use std::ops::Range;
 use super::AttentionDescription;
 use super::block::{Block, Part};
 use super::kv_cache::PagedLayer;
+use crate::cpu::with_scratch;
 use crate::cpu::{Cancelled, Disjoint};
 use crate::kernels::attention::{Partial, Queries, RANGE_POSITIONS, TileScratch};
-use crate::kernels::matmul::with_scratch;
 
 /// Queries of a tile, at most, unless one position has more query heads to a key head.
 const TILE_QUERIES: usize = 64;

@@ -18,10 +18,10 @@ use std::sync::{Mutex, PoisonError};
 
 use self::quantised::{Dither, Size};
 use self::shortlist::{LaneScales, Shortlist};
+use crate::cpu::with_scratch;
 use crate::cpu::{Cancel, Cancelled, Disjoint, Pool};
 use crate::kernels::dot::dot_f64;
 use crate::kernels::int8_product::{LANE_OFFSET, LANES, Lanes, QUAD, ROWS, Rows, int8_product};
-use crate::kernels::matmul::with_scratch;
 use crate::quant::MatrixView;
 
 /// Bytes of packed tokens in a tile: a part of the last cache that leaves room for features.

@@ -5,9 +5,10 @@
 //! taken from it, reaches the worst of the best so far. What stays is scored again by [`exact`].
 
 use super::{TokenList, exact};
+use crate::browse::gemm::gemm;
 use crate::cpu::Cancel;
+use crate::cpu::with_scratch;
 use crate::kernels::dot::dot_f64;
-use crate::kernels::matmul::{gemm, with_scratch};
 use crate::kernels::top_k::rank;
 use crate::quant::MatrixView;
 

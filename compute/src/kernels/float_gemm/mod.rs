@@ -7,8 +7,7 @@
 //! in which `dot` adds its lanes. So a weight is unpacked once for all positions, the loops do
 //! nothing but multiply-adds, and a result does not depend on how many rows were together.
 //!
-//! Elsewhere: products of quantised activations (`quantised`), products whose bits may depend on the
-//! shape (`matmul`).
+//! Elsewhere: products of quantised activations (`quantised`).
 
 #[cfg(target_arch = "x86_64")]
 mod loops;
