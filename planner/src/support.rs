@@ -118,17 +118,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
 fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
     let refuse = |what, hint| Err(Unsupported { what, span, hint: Some(hint) });
     match show {
-        Show::Relations { display: Some(display), .. }
-            if display.value == crate::syntax::ast::Display::Raw =>
-        {
-            Err(Unsupported {
-                what: "SHOW RELATIONS RAW",
-                span: display.span,
-                hint: Some(
-                    "without labels there is no relation to count; SELECT target FROM EDGES",
-                ),
-            })
-        }
         Show::Features { .. }
         | Show::Relations { .. }
         | Show::Layers(_)

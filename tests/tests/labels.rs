@@ -135,6 +135,21 @@ async fn the_same_facts_give_the_same_labels_and_damaged_ones_are_refused() {
 }
 
 #[tokio::test]
+async fn labels_that_an_extraction_learns_by_itself_are_read_again() {
+    let daemon = Daemon::start();
+    let vindex = daemon.data_dir().join("own.vindex");
+    let atlas = larql_tests::atlas_checkpoint();
+    let (from, to) = (atlas.display(), vindex.display());
+    let extract = format!("EXTRACT MODEL \"{from}\" INTO \"{to}\" WITH INFERENCE");
+    daemon.query(&extract).await.expect("a vindex with labels");
+    let describe = "USE \"own\"; DESCRIBE \"France\" RELATIONS ONLY";
+    let before = rows(&daemon, describe).await;
+    assert!(before.iter().any(|row| row[1] == "capital" && row[2] == "Paris"), "{before:?}");
+    daemon.query(&format!("UNMOUNT own; MOUNT \"{to}\" AS own")).await.expect("its labels");
+    assert_eq!(rows(&daemon, describe).await, before);
+}
+
+#[tokio::test]
 async fn labels_are_refused_with_what_is_wrong() {
     let daemon = Daemon::start();
     daemon.extract_atlas("").await;

@@ -47,6 +47,8 @@ pub(super) struct DescribeEdges {
     told: bool,
     /// Relations are claimed by calibrated sources only, not by a feature's label alone.
     is_calibrated: bool,
+    /// What names clusters of features, where no relation is known.
+    clusters: Option<Arc<Knowledge>>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +81,7 @@ impl DescribeEdges {
             empty: true,
             told: false,
             is_calibrated: false,
+            clusters: None,
         }
     }
 
@@ -104,9 +107,6 @@ impl DescribeEdges {
             true => &Value::Null,
             false => relation,
         };
-        if self.describe.relations_only && relation.is_null() {
-            return None;
-        }
         let mut named = vec![folded.clone()];
         let mut also = Vec::new();
         for token in tokens.iter() {
@@ -121,9 +121,21 @@ impl DescribeEdges {
                 named.push(other);
             }
         }
+        // Where nothing is known by facts, what features have in common says something.
+        let cluster = self.clusters.as_ref().filter(|_| self.describe.display != Display::Raw);
+        let cluster = cluster.filter(|_| relation.is_null()).and_then(|knowledge| {
+            knowledge.cluster(u32::try_from(*layer).ok()?, u32::try_from(*feature).ok()?)
+        });
+        let (relation, source) = match cluster {
+            Some(name) => (Value::text(name), "cluster"),
+            None => (relation.clone(), "gate"),
+        };
+        if self.describe.relations_only && relation.is_null() {
+            return None;
+        }
         let edge = Edge {
             target: target.clone(),
-            relation: relation.clone(),
+            relation,
             score: *score,
             layer: *layer,
             feature: *feature,
@@ -131,7 +143,7 @@ impl DescribeEdges {
             layer_max: *layer,
             count: 1,
             also,
-            source: "gate",
+            source,
             confidence: None,
         };
         Some((folded, edge))
@@ -141,7 +153,11 @@ impl DescribeEdges {
     fn known_edges(&mut self, work: &Work<'_>) -> Result<Vec<(String, Edge)>, Failure> {
         let model = work.model()?;
         let Some(knowledge) = model.knowledge() else { return Ok(Vec::new()) };
-        self.is_calibrated = true;
+        self.is_calibrated = !knowledge.file().relations.is_empty();
+        if !self.is_calibrated {
+            self.clusters = Some(knowledge);
+            return Ok(Vec::new());
+        }
         let sources = self.describe.sources;
         let chosen = [
             (sources.probe, Source::Probe),

@@ -102,8 +102,8 @@ impl Operator for Extract {
     }
 }
 
-/// Bytes of a vindex up to which EXTRACT labels it by itself. Its questions are some hundred thousand
-/// tokens: half a minute for a model of some million parameters, hours for one of some billion.
+/// Bytes of a vindex up to which EXTRACT labels it by itself. Its questions are some thousands of
+/// sentences: seconds for a model of some million parameters, hours for one of some billion.
 const LABELLED_BYTES_MAX: u64 = 512 << 20;
 
 /// Labels the new vindex from the bundled table. The vindex is whole without labels, so that a model

@@ -1,4 +1,4 @@
-//! Relations: how many features bear each label.
+//! Relations: how many features bear each label, or are of each cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use crate::failure::Failure;
 pub(super) struct RelationCount {
     input: Box<dyn Operator>,
     examples: bool,
+    /// Clusters of features, which nobody named, instead of labels.
+    raw: bool,
     ready: Option<Ready>,
 }
 
@@ -27,18 +29,27 @@ struct Tally {
 }
 
 impl RelationCount {
-    pub(super) fn new(input: Box<dyn Operator>, examples: bool) -> Self {
-        Self { input, examples, ready: None }
+    pub(super) fn new(input: Box<dyn Operator>, examples: bool, raw: bool) -> Self {
+        Self { input, examples, raw, ready: None }
     }
 
     fn fill(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let mut tallies: BTreeMap<Option<Arc<str>>, Tally> = BTreeMap::new();
+        let knowledge = work.model()?.knowledge();
+        let cluster = |layer: i64, feature: i64| {
+            let (layer, feature) = (u32::try_from(layer).ok()?, u32::try_from(feature).ok()?);
+            knowledge.as_ref()?.cluster(layer, feature).map(Arc::from)
+        };
         while let Some(rows) = self.input.next(work)? {
             work.cancel.check()?;
             for row in rows {
-                let [Value::Integer(layer), relation, target, logit] = &row[..] else { continue };
-                let relation = match relation {
-                    Value::Text(relation) => Some(relation.clone()),
+                let [Value::Integer(layer), relation, target, logit, feature @ ..] = &row[..]
+                else {
+                    continue;
+                };
+                let relation = match (relation, feature) {
+                    (_, [Value::Integer(feature)]) if self.raw => cluster(*layer, *feature),
+                    (Value::Text(relation), _) if !self.raw => Some(relation.clone()),
                     _ => None,
                 };
                 let tally = tallies.entry(relation).or_insert_with(|| Tally {

@@ -4,7 +4,7 @@
 //! model held it, how many templates agree on it, how well they did on known facts and whether the
 //! entity is of a kind that has the relation are the signals of its confidence.
 
-use larql_storage::vindex::knowledge::RelationRecord;
+use larql_storage::vindex::knowledge::{RelationRecord, is_storable};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{fill, is_same, object_range};
@@ -101,7 +101,8 @@ fn answer(
     let Completion { tokens, log_probabilities } = completion;
     let text = prober.continuation(prompt, tokens)?;
     let leads = &relation.templates[template].leads;
-    let Some(range) = object_range(&text, leads, &relation.followers, relation.initials) else {
+    let range = object_range(&text, leads, &relation.followers, relation.initials);
+    let Some(range) = range.filter(|range| is_storable(&text[range.clone()])) else {
         return Ok(None);
     };
     // The tokens whose text the object is.

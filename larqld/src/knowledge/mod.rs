@@ -77,6 +77,7 @@ pub struct Knowledge {
     file: KnowledgeFile,
     entities: HashMap<String, usize>,
     features: HashMap<(u32, u32), usize>,
+    clusters: HashMap<(u32, u32), usize>,
     readout: Option<LinearReadout>,
     kinds: Option<LinearReadout>,
     /// Made when a reading is first asked for.
@@ -89,6 +90,8 @@ impl Knowledge {
     pub fn new(file: KnowledgeFile) -> Self {
         let entities = (0..).zip(&file.entities).map(|(at, one)| (case_folded(&one.name), at));
         let features = (0..).zip(&file.features).map(|(at, one)| ((one.layer, one.feature), at));
+        let clusters = (0..).zip(&file.clusters);
+        let clusters = clusters.flat_map(|(at, one)| one.features.iter().map(move |&of| (of, at)));
         let readout = |mean: &[f32], weights: &[f32], bias: &[f32]| LinearReadout {
             mean: mean.to_vec(),
             weights: weights.to_vec(),
@@ -99,6 +102,7 @@ impl Knowledge {
         Self {
             entities: entities.collect(),
             features: features.collect(),
+            clusters: clusters.collect(),
             readout: applicability.map(|of| readout(&of.mean, &of.weights, &of.bias)),
             kinds: kinds.map(|of| readout(&of.mean, &of.weights, &of.bias)),
             objects: OnceLock::new(),
@@ -116,6 +120,11 @@ impl Knowledge {
     pub fn label(&self, layer: u32, feature: u32) -> Option<&str> {
         let label = &self.file.features[*self.features.get(&(layer, feature))?];
         self.relation(label.relation)
+    }
+
+    /// The cluster that a feature is of.
+    pub fn cluster(&self, layer: u32, feature: u32) -> Option<&str> {
+        Some(&self.file.clusters[*self.clusters.get(&(layer, feature))?].name)
     }
 
     /// A relation's name.

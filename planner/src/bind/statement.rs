@@ -414,9 +414,12 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
         Show::Relations { layer, examples, display } => {
             let reader = Reader::current(catalog)?;
             let layers = one_or_all(&reader, layer.as_ref())?;
-            let input = Box::new(features(&reader, &RELATION_COUNT_INPUT, layers)?);
-            let plan = Plan::RelationCount { examples: *examples, input };
-            let brief = display.as_ref().is_some_and(|shown| shown.value == ast::Display::Brief);
+            let is = |wanted| display.as_ref().is_some_and(|shown| shown.value == wanted);
+            let (brief, raw) = (is(ast::Display::Brief), is(ast::Display::Raw));
+            // Which feature it is counts only for its cluster.
+            let columns = &RELATION_COUNT_INPUT[..RELATION_COUNT_INPUT.len() - usize::from(!raw)];
+            let input = Box::new(features(&reader, columns, layers)?);
+            let plan = Plan::RelationCount { examples: *examples, raw, input };
             let plan = limited(plan, brief.then_some(BRIEF_RELATIONS), 0);
             Ok(reader.bound(plan, "SHOW RELATIONS", Role::Reader))
         }

@@ -46,8 +46,12 @@ pub(super) fn table(
         "relations" => {
             let current = current?;
             let layers = LayerSet::all(current.layers());
-            let input = Box::new(features(current, &RELATION_COUNT_INPUT, layers)?);
-            Plan::RelationCount { examples: false, input }
+            let input = Box::new(features(
+                current,
+                &RELATION_COUNT_INPUT[..RELATION_COUNT_INPUT.len() - 1],
+                layers,
+            )?);
+            Plan::RelationCount { examples: false, raw: false, input }
         }
         _ => return Ok(None),
     }))

@@ -145,6 +145,8 @@ pub enum Plan {
     RelationCount {
         /// With examples.
         examples: bool,
+        /// Counted by cluster instead.
+        raw: bool,
         /// The features.
         input: Box<Self>,
     },
@@ -294,7 +296,7 @@ impl Plan {
             Self::Concatenate { .. } => Operator::Concatenate,
             Self::DescribeEdges { edges, .. } => Operator::DescribeEdges(edges),
             Self::EntityCount { .. } => Operator::EntityCount,
-            Self::RelationCount { examples, .. } => Operator::RelationCount { examples },
+            Self::RelationCount { examples, raw, .. } => Operator::RelationCount { examples, raw },
             Self::Infer(infer) => Operator::Infer(infer),
             Self::ExplainInfer(explain) => Operator::ExplainInfer(explain),
             Self::Leaf { operator, .. } => operator,

@@ -197,7 +197,10 @@ impl Operator {
                 detail.add_optional("limit", edges.limit.as_ref());
                 detail.add_if(edges.stream, "stream");
             }
-            Self::RelationCount { examples } => detail.add_if(*examples, "with examples"),
+            Self::RelationCount { examples, raw } => {
+                detail.add_if(*raw, "of clusters");
+                detail.add_if(*examples, "with examples");
+            }
             Self::LayerStatistics { layers } => detail.add(format_args!("layers {layers}")),
             Self::Statistics { mount } => detail.add(Quoted(mount)),
             Self::Infer(infer) => {

@@ -163,6 +163,8 @@ pub enum Operator {
     RelationCount {
         /// Add up to [`RELATION_EXAMPLES`] targets, those with the highest logit.
         examples: bool,
+        /// Count by the clusters that LABEL found without facts, instead of by relation.
+        raw: bool,
     },
     /// One row a layer.
     LayerStatistics {
@@ -575,9 +577,14 @@ pub const DESCRIBE_INPUT: [FeatureColumn; 7] = [
 /// The columns that [`Operator::EntityCount`] reads from its child.
 pub const ENTITY_COUNT_INPUT: [FeatureColumn; 2] = [FeatureColumn::Target, FeatureColumn::Logit];
 
-/// The columns that [`Operator::RelationCount`] reads from its child.
-pub const RELATION_COUNT_INPUT: [FeatureColumn; 4] =
-    [FeatureColumn::Layer, FeatureColumn::Relation, FeatureColumn::Target, FeatureColumn::Logit];
+/// The columns that [`Operator::RelationCount`] reads from its child; the last where it counts clusters.
+pub const RELATION_COUNT_INPUT: [FeatureColumn; 5] = [
+    FeatureColumn::Layer,
+    FeatureColumn::Relation,
+    FeatureColumn::Target,
+    FeatureColumn::Logit,
+    FeatureColumn::Feature,
+];
 
 /// How much DESCRIBE shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -40,6 +40,8 @@ pub const TEMPLATES_MAX: usize = 16;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Most entities whose edges are kept.
 pub const ENTITIES_MAX: usize = 1 << 20;
+/// Most clusters of features.
+pub const CLUSTERS_MAX: usize = 4096;
 /// What stands for the entity in a template.
 pub const ENTITY_SLOT: &str = "{entity}";
 
@@ -65,8 +67,25 @@ pub struct KnowledgeFile {
     pub calibrations: Vec<CalibrationRecord>,
     /// Which features speak for a relation.
     pub features: Vec<FeatureRecord>,
+    /// Features that were found to belong together, without any fact.
+    #[serde(default)]
+    pub clusters: Vec<ClusterRecord>,
     /// Entities with the edges that were found.
     pub entities: Vec<EntityRecord>,
+}
+
+/// Features that lead the same way, from one kind of word to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRecord {
+    /// The words that its inputs and its outputs have in common.
+    pub name: String,
+    /// How well its features agree: the mean cosine with their mean.
+    pub agreement: f64,
+    /// The most that features paired by chance agreed.
+    pub chance: f64,
+    /// Layer and feature of each.
+    pub features: Vec<(u32, u32)>,
 }
 
 /// A relation that the model was found to know.
@@ -400,6 +419,17 @@ impl KnowledgeFile {
             }
             finite([f64::from(score)], "a label's score")?;
         }
+        if self.clusters.len() > CLUSTERS_MAX {
+            return Err(format!("it has more than {CLUSTERS_MAX} clusters"));
+        }
+        for cluster in &self.clusters {
+            text(&cluster.name, "a cluster's name")?;
+            finite([cluster.agreement, cluster.chance], "a cluster")?;
+            let missing = cluster.features.iter().find(|&&(l, f)| !known_feature(l, f));
+            if let Some((layer, feature)) = missing {
+                return Err(format!("it clusters L{layer}_F{feature}, which there is not"));
+            }
+        }
         if self.entities.len() > ENTITIES_MAX {
             return Err(format!("it has more than {ENTITIES_MAX} entities"));
         }
@@ -428,7 +458,8 @@ impl RelationRecord {
             return Err(format!("relation {:?} has too many templates", self.name));
         }
         for template in &self.templates {
-            text(&template.text, "a template")?;
+            // A question and its answer may stand in two lines.
+            text(&template.text.replace('\n', " "), "a template")?;
             if template.text.matches(ENTITY_SLOT).count() != 1 {
                 return Err(format!("template {:?} has not one {ENTITY_SLOT}", template.text));
             }
@@ -440,10 +471,15 @@ impl RelationRecord {
     }
 }
 
+/// Whether a text may stand in the file: 1 to [`TEXT_BYTES_MAX`] bytes without control characters.
+pub fn is_storable(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 fn text(text: &str, what: &str) -> Result<(), String> {
-    match text.len() {
-        1..=TEXT_BYTES_MAX if !text.chars().any(char::is_control) => Ok(()),
-        length => Err(format!("{what} has {length} bytes or a control character")),
+    match is_storable(text) {
+        true => Ok(()),
+        false => Err(format!("{what} has {} bytes or a control character", text.len())),
     }
 }
 

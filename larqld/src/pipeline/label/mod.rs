@@ -4,12 +4,13 @@
 //! the entities: which relations they can have ([`applicability`]), what the model answers
 //! (`knowledge::evidence`), how sure that is, and which features it leans on ([`edges`]). A relation
 //! that the model does not know leaves no trace: nothing is taken from the table but the judgement of
-//! the model's own answers.
+//! the model's own answers. Without any facts, features that lead the same way are found ([`clusters`]).
 //!
 //! Promises: the same weights, table and version give the same file; what is finished survives a kill
 //! and is not done again on RESUME; until the last rename the labels are the old ones.
 
 mod applicability;
+mod clusters;
 mod edges;
 mod facts;
 mod journal;
@@ -178,6 +179,11 @@ impl Job<'_> {
             generator: concat!("larqld ", env!("CARGO_PKG_VERSION")).to_owned(),
             facts: self.table.name.clone(),
             relations: self.relations(prober, progress)?,
+            clusters: match clusters::discover(prober, self.cancel) {
+                // A model may have no table whose rows are tokens.
+                Err(failure) if failure.code == code::MISSING_COMPONENT => Vec::new(),
+                found => found?,
+            },
             ..KnowledgeFile::default()
         };
         if file.relations.is_empty() {

@@ -8,9 +8,7 @@
 use std::collections::BTreeMap;
 
 use larql_compute::learn::wilson_lower;
-use larql_storage::vindex::knowledge::{
-    ENTITY_SLOT, RelationRecord, TEXT_BYTES_MAX, TemplateRecord,
-};
+use larql_storage::vindex::knowledge::{ENTITY_SLOT, RelationRecord, TemplateRecord, is_storable};
 
 use super::facts::Objects;
 use super::phrasings;
@@ -74,7 +72,7 @@ pub fn learn(
     let first = spread(facts, FIRST_FACTS);
     let mut texts = phrasings::candidates(name);
     let mined = mine(prober, &first[..first.len().min(MINED_ENTITIES)])?;
-    texts.extend(mined.into_iter().filter(|text| text.len() <= TEXT_BYTES_MAX));
+    texts.extend(mined.into_iter().filter(|text| is_storable(text)));
     texts.dedup();
     let mut texts = promising(prober, texts, &first)?;
     let asked = Asked { object_tokens, initials };
@@ -100,7 +98,7 @@ pub fn learn(
     }
     // A word that ends one object in ten ends them all.
     let often = |&(_, count): &(String, usize)| count >= 2 && count * 10 >= tested as usize;
-    let followers = followers.into_iter().filter(often);
+    let followers = followers.into_iter().filter(often).filter(|(word, _)| is_storable(word));
     let templates = tried.into_iter().map(|tried| TemplateRecord {
         accuracy: tried.accuracy(),
         leads: usual(&tried.leads, tried.hits),
@@ -254,7 +252,7 @@ fn named(text: &str, objects: &Objects, initials: bool) -> Option<(String, Strin
 /// The leads that stand before objects too often to be part of one, longest first.
 fn usual(leads: &BTreeMap<String, usize>, hits: usize) -> Vec<String> {
     let often = |count: usize| count >= 2 && count * 10 >= hits;
-    let leads = leads.iter().filter(|&(lead, &count)| !lead.is_empty() && often(count));
+    let leads = leads.iter().filter(|&(lead, &count)| is_storable(lead) && often(count));
     let mut leads: Vec<String> = leads.map(|(lead, _)| lead.clone()).collect();
     leads.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     leads
