@@ -337,6 +337,7 @@ async fn the_first_row_of_a_long_statement_comes_before_its_last_is_computed() {
     daemon.extract(&checkpoint, &daemon.data_dir().join("slow.vindex"), "").await;
     let mut client = daemon.client().await;
     run(&mut client, "USE \"slow\"").await;
+    run(&mut client, "SET result_cache = off").await;
     for read in [
         "SELECT * FROM FEATURES",
         "SELECT * FROM EDGES WHERE target LIKE \"%7%\"",
