@@ -207,7 +207,7 @@ async fn two_hundred_sessions_at_once_answer_as_one_does_and_memory_stays_flat()
     let reads = Arc::new(mixed_reads());
     let mut serial = Vec::new();
     let mut client = daemon.client().await;
-    client.query("USE \"atlas\"", here()).await.expect("USE");
+    client.query("USE \"atlas\"; SET result_cache = off", here()).await.expect("USE");
     for read in reads.iter() {
         let answer = client
             .query(read.as_str(), here())
@@ -225,7 +225,7 @@ async fn two_hundred_sessions_at_once_answer_as_one_does_and_memory_stays_flat()
         sessions.spawn(async move {
             let mut random = Random(seed);
             let mut client = daemon.client().await;
-            client.query("USE \"atlas\"", here()).await.expect("USE");
+            client.query("USE \"atlas\"; SET result_cache = off", here()).await.expect("USE");
             let mut compare = async |at: usize| {
                 let answer = client.query(reads[at].as_str(), here()).await;
                 let answer =
