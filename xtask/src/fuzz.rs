@@ -91,7 +91,14 @@ fn fuzz(root: &Path, target: &str, arguments: &Arguments) -> anyhow::Result<u64>
     let mut command = cargo_fuzz();
     // Memory errors are not what is looked for: nearly all of what the targets call is safe Rust.
     command.args(["run", "--sanitizer", "none", "--codegen-units", "16", "--target-dir"]);
-    command.arg(&built).arg(target);
+    command.arg(&built);
+    let program = root.join("fuzz/fuzz_targets").join(target).with_extension("rs");
+    let text = std::fs::read_to_string(&program).with_context(|| program.display().to_string())?;
+    if !text.contains("larql_fuzz::daemon::") {
+        // The daemon takes minutes to build instrumented.
+        command.arg("--no-default-features");
+    }
+    command.arg(target);
     command.arg(&found).arg(root.join("fuzz/corpus").join(target)).arg("--");
     command.arg(format!("-max_total_time={}", arguments.seconds));
     command.arg(format!("-rss_limit_mb={}", arguments.memory_mib));

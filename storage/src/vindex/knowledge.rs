@@ -543,6 +543,12 @@ mod tests {
                 error: 0.03,
             }],
             features: vec![FeatureRecord { layer: 1, feature: 3, relation: 0, score: 0.8 }],
+            clusters: vec![ClusterRecord {
+                name: "country, city".to_owned(),
+                agreement: 0.7,
+                chance: 0.4,
+                features: vec![(0, 2), (1, 3)],
+            }],
             entities: vec![EntityRecord {
                 name: "France".to_owned(),
                 edges: vec![EdgeRecord {
