@@ -80,6 +80,8 @@ const BROWSE: &[&str] = &[
     "statistics.json",
     "tokenizer.json",
 ];
+/// What lies beside, outside the manifest: it can be removed and made again.
+const INDEXES: &[&str] = &["labels.index", "targets.index"];
 const ATTENTION: &[&str] = &["attn_weights.bin", "norms.bin"];
 const INFERENCE: &[&str] = &["up_weights.bin", "down_features.bin"];
 /// Files of a checkpoint that a vindex carries on.
@@ -89,7 +91,7 @@ const SIDE_FILES: &[&str] =
 async fn assert_file_sets(source: &Path, of_inference: &[&str]) {
     let daemon = Daemon::start();
     let mut expected: BTreeSet<String> =
-        BROWSE.iter().chain(SIDE_FILES).map(|&name| name.to_owned()).collect();
+        BROWSE.iter().chain(INDEXES).chain(SIDE_FILES).map(|&name| name.to_owned()).collect();
     for (level, options, more) in [
         ("browse", "", &[][..]),
         ("attention", "WITH ATTENTION", ATTENTION),
@@ -106,6 +108,7 @@ async fn assert_file_sets(source: &Path, of_inference: &[&str]) {
         let listed = manifest["files"].as_array().expect("files");
         let mut listed: BTreeSet<String> = listed.iter().map(name).collect();
         listed.insert("index.json".to_owned());
+        listed.extend(INDEXES.iter().map(|&name| name.to_owned()));
         assert_eq!(listed, expected, "{level}: what the manifest lists");
     }
 }

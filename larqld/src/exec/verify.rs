@@ -62,6 +62,7 @@ fn state(state: &FileState) -> String {
         FileState::Missing => "missing".to_owned(),
         FileState::WrongSize { .. } => "wrong size".to_owned(),
         FileState::WrongChecksum { .. } => "wrong checksum".to_owned(),
+        FileState::Damaged { problem } => format!("damaged: {problem}"),
         FileState::Unreadable { problem } => format!("unreadable: {problem}"),
         other => format!("{other:?}"),
     }
@@ -78,7 +79,7 @@ impl Operator for VerifyVindex {
             None => {
                 let message = format!("{} is damaged: {}", self.path, self.damaged.join(", "));
                 Err(Failure::new(code::DAMAGED, message)
-                    .hint("extract the vindex again, or restore those files"))
+                    .hint("restore those files, or make them again: weights by EXTRACT, labels by LABEL, an index by ANALYZE"))
             }
         }
     }

@@ -305,31 +305,26 @@ impl KnowledgeFile {
         text
     }
 
+    /// Checks that a file has the bytes that were written, and tells the weights that it was learned
+    /// from.
+    ///
+    /// # Errors
+    /// What is wrong with its first line, its checksum, or its form.
+    pub fn base_hash_of(text: &[u8]) -> Result<String, KnowledgeError> {
+        Self::of_body(body(text)?).map(|file| file.base_hash)
+    }
+
+    fn of_body(body: &[u8]) -> Result<Self, KnowledgeError> {
+        serde_json::from_slice(body)
+            .map_err(|error| KnowledgeError::Format { problem: error.to_string() })
+    }
+
     /// Parses and checks a file.
     ///
     /// # Errors
     /// What is wrong with it, by the first thing that is.
     pub fn parse(text: &[u8], limits: &KnowledgeLimits<'_>) -> Result<Self, KnowledgeError> {
-        let format = |problem: &str| KnowledgeError::Format { problem: problem.to_owned() };
-        let end = text.iter().take(256).position(|&byte| byte == b'\n');
-        let first = end.and_then(|end| std::str::from_utf8(&text[..end]).ok());
-        let Some((end, first)) = end.zip(first) else { return Err(format("it has no first line")) };
-        let words: Vec<&str> = first.split(' ').collect();
-        let [MAGIC, version, expected] = words[..] else {
-            return Err(format("its first line is of another format"));
-        };
-        let version: u32 = version.parse().map_err(|_| format("its version is no number"))?;
-        if version != KNOWLEDGE_VERSION {
-            return Err(KnowledgeError::Version { found: version });
-        }
-        let body = &text[end + 1..];
-        let body = body.strip_suffix(b"\n").unwrap_or(body);
-        let found = sha256(body);
-        if found != expected {
-            return Err(KnowledgeError::Checksum { found, expected: expected.to_owned() });
-        }
-        let file: Self = serde_json::from_slice(body)
-            .map_err(|error| KnowledgeError::Format { problem: error.to_string() })?;
+        let file = Self::of_body(body(text)?)?;
         if file.base_hash != limits.base_hash {
             let expected = limits.base_hash.to_owned();
             return Err(KnowledgeError::OtherWeights { found: file.base_hash, expected });
@@ -492,6 +487,29 @@ fn finite(numbers: impl IntoIterator<Item = f64>, what: &str) -> Result<(), Stri
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What follows the first line, whose checksum it has.
+fn body(text: &[u8]) -> Result<&[u8], KnowledgeError> {
+    let format = |problem: &str| KnowledgeError::Format { problem: problem.to_owned() };
+    let end = text.iter().take(256).position(|&byte| byte == b'\n');
+    let first = end.and_then(|end| std::str::from_utf8(&text[..end]).ok());
+    let Some((end, first)) = end.zip(first) else { return Err(format("it has no first line")) };
+    let words: Vec<&str> = first.split(' ').collect();
+    let [MAGIC, version, expected] = words[..] else {
+        return Err(format("its first line is of another format"));
+    };
+    let version: u32 = version.parse().map_err(|_| format("its version is no number"))?;
+    if version != KNOWLEDGE_VERSION {
+        return Err(KnowledgeError::Version { found: version });
+    }
+    let body = &text[end + 1..];
+    let body = body.strip_suffix(b"\n").unwrap_or(body);
+    let found = sha256(body);
+    if found != expected {
+        return Err(KnowledgeError::Checksum { found, expected: expected.to_owned() });
+    }
+    Ok(body)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
-//! Reading every byte of a vindex and comparing it with the manifest's checksums.
+//! Reading every byte of a vindex and comparing it with the manifest's checksums; of what was learned
+//! later and lies beside (labels, indexes), with those in the files themselves.
 
+use super::index::{INDEX_SUFFIX, IndexError, IndexFile, index_names, index_path};
+use super::knowledge::{KNOWLEDGE, KNOWLEDGE_BYTES_MAX, KnowledgeFile};
 use super::reader::{VindexError, read_manifest};
 use super::{Checksum, Checksummer, layout::INDEX};
 use crate::file::Files;
@@ -41,6 +44,11 @@ pub enum FileState {
         /// SHA-256 in the manifest.
         expected: Checksum,
     },
+    /// It is not what it says that it is.
+    Damaged {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// It could not be read, or is no regular file.
     Unreadable {
         /// Why.
@@ -58,7 +66,7 @@ impl FileState {
 /// What [`verify`] found in all files that it looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifyReport {
-    /// One entry a file, in manifest order, `index.json` first.
+    /// One entry a file: `index.json`, those of the manifest in its order, labels, indexes by name.
     pub files: Vec<FileReport>,
     /// Whether the caller stopped before the last file.
     pub stopped: bool,
@@ -123,7 +131,64 @@ pub fn verify(
         report.files.push(file.clone());
         stopped = on_step(VerifyStep::File(file)).is_break();
     }
+    for name in learned(files, directory) {
+        if stopped {
+            report.stopped = true;
+            return Ok(report);
+        }
+        let (bytes, state) = state_of_learned(files, directory, &name, &manifest.base_hash);
+        let file = FileReport { name, bytes, state };
+        report.files.push(file.clone());
+        stopped = on_step(VerifyStep::Read { bytes }).is_break()
+            || on_step(VerifyStep::File(file)).is_break();
+    }
     Ok(report)
+}
+
+/// The files that are there of those that are made after a vindex.
+fn learned(files: &Arc<dyn Files>, directory: &Path) -> Vec<String> {
+    let labels = files.metadata(&directory.join(KNOWLEDGE)).is_ok();
+    let labels = labels.then(|| KNOWLEDGE.to_owned());
+    // A directory that cannot be listed has shown that with its manifest.
+    let indexes = index_names(files, directory).unwrap_or_default();
+    labels.into_iter().chain(indexes.iter().map(|name| format!("{name}{INDEX_SUFFIX}"))).collect()
+}
+
+/// The length of such a file, and how it compares with its own checksums and with the weights that it
+/// is beside.
+fn state_of_learned(
+    files: &Arc<dyn Files>,
+    directory: &Path,
+    name: &str,
+    base_hash: &str,
+) -> (u64, FileState) {
+    const OTHER: &str = "it was made of other weights";
+    let path = directory.join(name);
+    let bytes = files.metadata(&path).map_or(0, |found| found.length);
+    let problem = match name.strip_suffix(INDEX_SUFFIX) {
+        None => match files.read(&path, KNOWLEDGE_BYTES_MAX) {
+            Ok(text) => match KnowledgeFile::base_hash_of(&text) {
+                Ok(found) => (found != base_hash).then(|| OTHER.to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
+            Err(error) => return (bytes, FileState::Unreadable { problem: error.to_string() }),
+        },
+        Some(index) => {
+            let read = || {
+                let file = IndexFile::open(files, &index_path(directory, index))?;
+                for section in 0..file.header().sections.len() {
+                    file.section(section)?;
+                }
+                file.check()?;
+                Ok(file.header().base_hash == base_hash)
+            };
+            match read() {
+                Ok(same) => (!same).then(|| OTHER.to_owned()),
+                Err::<_, IndexError>(error) => Some(error.to_string()),
+            }
+        }
+    };
+    (bytes, problem.map_or(FileState::Ok, |problem| FileState::Damaged { problem }))
 }
 
 /// How a file compares; `None` when told to stop within it.

@@ -82,7 +82,7 @@ fn every_format_carries_the_same_answer() {
     home.extract(&checkpoint, "words");
     let statement = "SELECT layer, feature, entity, relation, target, logit, top_tokens FROM FEATURES \
                      WHERE layer = 1 LIMIT 5";
-    let script = format!("\\o use.txt\nUSE \"words\";\n\\o\n{statement};");
+    let script = format!("\\o use.txt\nUSE \"words\";\nSET result_cache = off;\n\\o\n{statement};");
     std::fs::write(home.scratch().join("script"), script).expect("a script");
     let draw = |format: &str| home.larql(&["-q", "-F", format, "-f", "script"]).succeeded().stdout;
     let rows = objects(&draw("ndjson"));
