@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Positions of a page.
 const PAGE: usize = 32;
 
+/// Requests that together need more pages than there are, however quick the machine.
+const LONG: usize = 4;
+
 /// A model whose steps are quick and whose texts do not end by themselves.
 const QUICK: Size =
     Size { layers: 3, hidden: 128, features: 256, experts: 0, vocabulary: 600, context: 1024 };
@@ -98,7 +101,14 @@ async fn requests_that_share_steps_pages_and_prefixes_get_the_tokens_of_each_alo
     let model = write_model(&alone, "quick", QUICK);
     let drafts = [model.clone(), write_model(&alone, "draft", Size { layers: 1, ..QUICK })];
     let mut random = Random(99);
-    let requests = mixed_requests(&model, 48, &mut random);
+    let mut requests = mixed_requests(&model, 48, &mut random);
+    // Four that are begun before any other and grow to 19 pages each: 76 of the 42 there are below.
+    requests.extend((0..LONG).map(|number| GenerateRequest {
+        model: model.clone(),
+        prompt: prompt(number * 50 + 20, 300),
+        tokens_max: 300,
+        ..GenerateRequest::default()
+    }));
     let client = alone.client().await;
     let mut expected = Vec::new();
     for request in &requests {
@@ -117,7 +127,9 @@ async fn requests_that_share_steps_pages_and_prefixes_get_the_tokens_of_each_alo
         for (index, request) in requests.iter().enumerate() {
             let (daemon, mut request, expected) =
                 (daemon.clone(), request.clone(), expected[index].clone());
-            let (delay, leaves) = (random.below(100) as u64, random.below(5) == 0);
+            let long = index >= requests.len() - LONG;
+            let delay = if long { 0 } else { random.below(100) as u64 };
+            let leaves = !long && random.below(5) == 0;
             let after = random.below(10);
             if random.below(3) == 0 {
                 request.speculation = Some(guessed_by(&drafts[random.below(2)]));
