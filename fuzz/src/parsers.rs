@@ -5,6 +5,7 @@ use larql_planner::syntax::parse_script;
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use larql_storage::file::{Files, MemoryFiles};
 use larql_storage::trace::{ContextVectors, Node, TraceFile};
+use larql_storage::vindex::index::graph::Graph;
 use larql_storage::vindex::index::postings::Postings;
 use larql_storage::vindex::{
     Checksum, DownMeta, GateMeta, IndexFile, IndexHeader, IndexWriter, Labels, Manifest,
@@ -147,9 +148,11 @@ pub fn down_meta(bytes: &[u8]) {
     }
 }
 
-/// An index; then posting lists of the same bytes, cut in three by the first two of them and sealed.
+/// An index; the graph of a layer; then posting lists of the same bytes, cut in three by the first two of
+/// them and sealed.
 pub fn index(bytes: &[u8]) {
     read_index(&directory(&[("one.index", bytes)]));
+    read_graph(bytes);
     let [first, second, rest @ ..] = bytes else { return };
     let texts = rest.len().min(usize::from(*first));
     let keys = texts + (rest.len() - texts).min(16 * usize::from(*second));
@@ -175,6 +178,19 @@ pub fn index(bytes: &[u8]) {
     }
     writer.finish().expect("memory has room");
     read_index(&files);
+}
+
+/// Reads the graph of a layer of seven gates.
+fn read_graph(bytes: &[u8]) {
+    const VECTORS: u32 = 7;
+    let Ok(graph) = Graph::read(bytes, VECTORS as usize) else { return };
+    assert_eq!(graph.to_bytes(), bytes);
+    assert!(graph.entry() < VECTORS);
+    for level in 0..graph.levels() {
+        for vector in 0..VECTORS {
+            assert!(graph.neighbours(level, vector).iter().all(|&one| one < VECTORS));
+        }
+    }
 }
 
 /// Reads the index `one`, of a model of two layers.

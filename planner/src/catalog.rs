@@ -110,11 +110,29 @@ pub trait Mount: Send + Sync + fmt::Debug {
 pub struct GateIndex {
     /// Its name.
     pub name: String,
-    /// Bytes that it reads for each gate.
-    pub row_bytes: u64,
+    /// What a query reads.
+    pub reads: GateReads,
     /// The share of exact hits that it was measured to find; `None` where it finds all.
     pub recall: Option<f64>,
 }
+
+/// What an index of gates reads for a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GateReads {
+    /// So many bytes of the index for each gate, and the few gates that may be hits.
+    EachGate {
+        /// Bytes a gate.
+        row_bytes: u64,
+    },
+    /// So large a share of the gates themselves, one here and one there.
+    SomeGates {
+        /// From 0 to 1, as measured when the index was made.
+        share: f64,
+    },
+}
+
+/// The recall from which on an index of gates is as good as the scan: it is used unasked.
+pub const RECALL_MIN: f64 = 0.99;
 
 /// Posting lists: which features have a text as their target or label.
 pub trait PostingLists: Send + Sync + fmt::Debug {

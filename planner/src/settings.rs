@@ -62,19 +62,19 @@ pub enum AccessPath {
     Slots,
     /// Lists of features by their target or label.
     Postings,
-    /// Gates in few bits.
-    Sketch,
+    /// Gates by an index of them.
+    GateIndex,
 }
 
 impl AccessPath {
     /// What `access_path` may be.
-    const WORDS: &[&str] = &["auto", "scan", "slots", "postings", "sketch"];
+    const WORDS: &[&str] = &["auto", "scan", "slots", "postings", "gate_index"];
 
     fn word(self) -> &'static str {
         match self {
             Self::Slots => "slots",
             Self::Postings => "postings",
-            Self::Sketch => "sketch",
+            Self::GateIndex => "gate_index",
         }
     }
 }

@@ -125,7 +125,7 @@ fn every_rule_has_a_script_that_shows_it_at_work() {
         "slot_lookup",
         "gate_slots",
         "posting_lookup",
-        "gate_sketch",
+        "gate_index",
         "entity_lookup",
         "hash_join",
         "top_n",

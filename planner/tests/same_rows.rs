@@ -12,7 +12,7 @@ use larql_planner::bind::{self, Aggregate, AggregateFunction, Context};
 use larql_planner::catalog::{Catalog, IndexTarget, Mount};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::lower::lower;
-use larql_planner::physical::plan::{FeatureColumn, GateSketch, Node, Operator, SortKey};
+use larql_planner::physical::plan::{FeatureColumn, GateIndexScan, Node, Operator, SortKey};
 use larql_planner::syntax::parse_statement;
 use larql_planner::value::Value;
 use proptest::collection::vec;
@@ -149,7 +149,7 @@ fn rows(node: &Node, mount: &dyn Mount) -> Vec<Row> {
             found.retain(|slot| has_tokens(*slot) && listed(slot));
             read(found, &lookup.columns, None)
         }
-        Operator::GateScan(scan) | Operator::GateSketch(GateSketch { scan, .. }) => {
+        Operator::GateScan(scan) | Operator::GateIndexScan(GateIndexScan { scan, .. }) => {
             let mut found = Vec::new();
             for layer in scan.layers.iter() {
                 let mut hits = slots(mount, &LayerSet::one(layer));
@@ -401,7 +401,7 @@ fn check(text: &str, mount: usize) -> Result<(), TestCaseError> {
         let planned = catalog.plan(&format!("SET enable_{path} = off")).expect("a setting");
         catalog.run(&planned);
     }
-    for path in ["auto", "scan", "slots", "postings", "sketch"] {
+    for path in ["auto", "scan", "slots", "postings", "gate_index"] {
         let planned = catalog.plan(&format!("SET access_path = {path}")).expect("a setting");
         catalog.run(&planned);
         let with_path = catalog.plan(text).expect("it plans");

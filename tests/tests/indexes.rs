@@ -200,7 +200,7 @@ async fn a_cache_of_nothing_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_a_coarse_one_tells_its_recall() {
+async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_other_indexes_tell_their_recall() {
     let daemon = Daemon::start();
     daemon.extract_atlas("").await;
     let mut client = session(&daemon).await;
@@ -229,9 +229,9 @@ async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_a_coarse_one_tells_i
             for statement in statements(&word) {
                 ask(&mut client, "SET access_path = scan").await;
                 let scanned = ask(&mut client, &statement).await;
-                ask(&mut client, "SET access_path = sketch").await;
+                ask(&mut client, "SET access_path = gate_index").await;
                 let plan = operators(&mut client, &statement).await;
-                assert!(plan.contains(&"GateSketch".to_owned()), "{statement}: {plan:?}");
+                assert!(plan.contains(&"GateIndexScan".to_owned()), "{statement}: {plan:?}");
                 let sketched = ask(&mut client, &statement).await;
                 assert_eq!(sketched.rows, scanned.rows, "{statement}");
                 found += scanned.rows.len();
@@ -246,16 +246,19 @@ async fn a_sketch_finds_the_hits_of_the_scan_to_the_bit_and_a_coarse_one_tells_i
     let approximate = ask(&mut client, &format!("{HITS} APPROX")).await;
     assert_eq!(approximate.rows, scanned);
     assert!(approximate.notices[0].message.contains("APPROX changed nothing"));
-    let made = ask(&mut client, "CREATE INDEX rough ON GATES USING coarse_sketch").await;
-    let recall = column(&made, "recall")[0].as_number().expect("it was measured");
-    assert!((0.9..=1.0).contains(&recall), "{recall}");
-    ask(&mut client, "SET access_path = sketch").await;
-    let approximate = ask(&mut client, &format!("{HITS} APPROX")).await;
-    assert!(approximate.notices.is_empty());
-    let kept = scanned.iter().filter(|row| approximate.rows.contains(row)).count();
-    assert!(kept as f64 >= 0.8 * scanned.len() as f64, "{kept} of {}", scanned.len());
-    let uses = operators(&mut client, HITS).await.contains(&"GateSketch".to_owned());
-    assert_eq!(uses, recall >= 0.99, "without APPROX only if it finds nearly all: {recall}");
+    for method in ["coarse_sketch", "hnsw"] {
+        let made = ask(&mut client, &format!("CREATE INDEX rough ON GATES USING {method}")).await;
+        let recall = column(&made, "recall")[0].as_number().expect("it was measured");
+        assert!((0.9..=1.0).contains(&recall), "{method}: {recall}");
+        ask(&mut client, "SET access_path = gate_index").await;
+        let approximate = ask(&mut client, &format!("{HITS} APPROX")).await;
+        assert!(approximate.notices.is_empty());
+        let kept = scanned.iter().filter(|row| approximate.rows.contains(row)).count();
+        assert!(kept as f64 >= 0.8 * scanned.len() as f64, "{method}: {kept} of {}", scanned.len());
+        let uses = operators(&mut client, HITS).await.contains(&"GateIndexScan".to_owned());
+        assert_eq!(uses, recall >= 0.99, "without APPROX only if it finds nearly all: {recall}");
+        ask(&mut client, "DROP INDEX rough").await;
+    }
 }
 
 #[tokio::test]

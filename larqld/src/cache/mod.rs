@@ -114,7 +114,7 @@ fn reads_mount_only(plan: &Node) -> bool {
             | Operator::PostingLookup(_)
             | Operator::EntityLookup { .. }
             | Operator::GateScan(_)
-            | Operator::GateSketch(_)
+            | Operator::GateIndexScan(_)
             | Operator::GateSlots(_)
             | Operator::Nearest(_)
             | Operator::OneRow

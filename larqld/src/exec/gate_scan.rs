@@ -11,7 +11,7 @@ use super::feature_row::{FeatureRows, Hit, z};
 use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
 use crate::failure::{Failure, code};
-use crate::indexes::sketch::Wanted;
+use crate::indexes::gates::Wanted;
 use crate::inference::{gate_score, gate_scores};
 use crate::mounts::Model;
 
@@ -156,7 +156,7 @@ pub(super) struct GateScan {
     k_of_rows: bool,
     columns: Vec<FeatureColumn>,
     /// The name of an index that says which gates need scoring.
-    sketch: Option<String>,
+    index: Option<String>,
     /// An index was asked for that may miss some.
     approximate: bool,
     vector: Option<Vec<f32>>,
@@ -173,7 +173,7 @@ impl GateScan {
             tokens_required: scan.tokens_required,
             k_of_rows: false,
             columns: scan.columns,
-            sketch: None,
+            index: None,
             approximate: scan.approximate,
             vector: None,
             computed: OutputTokens::default(),
@@ -181,8 +181,8 @@ impl GateScan {
     }
 
     /// The same, found by an index where it is still there.
-    pub(super) fn by_sketch(scan: plan::GateScan, index: String) -> Self {
-        Self { sketch: Some(index), ..Self::new(scan) }
+    pub(super) fn by_index(scan: plan::GateScan, index: String) -> Self {
+        Self { index: Some(index), ..Self::new(scan) }
     }
 
     /// `NEAREST TO … AT LAYER …`: the first rows of one layer.
@@ -195,7 +195,7 @@ impl GateScan {
             tokens_required: true,
             k_of_rows: true,
             columns: nearest.columns,
-            sketch: None,
+            index: None,
             approximate: false,
             vector: None,
             computed: OutputTokens::default(),
@@ -206,10 +206,10 @@ impl GateScan {
 impl Operator for GateScan {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let model = work.model()?;
-        let sketch = self.sketch.as_ref().and_then(|name| model.indexes().sketch(name));
+        let index = self.index.as_ref().and_then(|name| model.indexes().gates(name));
         if self.vector.is_none() {
             self.vector = Some(query_vector(&model, &self.query)?);
-            if self.approximate && sketch.is_none() {
+            if self.approximate && index.is_none() {
                 work.notice(
                     "APPROX changed nothing: the plan uses no index of gates",
                     "CREATE INDEX name ON GATES USING coarse_sketch",
@@ -221,13 +221,13 @@ impl Operator for GateScan {
             work.cancel.check()?;
             learn_scores(work, &model, layer, (self.z_min, &self.columns))?;
             let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
-            let mut hits = match &sketch {
-                Some(sketch) => {
+            let mut hits = match &index {
+                Some(index) => {
                     let score_min = self.z_min.map(|z| score_min(&model, layer, z));
                     let wanted = Wanted { k: most, score_min };
                     let pool = work.engine().pool();
                     let with = (&*model, pool);
-                    let found = sketch.best(with, layer, &vector, wanted, work.cancel)?;
+                    let found = index.best(with, layer, &vector, wanted, work.cancel)?;
                     work.touch(found.bytes);
                     found.hits
                 }

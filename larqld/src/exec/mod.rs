@@ -284,8 +284,8 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         }
         Physical::EntityLookup { .. } => Box::new(entity_count::EntityLookup::default()),
         Physical::GateScan(scan) => Box::new(gate_scan::GateScan::new(scan.clone())),
-        Physical::GateSketch(sketch) => {
-            Box::new(gate_scan::GateScan::by_sketch(sketch.scan.clone(), sketch.index.clone()))
+        Physical::GateIndexScan(by) => {
+            Box::new(gate_scan::GateScan::by_index(by.scan.clone(), by.index.clone()))
         }
         Physical::GateSlots(slots) => Box::new(gate_scan::GateSlots::new(slots.clone())),
         Physical::Nearest(nearest) => Box::new(gate_scan::GateScan::nearest(nearest.clone())),

@@ -13,7 +13,7 @@ use larql_storage::file::Files;
 use larql_storage::vindex::index::postings::{Posting, Postings};
 use larql_storage::vindex::{IndexHeader, IndexWriter};
 
-use super::{Index, made_from, sketch, target_name};
+use super::{Index, hnsw, made_from, sketch, target_name};
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::pipeline::Progress;
@@ -64,11 +64,14 @@ pub fn make(
             model.check()?;
             Postings::write(files, (model.path(), name), header, &mut lists)?;
         }
-        IndexMethod::Sketch | IndexMethod::CoarseSketch => {
+        IndexMethod::Sketch | IndexMethod::CoarseSketch | IndexMethod::Hnsw => {
             let features = (0..model.layers()).map(|layer| model.features(layer)).sum();
             let header = IndexHeader { keys: features, entries: features, ..header };
             let writer = IndexWriter::create(files, model.path(), name, header)?;
-            sketch::write((model, pool), method, writer, cancel, progress)?;
+            match method {
+                IndexMethod::Hnsw => hnsw::write((model, pool), writer, cancel, progress)?,
+                _ => sketch::write((model, pool), method, writer, cancel, progress)?,
+            }
         }
     }
     let index = Arc::new(Index::open(files, model, name));

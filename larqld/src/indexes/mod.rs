@@ -9,6 +9,8 @@
 //! (`planner/src/physical/rules`), statements about them (`exec::indexes`).
 
 pub mod build;
+pub mod gates;
+pub mod hnsw;
 pub mod sketch;
 
 use std::path::Path;
@@ -22,6 +24,8 @@ use larql_storage::vindex::index::postings::{Posting, Postings};
 use larql_storage::vindex::index::{IndexFile, index_names, index_path};
 use larql_storage::vindex::{Checksum, IndexError, IndexHeader};
 
+use self::gates::GateSearch;
+use self::hnsw::GateGraphs;
 use self::sketch::Sketch;
 use crate::mounts::{Model, Source};
 
@@ -74,7 +78,7 @@ impl State {
 enum Content {
     Nothing,
     Postings(Arc<Postings>),
-    Sketch(Arc<Sketch>),
+    Gates(Arc<dyn GateSearch>),
 }
 
 /// One index of a vindex.
@@ -133,8 +137,9 @@ impl Index {
                 Content::Postings(Arc::new(Postings::read(&file, &features)?))
             }
             IndexMethod::Sketch | IndexMethod::CoarseSketch => {
-                Content::Sketch(Arc::new(Sketch::open(file, method, model)?))
+                Content::Gates(Arc::new(Sketch::open(file, method, model)?))
             }
+            IndexMethod::Hnsw => Content::Gates(Arc::new(GateGraphs::open(file, model)?)),
         };
         self.state = State::Ready;
         Ok(())
@@ -243,9 +248,9 @@ impl Indexes {
     /// The indexes of gates that can be used, as plans see them.
     pub fn gate_indexes(&self) -> Vec<GateIndex> {
         let usable = self.list.iter().filter_map(|index| match &index.content {
-            Content::Sketch(sketch) => Some(GateIndex {
+            Content::Gates(gates) => Some(GateIndex {
                 name: index.name.clone(),
-                row_bytes: sketch.row_bytes(),
+                reads: gates.reads(),
                 recall: index.header.as_ref().and_then(|header| header.recall),
             }),
             _ => None,
@@ -253,10 +258,10 @@ impl Indexes {
         usable.collect()
     }
 
-    /// The sketch of that name, where it can be used.
-    pub fn sketch(&self, name: &str) -> Option<Arc<Sketch>> {
+    /// The index of gates of that name, where it can be used.
+    pub fn gates(&self, name: &str) -> Option<Arc<dyn GateSearch>> {
         match &self.get(name)?.content {
-            Content::Sketch(sketch) => Some(sketch.clone()),
+            Content::Gates(gates) => Some(gates.clone()),
             _ => None,
         }
     }

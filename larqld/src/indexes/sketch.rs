@@ -17,15 +17,18 @@
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::kernels::gate_scan;
 use larql_compute::kernels::quantised::{Product, ServingScratch, products};
-use larql_compute::kernels::top_k::{rank, top_k, top_k_by_magnitude};
-use larql_compute::model::{Matrix, Orientation, Role, WeightKey, Weights as _};
+use larql_compute::kernels::top_k::top_k;
 use larql_compute::quant::{self, Dtype, MatrixView};
+use larql_planner::catalog::GateReads;
 use larql_planner::physical::plan::IndexMethod;
 use larql_storage::vindex::index::SectionRecord;
 use larql_storage::vindex::{IndexError, IndexFile, IndexWriter};
 
+use super::gates::{
+    Found, GateSearch, RECALL_QUERIES, RECALL_WANTED, Recall, Wanted, embeddings, exact_hits,
+    in_rows, score_exactly,
+};
 use crate::failure::{Failure, code};
-use crate::inference::gate_scores;
 use crate::mounts::Model;
 use crate::pipeline::Progress;
 
@@ -34,16 +37,13 @@ const DEVIATIONS: f64 = 5.0;
 /// What rounding a query to 8 bits in blocks of 32 takes from it at most, by its length: half a step of a
 /// block's largest number over 127, for each of 32.
 const QUERY_APART: f64 = 5.66 / 254.0;
-/// Embeddings that recall is measured with, and the hits asked for of each in each layer.
-const RECALL_QUERIES: usize = 16;
-const RECALL_HITS: usize = 20;
 /// Gates that are cut at a time.
 const ROWS_AT_ONCE: usize = 256;
 
 /// The block format of a sketch's codes.
 fn format(method: IndexMethod) -> Option<Dtype> {
     match method {
-        IndexMethod::Postings => None,
+        IndexMethod::Postings | IndexMethod::Hnsw => None,
         IndexMethod::Sketch => Some(Dtype::Q8_0),
         IndexMethod::CoarseSketch => Some(Dtype::Q4_0),
     }
@@ -55,24 +55,6 @@ pub struct Sketch {
     file: IndexFile,
     dtype: Dtype,
     columns: usize,
-}
-
-/// What is looked for in a layer.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// At most so many, the best by magnitude.
-    pub k: usize,
-    /// What a score must reach to be of use, if that is known: hits that do not may be left out.
-    pub score_min: Option<f64>,
-}
-
-/// What was found in a layer.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Features with their exact scores, the best by magnitude first.
-    pub hits: Vec<(usize, f32)>,
-    /// Bytes of index and gates that were read.
-    pub bytes: u64,
 }
 
 impl Sketch {
@@ -101,19 +83,17 @@ impl Sketch {
         }
         Ok(Self { file, dtype, columns })
     }
+}
 
-    /// Bytes that are read for each gate.
-    pub fn row_bytes(&self) -> u64 {
-        self.dtype.bytes_for(self.columns).unwrap_or(0) as u64 + 4
+impl GateSearch for Sketch {
+    fn reads(&self) -> GateReads {
+        let codes = self.dtype.bytes_for(self.columns).unwrap_or(0) as u64;
+        GateReads::EachGate { row_bytes: codes + size_of::<f32>() as u64 }
     }
 
-    /// The best gates of a layer for a query, with the scores that [`gate_scores`] gives.
-    ///
-    /// # Errors
-    /// `DAMAGED` where the index is not what was written; when cancelled.
-    pub fn best(
+    fn best(
         &self,
-        (model, pool): (&Model, &Pool),
+        with: (&Model, &Pool),
         layer: u32,
         vector: &[f32],
         wanted: Wanted,
@@ -124,7 +104,7 @@ impl Sketch {
         let bounds: Vec<f32> =
             bounds.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         let view = view(self.dtype, bounds.len(), self.columns, codes)?;
-        let found = best((model, pool), layer, (&view, &bounds), vector, wanted, cancel)?;
+        let found = best(with, layer, (&view, &bounds), vector, wanted, cancel)?;
         self.file.check()?;
         Ok(found)
     }
@@ -156,29 +136,9 @@ fn best(
 ) -> Result<Found, Failure> {
     let estimates = estimates(pool, codes, vector, cancel)?;
     let length = length(vector);
-    let bytes = codes.bytes_touched() + size_of_val(bounds) as u64;
     let candidates = candidates(&estimates, bounds, length, wanted);
-    let mut found = Found { hits: Vec::with_capacity(candidates.len()), bytes };
-    // Networks follow one another as candidates do.
-    let mut networks = model.gates(layer);
-    let mut current = networks.next();
-    for feature in candidates {
-        while let Some((network, _)) = &current
-            && feature >= network.first + network.features
-        {
-            current = networks.next();
-        }
-        let Some((network, gates)) = &current else { break };
-        let within = feature - network.first;
-        let one = Matrix { view: gates.view.rows_range(within..within + 1), ..*gates };
-        if let [score] = gate_scores(pool, &one, vector, cancel)?[..] {
-            found.hits.push((feature, score));
-            found.bytes += one.view.bytes_touched();
-        }
-    }
-    found.hits.retain(|(_, score)| !score.is_nan());
-    found.hits.sort_unstable_by(|a, b| rank((a.0, a.1.abs()), (b.0, b.1.abs())));
-    found.hits.truncate(wanted.k);
+    let mut found = score_exactly((model, pool), layer, &candidates, (vector, wanted.k), cancel)?;
+    found.bytes += codes.bytes_touched() + size_of_val(bounds) as u64;
     Ok(found)
 }
 
@@ -248,20 +208,17 @@ pub fn write(
 ) -> Result<(), Failure> {
     let columns = model.architecture().hidden_size;
     let layers = || 0..model.layers();
-    let in_rows = layers().flat_map(|layer| model.gates(layer)).all(|(_, gates)| {
-        gates.orientation == Orientation::OutIn && gates.view.columns() == columns
-    });
-    let dtype = format(method).filter(|dtype| columns % dtype.block().0 == 0 && in_rows);
+    let dtype = format(method).filter(|dtype| columns % dtype.block().0 == 0 && in_rows(model));
     let Some(dtype) = dtype else {
         let message = format!("gates of width {columns} cannot be cut into blocks");
         return Err(Failure::new(code::NOT_SUPPORTED, message)
             .hint("scans of this model are exact already"));
     };
     let queries = match method {
-        IndexMethod::CoarseSketch => queries(model)?,
+        IndexMethod::CoarseSketch => embeddings(model, RECALL_QUERIES, 0)?,
         _ => Vec::new(),
     };
-    let (mut expected, mut found) = (0, 0);
+    let mut recall = Recall::default();
     let total = layers().map(|layer| model.features(layer)).sum();
     let mut done = 0;
     for layer in layers() {
@@ -286,45 +243,14 @@ pub fn write(
         let view = view(dtype, bounds.len(), columns, &codes)?;
         for query in &queries {
             let exact = exact_hits((model, pool), layer, query, cancel)?;
-            let wanted = Wanted { k: RECALL_HITS, score_min: None };
-            let here = best((model, pool), layer, (&view, &bounds), query, wanted, cancel)?;
-            expected += exact.len();
-            found += exact.iter().filter(|hit| here.hits.contains(hit)).count();
+            let here = best((model, pool), layer, (&view, &bounds), query, RECALL_WANTED, cancel)?;
+            recall.count(&exact, &here.hits);
         }
     }
-    if expected > 0 {
-        writer.set_recall(found as f64 / expected as f64);
+    if let Some(recall) = recall.share() {
+        writer.set_recall(recall);
     }
     Ok(writer.finish()?)
-}
-
-/// Evenly spaced rows of the embedding, as entities look their gates up.
-fn queries(model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
-    let table = model.matrix(WeightKey::model(Role::Embedding)).ok_or_else(|| {
-        Failure::new(code::MISSING_COMPONENT, "the mount has no embeddings to measure recall with")
-    })?;
-    let scale = model.architecture().embed_scale;
-    let count = RECALL_QUERIES.min(table.view.rows());
-    let row = |index: usize| {
-        let mut query = vec![0.0; table.view.columns()];
-        table.view.row_f32(index * table.view.rows() / count, &mut query);
-        query.iter_mut().for_each(|value| *value *= scale);
-        query
-    };
-    Ok((0..count).map(row).collect())
-}
-
-fn exact_hits(
-    (model, pool): (&Model, &Pool),
-    layer: u32,
-    query: &[f32],
-    cancel: &Cancel,
-) -> Result<Vec<(usize, f32)>, Failure> {
-    let mut scores = Vec::new();
-    for (_, gates) in model.gates(layer) {
-        scores.extend(gate_scores(pool, &gates, query, cancel)?);
-    }
-    Ok(top_k_by_magnitude(&scores, RECALL_HITS))
 }
 
 /// One gate, and what its codes make of it.
@@ -367,6 +293,8 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use larql_compute::kernels::top_k::{rank, top_k_by_magnitude};
+
     use super::*;
 
     /// Exact scores within the brackets of some estimates, and the hits that a scan finds.

@@ -5,7 +5,7 @@ use crate::bind::expression::Expression;
 use crate::catalog::{IndexTarget, Mount};
 use crate::layers::LayerSet;
 use crate::physical::Context;
-use crate::physical::plan::{FeatureColumn, GateSketch, Node, Operator};
+use crate::physical::plan::{FeatureColumn, GateIndexScan, Node, Operator};
 use crate::physical::trace::Trace;
 
 /// The share of the K best hits of a layer that pass a threshold on z.
@@ -44,7 +44,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             lists.map_or(0.0, |lists| lists.count(&lookup.texts, &lookup.layers) as f64)
         }),
         Operator::EntityLookup { .. } => from_mount(&|mount| target_keys(mount) * ENTITIES),
-        Operator::GateScan(scan) | Operator::GateSketch(GateSketch { scan, .. }) => {
+        Operator::GateScan(scan) | Operator::GateIndexScan(GateIndexScan { scan, .. }) => {
             from_mount(&|mount| gate_hits(mount, &scan.layers, scan.k, scan.z_min.is_some()))
         }
         Operator::GateSlots(scan) => {

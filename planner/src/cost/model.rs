@@ -4,9 +4,9 @@
 //! times latency, plus rows times what a row costs on its way up.
 
 use super::cardinality::{gate_hits, pairs, rows_out, target_keys};
-use crate::catalog::IndexTarget;
+use crate::catalog::{GateReads, IndexTarget};
 use crate::layers::LayerSet;
-use crate::physical::plan::{FeatureColumn, FfnPath, GateSketch, Node, Operator};
+use crate::physical::plan::{FeatureColumn, FfnPath, GateIndexScan, Node, Operator};
 use crate::physical::{Context, Estimate};
 
 /// What this machine's reads and operations cost. The daemon measures them; the defaults are those
@@ -108,7 +108,7 @@ fn computed_tokens(node: &Node, context: &Context<'_>) -> f64 {
             scan.rows_max.map_or(all, |rows| all.min(rows as f64))
         }
         Operator::SlotLookup(lookup) => lookup.slots.len() as f64,
-        Operator::GateScan(scan) | Operator::GateSketch(GateSketch { scan, .. })
+        Operator::GateScan(scan) | Operator::GateIndexScan(GateIndexScan { scan, .. })
             if scan.tokens_required || reads(&scan.columns) =>
         {
             hits(&scan.layers, scan.k)
@@ -196,23 +196,33 @@ fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) ->
                 token_lists: rows,
             }
         }
-        Operator::GateSketch(GateSketch { index, scan }) => {
+        Operator::GateIndexScan(GateIndexScan { index, scan }) => {
             let features: f64 = scan.layers.iter().map(|layer| mount.features(layer) as f64).sum();
             let gates: f64 = scan.layers.iter().map(|layer| mount.gate_bytes(layer) as f64).sum();
             let indexes = mount.gate_indexes();
-            let row_bytes = indexes.iter().find(|found| found.name == *index);
-            let row_bytes = row_bytes.map_or(0.0, |found| found.row_bytes as f64);
-            // Each gate is judged by its bound, and those that may be hits are scored: without a threshold
-            // all that are asked for, and some.
-            let hits = match scan.z_min {
-                Some(_) => 0.0,
-                None => gate_hits(mount, &scan.layers, scan.k, false),
+            let reads = indexes.iter().find(|found| found.name == *index).map(|found| found.reads);
+            let (judged, scored) = match reads.unwrap_or(GateReads::EachGate { row_bytes: 0 }) {
+                // Each gate is judged by its bound, and those that may be hits are scored: without a
+                // threshold all that are asked for, and some.
+                GateReads::EachGate { row_bytes } => {
+                    let hits = match scan.z_min {
+                        Some(_) => 0.0,
+                        None => gate_hits(mount, &scan.layers, scan.k, false),
+                    };
+                    let judged = Work {
+                        bytes: features * row_bytes as f64,
+                        operations: features * (hidden * CODES + JUDGED),
+                        ..Work::default()
+                    };
+                    (judged, features * SCORED_AGAIN + hits)
+                }
+                GateReads::SomeGates { share } => (Work::default(), features * share),
             };
-            let scored = (features * SCORED_AGAIN + hits).min(features);
+            let scored = scored.min(features);
             let share = scored / features.max(1.0);
             Work {
-                bytes: features * row_bytes + gates * share + rows * record_bytes,
-                operations: features * (hidden * CODES + JUDGED) + scored * hidden,
+                bytes: judged.bytes + gates * share + rows * record_bytes,
+                operations: judged.operations + scored * hidden,
                 random_reads: rows + scored,
                 token_lists: rows,
             }

@@ -27,7 +27,7 @@ impl Operator {
             Self::PostingLookup(_) => "PostingLookup",
             Self::EntityLookup { .. } => "EntityLookup",
             Self::GateScan(_) => "GateScan",
-            Self::GateSketch(_) => "GateSketch",
+            Self::GateIndexScan(_) => "GateIndexScan",
             Self::GateSlots(_) => "GateSlots",
             Self::Nearest(_) => "Nearest",
             Self::OneRow => "OneRow",
@@ -115,9 +115,9 @@ impl Operator {
             }
             Self::DropIndex { name } => detail.add(name),
             Self::GateScan(scan) => gate_scan_detail(&mut detail, scan, columns),
-            Self::GateSketch(sketch) => {
-                detail.add(format_args!("index {}", sketch.index));
-                gate_scan_detail(&mut detail, &sketch.scan, columns);
+            Self::GateIndexScan(by) => {
+                detail.add(format_args!("index {}", by.index));
+                gate_scan_detail(&mut detail, &by.scan, columns);
             }
             Self::GateSlots(scan) => {
                 detail.add(&scan.query);

@@ -21,9 +21,9 @@ pub struct PostingLookup {
     pub columns: Vec<FeatureColumn>,
 }
 
-/// Operands of [`super::plan::Operator::GateSketch`].
+/// Operands of [`super::plan::Operator::GateIndexScan`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct GateSketch {
+pub struct GateIndexScan {
     /// The index's name.
     pub index: String,
     /// What is looked for.
@@ -39,14 +39,17 @@ pub enum IndexMethod {
     Sketch,
     /// Gates in 4 bits, with a guess of the error of each: few hits are missed.
     CoarseSketch,
+    /// A graph that leads from gate to gate towards the hits, and may miss some.
+    Hnsw,
 }
 
 impl IndexMethod {
     /// Every one there is, with what it can index.
-    pub const ALL: [(Self, &'static [IndexTarget]); 3] = [
+    pub const ALL: [(Self, &'static [IndexTarget]); 4] = [
         (Self::Postings, &[IndexTarget::Targets, IndexTarget::Labels]),
         (Self::Sketch, &[IndexTarget::Gates]),
         (Self::CoarseSketch, &[IndexTarget::Gates]),
+        (Self::Hnsw, &[IndexTarget::Gates]),
     ];
 
     /// Its name, as after USING.
@@ -55,6 +58,7 @@ impl IndexMethod {
             Self::Postings => "postings",
             Self::Sketch => "sketch",
             Self::CoarseSketch => "coarse_sketch",
+            Self::Hnsw => "hnsw",
         }
     }
 }

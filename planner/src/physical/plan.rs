@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::generate::Generate;
-pub use super::index::{CreateIndex, GateSketch, IndexMethod, PostingLookup};
+pub use super::index::{CreateIndex, GateIndexScan, IndexMethod, PostingLookup};
 use super::trace::Trace;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
@@ -88,7 +88,7 @@ pub enum Operator {
     /// Gate scores of a query against whole layers; the best K of each layer by magnitude.
     GateScan(GateScan),
     /// What [`Operator::GateScan`] gives, found by an index that says which gates need scoring.
-    GateSketch(GateSketch),
+    GateIndexScan(GateIndexScan),
     /// Gate scores of a query against the named slots only. Chosen only where K cannot bind (K is
     /// absent or at least the layer's number of features), because a rank needs the whole layer.
     GateSlots(GateSlots),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use larql_planner::catalog::{
-    Bands, Catalog, Component, CostConstants, GateIndex, IndexTarget, Mount, MountKind,
+    Bands, Catalog, Component, CostConstants, GateIndex, GateReads, IndexTarget, Mount, MountKind,
     PostingLists, Prepared, Settings, Table,
 };
 use larql_planner::layers::LayerSet;
@@ -117,10 +117,13 @@ impl Mount for FakeMount {
         self.indexes.then(|| Arc::new(FakeLists { name }) as Arc<dyn PostingLists>)
     }
     fn gate_indexes(&self) -> Vec<GateIndex> {
-        let index =
-            |name: &str, row_bytes, recall| GateIndex { name: name.to_owned(), row_bytes, recall };
+        let index = |name: &str, reads, recall| GateIndex { name: name.to_owned(), reads, recall };
+        let row_bytes = |row_bytes| GateReads::EachGate { row_bytes };
         match self.indexes {
-            true => vec![index("sketch", 276, None), index("rough", 148, Some(0.9))],
+            true => vec![
+                index("sketch", row_bytes(276), None),
+                index("rough", row_bytes(148), Some(0.9)),
+            ],
             false => Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Rewrites that choose how: each may look at costs and settings. One rule a file.
 
 mod entity_lookup;
-mod gate_sketch;
+mod gate_index;
 mod gate_slots;
 mod hash_join;
 mod posting_lookup;
@@ -26,7 +26,7 @@ const RULES: &[&dyn Rule] = &[
     &gate_slots::GateSlotsRule,
     &posting_lookup::PostingLookupRule,
     &entity_lookup::EntityLookupRule,
-    &gate_sketch::GateSketchRule,
+    &gate_index::GateIndexRule,
     &hash_join::HashJoinRule,
     &top_n::TopNRule,
 ];

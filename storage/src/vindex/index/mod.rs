@@ -9,8 +9,9 @@
 //! compared with its checksum before its first byte is handed out, once. A file is written beside its
 //! place and moved in whole.
 //!
-//! Elsewhere: what the sections of a method mean ([`postings`], `larqld/src/indexes`).
+//! Elsewhere: what the sections of a method mean ([`postings`], [`graph`], `larqld/src/indexes`).
 
+pub mod graph;
 pub mod postings;
 
 use std::io::{self, Write as _};
@@ -53,7 +54,7 @@ pub fn is_index_name(name: &str) -> bool {
 pub struct IndexHeader {
     /// What is indexed: `gates`, `targets` or `labels`.
     pub target: String,
-    /// How: `postings`, `sketch` or `hnsw`.
+    /// How: `postings`, `sketch`, `coarse_sketch` or `hnsw`.
     pub method: String,
     /// The identity of the vindex's weights, in hexadecimal.
     pub base_hash: String,

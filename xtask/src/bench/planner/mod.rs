@@ -18,7 +18,7 @@ use crate::daemon::{Daemon, output};
 use crate::statistics::median;
 
 /// What `access_path` may be, the planner's own choice first.
-const PATHS: [&str; 5] = ["auto", "scan", "slots", "postings", "sketch"];
+const PATHS: [&str; 5] = ["auto", "scan", "slots", "postings", "gate_index"];
 /// Clients at once, and how long they ask.
 const CLIENTS: usize = 16;
 const SECONDS: f64 = 5.0;
@@ -161,7 +161,7 @@ fn plan(explained: &Value) -> Vec<(String, String)> {
 fn access(explained: &Value) -> String {
     let operators = cells(explained, "operator");
     let sources = ["FeatureScan", "SlotLookup", "PostingLookup", "EntityLookup", "GateScan"];
-    let more = ["GateSlots", "GateSketch", "Nearest"];
+    let more = ["GateSlots", "GateIndexScan", "Nearest"];
     let is_source = |operator: &&String| {
         sources.contains(&operator.as_str()) || more.contains(&operator.as_str())
     };
@@ -273,7 +273,7 @@ fn latencies(daemon: &Daemon, model: &Path, small: bool) -> anyhow::Result<Vec<L
     };
     const UNCACHED: &str = "SET result_cache = off; SET access_path =";
     time("by an exact scan".to_owned(), &format!("{UNCACHED} scan"))?;
-    for method in ["sketch", "coarse_sketch"] {
+    for method in ["sketch", "coarse_sketch", "hnsw"] {
         let script = format!("{on}CREATE INDEX bench ON GATES USING {method}");
         let made = answers(daemon, &script)?;
         let row = &made.last().context("no index")?["rows"][0];
@@ -282,8 +282,8 @@ fn latencies(daemon: &Daemon, model: &Path, small: bool) -> anyhow::Result<Vec<L
             None => "exact".to_owned(),
         };
         let megabytes = row["bytes"].as_f64().unwrap_or(f64::NAN) / 1e6;
-        let way = format!("by a {method} of {megabytes:.0} MB, {recall}");
-        time(way, &format!("{UNCACHED} sketch"))?;
+        let way = format!("by an index {method} of {megabytes:.0} MB, {recall}");
+        time(way, &format!("{UNCACHED} gate_index"))?;
         answers(daemon, &format!("{on}DROP INDEX bench"))?;
     }
     time("of an answer that is kept".to_owned(), "SET result_cache = on")?;
