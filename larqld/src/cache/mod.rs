@@ -131,7 +131,7 @@ fn reads_mount_only(plan: &Node) -> bool {
             | Operator::DescribeEdges(_)
             | Operator::KnownEdges(_)
             | Operator::EntityCount
-            | Operator::RelationCount { .. }
+            | Operator::RelationCount(_)
             | Operator::LayerStatistics { .. }
     );
     own && plan.children.iter().all(reads_mount_only)

@@ -54,6 +54,8 @@ impl Operator for Compile {
             work.cancel,
             &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
         )?;
+        // Every weight is read once.
+        work.touch(model.bytes());
         for note in &done.notes {
             work.notice(note.clone(), "")?;
         }

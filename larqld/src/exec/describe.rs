@@ -150,7 +150,7 @@ impl DescribeEdges {
     }
 
     /// The edges that the model's labels know or learn of the entity now.
-    fn known_edges(&mut self, work: &Work<'_>) -> Result<Vec<(String, Edge)>, Failure> {
+    fn known_edges(&mut self, work: &mut Work<'_>) -> Result<Vec<(String, Edge)>, Failure> {
         let model = work.model()?;
         let Some(knowledge) = model.knowledge() else { return Ok(Vec::new()) };
         self.is_calibrated = !knowledge.file().relations.is_empty();
@@ -166,8 +166,7 @@ impl DescribeEdges {
         ];
         let mut found: Vec<(Source, EdgeRecord)> = Vec::new();
         for (_, source) in chosen.into_iter().filter(|(chosen, _)| *chosen) {
-            let (engine, entity) = (work.engine(), &self.describe.entity);
-            let edges = knowledge.edges(source, &model, entity, engine.pool(), work.cancel)?;
+            let edges = work.ask(&model, &knowledge, source, &self.describe.entity)?;
             found.extend(edges.iter().map(|edge| (source, edge.clone())));
         }
         found.sort_by(|(_, a), (_, b)| b.confidence.total_cmp(&a.confidence));
@@ -217,7 +216,7 @@ impl DescribeEdges {
 
     /// Says what the model makes of any answer: how steady gate hits are, and, of a mixture of experts
     /// in a verbose answer, which experts the router chose.
-    fn tell_of_model(&self, work: &Work<'_>) -> Result<(), Failure> {
+    fn tell_of_model(&self, work: &mut Work<'_>) -> Result<(), Failure> {
         let model = work.model()?;
         if self.describe.sources.gate
             && let Some((message, hint)) = unsteady(model.strongest_features_kept(work.cancel)?)
@@ -227,6 +226,7 @@ impl DescribeEdges {
         if self.describe.experts && model.require_inference().is_ok() {
             let mut prober = Prober::new(&model, work.engine().pool(), work.cancel)?;
             let routed = prober.experts(&self.describe.entity)?;
+            work.touch_passes(prober.meters());
             let wanted = |layer| self.describe.layers.as_ref().is_none_or(|of| of.contains(layer));
             let routed = routed.iter().filter(|(layer, _)| wanted(*layer));
             let shown = routed.take(EXPERT_LAYERS_MAX).map(|(layer, experts)| {

@@ -108,7 +108,7 @@ const LABELLED_BYTES_MAX: u64 = 512 << 20;
 
 /// Labels the new vindex from the bundled table. The vindex is whole without labels, so that a model
 /// that cannot be asked is no failure.
-fn learn_labels(work: &Work<'_>) -> Result<(), Failure> {
+fn learn_labels(work: &mut Work<'_>) -> Result<(), Failure> {
     match label::run(work, &Table::bundled()?, false) {
         Ok(done) if done.relations_known > 0 => {
             let Labelled { relations, relations_known, .. } = done;

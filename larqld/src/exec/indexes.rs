@@ -63,14 +63,31 @@ fn context<'a>(work: &Work<'a>) -> (&'a Arc<dyn Files>, &'a Pool) {
 
 /// Makes an index and tells how far it is.
 fn make(
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     model: &Model,
     name: &str,
     kind: (IndexTarget, plan::IndexMethod),
 ) -> Result<Arc<Index>, Failure> {
-    build::make(context(work), model, name, kind, work.cancel, &mut |stage, done, total, unit| {
-        work.progress(stage, done, total, unit)
-    })
+    let mut progress = |stage, done, total, unit| Work::progress(work, stage, done, total, unit);
+    let made = build::make(context(work), model, name, kind, work.cancel, &mut progress)?;
+    match kind.0 {
+        IndexTarget::Gates => work.touch(gate_bytes(model)),
+        IndexTarget::Targets => work.touch(token_bytes(model)),
+        IndexTarget::Labels => (),
+    }
+    Ok(made)
+}
+
+/// Bytes of the output tokens of all features.
+fn token_bytes(model: &Model) -> u64 {
+    let features: u64 = (0..model.layers()).map(|layer| model.features(layer)).sum();
+    model.down_meta().map_or(0, |meta| features * meta.record_bytes() as u64)
+}
+
+/// Bytes of the gates of all layers.
+fn gate_bytes(model: &Model) -> u64 {
+    let gates = (0..model.layers()).flat_map(|layer| model.gates(layer));
+    gates.map(|(_, gates)| gates.view.bytes_touched()).sum()
 }
 
 /// Makes the indexes that come with every vindex. The vindex is whole without them.

@@ -26,8 +26,7 @@ impl KnownEdges {
         let mut rows = Vec::new();
         match &self.known.entity {
             Some(entity) => {
-                let pool = work.engine().pool();
-                let edges = knowledge.edges(Source::Probe, &model, entity, pool, work.cancel)?;
+                let edges = work.ask(&model, &knowledge, Source::Probe, entity)?;
                 rows.extend(edges.iter().map(|edge| self.row(&knowledge, entity, edge)));
             }
             None => {

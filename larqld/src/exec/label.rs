@@ -46,7 +46,7 @@ impl Operator for Label {
 }
 
 /// Labels the model in use, and tells the log how long it took.
-pub(super) fn run(work: &Work<'_>, table: &Table, resume: bool) -> Result<Labelled, Failure> {
+pub(super) fn run(work: &mut Work<'_>, table: &Table, resume: bool) -> Result<Labelled, Failure> {
     let began = Instant::now();
     let model = work.model()?;
     let engine = work.engine();
@@ -58,7 +58,14 @@ pub(super) fn run(work: &Work<'_>, table: &Table, resume: bool) -> Result<Labell
         work.cancel,
         &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
     )?;
-    tracing::info!(?done, seconds = began.elapsed().as_secs_f64(), "labels were learned");
+    work.touch_passes(&done.passes);
+    tracing::info!(
+        relations = done.relations_known,
+        edges = done.edges,
+        features = done.features,
+        seconds = began.elapsed().as_secs_f64(),
+        "labels were learned"
+    );
     Ok(done)
 }
 

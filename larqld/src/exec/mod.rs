@@ -320,8 +320,8 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
             Box::new(describe::DescribeEdges::new(child()?, describe.clone()))
         }
         Physical::EntityCount => Box::new(entity_count::EntityCount::new(child()?)),
-        Physical::RelationCount { examples, raw } => {
-            Box::new(relation_count::RelationCount::new(child()?, *examples, *raw))
+        Physical::RelationCount(count) => {
+            Box::new(relation_count::RelationCount::new(child()?, count.clone()))
         }
         Physical::LayerStatistics { layers } => {
             Box::new(layer_statistics::LayerStatistics::new(layers.clone()))

@@ -1,9 +1,10 @@
-//! Relations: how many features bear each label, or are of each cluster.
+//! Relations: how many features bear each label, or are of each cluster, and how many edges of each
+//! labels know.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use larql_planner::physical::plan::RELATION_EXAMPLES;
+use larql_planner::physical::plan::{self, RELATION_EXAMPLES};
 use larql_planner::value::Value;
 
 use super::rows::Ready;
@@ -13,28 +14,28 @@ use crate::failure::Failure;
 /// Counts features by relation; most frequent first, the unlabelled ones last as one NULL row.
 pub(super) struct RelationCount {
     input: Box<dyn Operator>,
-    examples: bool,
-    /// Clusters of features, which nobody named, instead of labels.
-    raw: bool,
+    count: plan::RelationCount,
     ready: Option<Ready>,
 }
 
 #[derive(Debug, Default)]
 struct Tally {
-    count: i64,
-    layer_min: i64,
-    layer_max: i64,
+    features: i64,
+    edges: i64,
+    /// The first and the last layer of any of them.
+    layers: Option<(i64, i64)>,
     /// Targets with their logits, the best few.
     examples: Vec<(f32, Arc<str>)>,
 }
 
 impl RelationCount {
-    pub(super) fn new(input: Box<dyn Operator>, examples: bool, raw: bool) -> Self {
-        Self { input, examples, raw, ready: None }
+    pub(super) fn new(input: Box<dyn Operator>, count: plan::RelationCount) -> Self {
+        Self { input, count, ready: None }
     }
 
     fn fill(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let mut tallies: BTreeMap<Option<Arc<str>>, Tally> = BTreeMap::new();
+        let plan::RelationCount { examples, raw, layers } = self.count.clone();
         let knowledge = work.model()?.knowledge();
         let cluster = |layer: i64, feature: i64| {
             let (layer, feature) = (u32::try_from(layer).ok()?, u32::try_from(feature).ok()?);
@@ -48,37 +49,46 @@ impl RelationCount {
                     continue;
                 };
                 let relation = match (relation, feature) {
-                    (_, [Value::Integer(feature)]) if self.raw => cluster(*layer, *feature),
-                    (Value::Text(relation), _) if !self.raw => Some(relation.clone()),
+                    (_, [Value::Integer(feature)]) if raw => cluster(*layer, *feature),
+                    (Value::Text(relation), _) if !raw => Some(relation.clone()),
                     _ => None,
                 };
-                let tally = tallies.entry(relation).or_insert_with(|| Tally {
-                    layer_min: *layer,
-                    layer_max: *layer,
-                    ..Tally::default()
-                });
-                tally.count += 1;
-                tally.layer_min = tally.layer_min.min(*layer);
-                tally.layer_max = tally.layer_max.max(*layer);
-                if let (true, Value::Text(target), Value::Score(logit)) =
-                    (self.examples, target, logit)
+                let tally = tallies.entry(relation).or_default();
+                tally.features += 1;
+                tally.reach(*layer);
+                if let (true, Value::Text(target), Value::Score(logit)) = (examples, target, logit)
                 {
                     tally.offer(*logit, target);
                 }
             }
         }
+        if let (Some(knowledge), false) = (&knowledge, raw) {
+            let edges = knowledge.file().entities.iter().flat_map(|entity| &entity.edges);
+            for edge in edges.filter(|edge| layers.contains(edge.layer)) {
+                let Some(relation) = knowledge.relation(edge.relation) else { continue };
+                let tally = tallies.entry(Some(relation.into())).or_default();
+                tally.edges += 1;
+                tally.reach(edge.layer.into());
+                // Below every logit that stands out.
+                if examples {
+                    tally.offer(edge.confidence, &edge.target.as_str().into());
+                }
+            }
+        }
         let mut tallies: Vec<_> = tallies.into_iter().collect();
         tallies.sort_by(|(a, a_tally), (b, b_tally)| {
-            a.is_none().cmp(&b.is_none()).then(b_tally.count.cmp(&a_tally.count)).then(a.cmp(b))
+            let most = (b_tally.features, b_tally.edges).cmp(&(a_tally.features, a_tally.edges));
+            a.is_none().cmp(&b.is_none()).then(most).then(a.cmp(b))
         });
         let row = |(relation, tally): (Option<Arc<str>>, Tally)| {
             let mut row = vec![
                 relation.map_or(Value::Null, Value::Text),
-                Value::Integer(tally.count),
-                Value::Integer(tally.layer_min),
-                Value::Integer(tally.layer_max),
+                Value::Integer(tally.features),
+                tally.layers.map_or(Value::Null, |(first, _)| Value::Integer(first)),
+                tally.layers.map_or(Value::Null, |(_, last)| Value::Integer(last)),
+                Value::Integer(tally.edges),
             ];
-            if self.examples {
+            if examples {
                 row.push(Value::List(
                     tally.examples.into_iter().map(|(_, target)| Value::Text(target)).collect(),
                 ));
@@ -90,6 +100,11 @@ impl RelationCount {
 }
 
 impl Tally {
+    fn reach(&mut self, layer: i64) {
+        let (first, last) = self.layers.unwrap_or((layer, layer));
+        self.layers = Some((first.min(layer), last.max(layer)));
+    }
+
     fn offer(&mut self, logit: f32, target: &Arc<str>) {
         if let Some(known) = self.examples.iter_mut().find(|(_, known)| known == target) {
             known.0 = known.0.max(logit);

@@ -53,7 +53,7 @@ impl Operator for VerifyEdge {
         let mut sets = vec![vec![(layer, feature)]];
         sets.extend(others(&model, layer, feature).map(|other| vec![(layer, other)]));
         let (before, losses) = prober.losses(&asked.prompt, asked.token, &sets)?;
-        work.touch(prober.bytes_touched());
+        work.touch_passes(prober.meters());
         let (loss, mut random) = (losses[0], losses[1..].to_vec());
         random.sort_by(f64::total_cmp);
         let at = (random.len() as f64 * PERCENTILE) as usize;
@@ -126,7 +126,7 @@ fn ask(
 
 /// The feature that DESCRIBE shows with the edge, or the one that costs it most.
 fn slot(
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     model: &Model,
     prober: &mut Prober<'_>,
     entity: &str,
@@ -134,8 +134,7 @@ fn slot(
     asked: &Asked,
 ) -> Result<(u32, u32), Failure> {
     if let (Some(knowledge), Some(relation)) = (model.knowledge(), &edge.relation) {
-        let pool = work.engine().pool();
-        let edges = knowledge.edges(Source::Probe, model, entity, pool, work.cancel)?;
+        let edges = work.ask(model, &knowledge, Source::Probe, entity)?;
         let of_edge = edges.iter().find(|known| {
             knowledge.relation(known.relation).is_some_and(|name| is_same(name, relation))
                 && is_same(&known.target, &asked.target)

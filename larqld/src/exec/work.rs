@@ -14,6 +14,7 @@ use super::{Operator, Output, OutputSink, Row, Summary};
 use crate::cache::{Answer, Key};
 use crate::engine::{CatalogSnapshot, Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
+use crate::knowledge::{Asker, Edges, Knowledge, Source};
 use crate::mounts::{Model, Mounted};
 use crate::session::Script;
 
@@ -144,6 +145,28 @@ impl<'a> Work<'a> {
     pub fn touch_passes(&mut self, meters: &PassMeters) {
         self.touch(meters.total().bytes);
         *self.passes[self.running].get_or_insert_default() += meters;
+    }
+
+    /// The edges that a source has of an entity; what the passes for it took is counted for the running
+    /// operator.
+    ///
+    /// # Errors
+    /// As [`Knowledge::edges`].
+    pub fn ask(
+        &mut self,
+        model: &Model,
+        knowledge: &Knowledge,
+        source: Source,
+        entity: &str,
+    ) -> Result<Edges, Failure> {
+        let principal = self.context.principal();
+        let pool = self.engine().pool();
+        let asker = Asker { principal, model, pool, cancel: self.cancel };
+        let (edges, meters) = knowledge.edges(source, entity, &asker)?;
+        if let Some(meters) = meters {
+            self.touch_passes(&meters);
+        }
+        Ok(edges)
     }
 
     /// What passes of the model took for a node, if it ran any.

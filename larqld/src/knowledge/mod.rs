@@ -3,15 +3,18 @@
 //! [`Knowledge`] is a vindex's `knowledge.labels`, indexed, with a cache of what was asked since. An
 //! entity that was seen when the labels were learned answers from the file; any other is asked by
 //! running the learned templates ([`evidence`]) through the model ([`prober`]), and what is found is
-//! kept for as long as this store is in use, which is as long as neither base nor labels change.
+//! kept for whoever asked, for as long as this store is in use, which is as long as neither base nor
+//! labels change ([`asked`]).
 //!
 //! Promises: every edge carries a calibrated confidence and a feature whose ablation was measured;
-//! the same model, labels and entity give the same edges, whoever asks and in which order.
+//! the same model, labels and entity give the same edges, whoever asks and in which order; one entity is
+//! asked at a time, so that memory does not grow with callers.
 //!
 //! Elsewhere: how labels are learned (`pipeline::label`), the file (`storage::vindex::knowledge`),
 //! rows of DESCRIBE (`exec::describe`).
 
 pub mod answer;
+pub mod asked;
 pub mod behind;
 pub mod evidence;
 mod prefixes;
@@ -20,19 +23,23 @@ pub mod readings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::{LinearReadout, Logistic};
+use larql_compute::model::PassMeters;
 use larql_storage::vindex::KnowledgeFile;
 use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord, RelationRecord};
 use parking_lot::Mutex;
 
+use self::asked::{Asked, ENTITY_BYTES_MAX};
 use self::behind::FeatureEffect;
 use self::evidence::{Evidence, PROBE_SIGNALS, Question, gather};
 use self::prober::Prober;
 use self::readings::{Objects, READING_SIGNALS, candidates};
 use crate::failure::Failure;
 use crate::mounts::Model;
+use crate::session::Principal;
 use crate::text::case_folded;
 
 /// The score below which a relation is not even asked for.
@@ -43,8 +50,8 @@ const RELATIONS_ASKED_MAX: usize = 24;
 pub const CONFIDENCE_KEPT_MIN: f64 = 0.2;
 /// The confidence below which an edge read from the weights alone is forgotten.
 const READING_KEPT_MIN: f64 = 0.02;
-/// Entities whose answers are kept; when there are more, all are forgotten.
-const CACHED_ENTITIES_MAX: usize = 4096;
+/// How long is waited for another's turn before a cancel is looked for.
+const TURN: Duration = Duration::from_millis(20);
 
 /// The edges of an entity, most certain first.
 pub type Edges = Arc<[EdgeRecord]>;
@@ -71,6 +78,19 @@ impl Source {
     }
 }
 
+/// Who asks, and what answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The caller: what was computed for one is given to no other.
+    pub principal: &'a Principal,
+    /// The model that runs where nothing is known.
+    pub model: &'a Model,
+    /// Where it runs.
+    pub pool: &'a Pool,
+    /// Says when to stop.
+    pub cancel: &'a Cancel,
+}
+
 /// A vindex's knowledge, ready to answer.
 #[derive(Debug)]
 pub struct Knowledge {
@@ -82,13 +102,20 @@ pub struct Knowledge {
     kinds: Option<LinearReadout>,
     /// Made when a reading is first asked for.
     objects: OnceLock<Objects>,
-    asked: Mutex<HashMap<(String, Source), Edges>>,
+    asked: Asked,
+    /// Held by who runs the model.
+    turn: Mutex<()>,
 }
 
 impl Knowledge {
     /// Indexes a checked file.
     pub fn new(file: KnowledgeFile) -> Self {
-        let entities = (0..).zip(&file.entities).map(|(at, one)| (case_folded(&one.name), at));
+        // Of names that differ in case alone each is found as it is written, and the first otherwise.
+        let mut entities: HashMap<String, usize> = HashMap::new();
+        for (at, one) in (0..).zip(&file.entities) {
+            entities.entry(case_folded(&one.name)).or_insert(at);
+        }
+        entities.extend((0..).zip(&file.entities).map(|(at, one)| (one.name.clone(), at)));
         let features = (0..).zip(&file.features).map(|(at, one)| ((one.layer, one.feature), at));
         let clusters = (0..).zip(&file.clusters);
         let clusters = clusters.flat_map(|(at, one)| one.features.iter().map(move |&of| (of, at)));
@@ -100,13 +127,14 @@ impl Knowledge {
         let applicability = file.applicability.as_ref();
         let kinds = file.kinds.as_ref();
         Self {
-            entities: entities.collect(),
+            entities,
             features: features.collect(),
             clusters: clusters.collect(),
             readout: applicability.map(|of| readout(&of.mean, &of.weights, &of.bias)),
             kinds: kinds.map(|of| readout(&of.mean, &of.weights, &of.bias)),
             objects: OnceLock::new(),
-            asked: Mutex::default(),
+            asked: Asked::default(),
+            turn: Mutex::default(),
             file,
         }
     }
@@ -142,44 +170,51 @@ impl Knowledge {
         self.file.relations.iter().position(|relation| answer::is_same(&relation.name, name))
     }
 
-    /// The edges that a source has of an entity: from the file, from the cache, or by running the
-    /// model, where it can run.
+    /// The edges that a source has of an entity, as it is written: from the file, from what the caller
+    /// asked before, or by running the model, where it can run; with what the passes took, if any ran.
     ///
     /// # Errors
     /// When cancelled, or a pass fails.
     pub fn edges(
         &self,
         source: Source,
-        model: &Model,
         entity: &str,
-        pool: &Pool,
-        cancel: &Cancel,
-    ) -> Result<Edges, Failure> {
+        asker: &Asker<'_>,
+    ) -> Result<(Edges, Option<PassMeters>), Failure> {
         let entity = entity.trim();
-        let name = case_folded(entity);
-        if let (Source::Probe, Some(&at)) = (source, self.entities.get(&name)) {
-            return Ok(self.file.entities[at].edges.as_slice().into());
+        if source == Source::Probe {
+            let known = self.entities.get(entity);
+            if let Some(&at) = known.or_else(|| self.entities.get(&case_folded(entity))) {
+                return Ok((self.file.entities[at].edges.as_slice().into(), None));
+            }
         }
-        let key = (name, source);
-        if let Some(edges) = self.asked.lock().get(&key) {
-            return Ok(edges.clone());
+        // Nothing could be kept of what is no name.
+        let kept = || self.asked.get(asker.principal, entity, source);
+        if let Some(edges) = kept() {
+            return Ok((edges, None));
         }
-        if model.require_inference().is_err() {
-            return Ok(Edges::from([]));
+        if entity.len() > ENTITY_BYTES_MAX || asker.model.require_inference().is_err() {
+            return Ok((Edges::from([]), None));
         }
-        let mut prober = Prober::new(model, pool, cancel)?;
+        let _turn = loop {
+            asker.cancel.check()?;
+            if let Some(turn) = self.turn.try_lock_for(TURN) {
+                break turn;
+            }
+        };
+        // Somebody may have asked the same before.
+        if let Some(edges) = kept() {
+            return Ok((edges, None));
+        }
+        let mut prober = Prober::new(asker.model, asker.pool, asker.cancel)?;
         let mut edges = match source {
             Source::Probe => self.ask(&mut prober, entity)?,
             Source::Gate | Source::Residual => self.read(source, &mut prober, entity)?,
         };
         sort(&mut edges);
         let edges: Edges = edges.into();
-        let mut asked = self.asked.lock();
-        if asked.len() >= CACHED_ENTITIES_MAX {
-            asked.clear();
-        }
-        asked.insert(key, edges.clone());
-        Ok(edges)
+        self.asked.keep(asker.principal, entity, source, &edges);
+        Ok((edges, Some(prober.meters().clone())))
     }
 
     /// The scores of the relations that an entity can have; `None` for a name without tokens.

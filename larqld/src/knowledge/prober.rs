@@ -16,8 +16,8 @@ use larql_compute::kernels::top_k::top_k_by_magnitude;
 use larql_compute::learn::log_probability;
 use larql_compute::model::{
     CaptureFeatures, Compose, Decoder, DecoderOptions, DenseFfn, Hook, IsolateLayers, KvCache,
-    KvPages, KvType, LayerFeatures, LogitsWanted, Matrix, Orientation, Precision, Role, Segment,
-    WeightKey, Weights as _, elementwise_scale, product,
+    KvPages, KvType, LayerFeatures, LogitsWanted, Matrix, Orientation, PassMeters, Precision, Role,
+    Segment, WeightKey, Weights as _, elementwise_scale, product,
 };
 
 use super::answer::phrase_end;
@@ -132,9 +132,9 @@ impl<'a> Prober<'a> {
         self.model
     }
 
-    /// Bytes of weights read so far.
-    pub fn bytes_touched(&self) -> u64 {
-        self.decoder.bytes_touched()
+    /// What the passes so far took.
+    pub fn meters(&self) -> &PassMeters {
+        self.decoder.meters()
     }
 
     /// The tokens of a prompt; `None` for a text that is too long or has none.

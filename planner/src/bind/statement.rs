@@ -19,7 +19,7 @@ use crate::logical::plan::{
 };
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Label, Level, Operator, Quantisation,
-    QueryVector, RELATION_COUNT_INPUT, Use,
+    QueryVector, RELATION_COUNT_INPUT, RelationCount, Use,
 };
 use crate::planned::Role;
 use crate::syntax::ast::{
@@ -418,8 +418,9 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let (brief, raw) = (is(ast::Display::Brief), is(ast::Display::Raw));
             // Which feature it is counts only for its cluster.
             let columns = &RELATION_COUNT_INPUT[..RELATION_COUNT_INPUT.len() - usize::from(!raw)];
+            let count = RelationCount { examples: *examples, raw, layers: layers.clone() };
             let input = Box::new(features(&reader, columns, layers)?);
-            let plan = Plan::RelationCount { examples: *examples, raw, input };
+            let plan = Plan::RelationCount { count, input };
             let plan = limited(plan, brief.then_some(BRIEF_RELATIONS), 0);
             Ok(reader.bound(plan, "SHOW RELATIONS", Role::Reader))
         }

@@ -9,7 +9,7 @@ use crate::logical::plan::{
     CACHE_COLUMNS, INDEX_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS,
     STATEMENT_COLUMNS,
 };
-use crate::physical::plan::{Operator, RELATION_COUNT_INPUT};
+use crate::physical::plan::{Operator, RELATION_COUNT_INPUT, RelationCount};
 
 /// The schema's name.
 pub(super) const SCHEMA: &str = "larql";
@@ -46,12 +46,13 @@ pub(super) fn table(
         "relations" => {
             let current = current?;
             let layers = LayerSet::all(current.layers());
+            let count = RelationCount { examples: false, raw: false, layers: layers.clone() };
             let input = Box::new(features(
                 current,
                 &RELATION_COUNT_INPUT[..RELATION_COUNT_INPUT.len() - 1],
                 layers,
             )?);
-            Plan::RelationCount { examples: false, raw: false, input }
+            Plan::RelationCount { count, input }
         }
         _ => return Ok(None),
     }))

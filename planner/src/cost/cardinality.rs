@@ -78,7 +78,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             None => KNOWN_EDGES,
         },
         Operator::EntityCount => rows_in * ENTITIES,
-        Operator::RelationCount { .. } => rows_in.min(RELATIONS),
+        Operator::RelationCount(_) => rows_in.min(RELATIONS),
         Operator::LayerStatistics { layers } => layers.count() as f64,
         Operator::CachedAnswer { rows } => *rows as f64,
         Operator::Infer(infer) => infer.top as f64,

@@ -7,8 +7,8 @@ use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
 use crate::layers::LayerSet;
 use crate::physical::plan::{
-    DescribeEdges, ExplainInfer, FeatureColumn, ForEach, Infer, Operator, QueryVector, SortKey,
-    TableScan, Write,
+    DescribeEdges, ExplainInfer, FeatureColumn, ForEach, Infer, Operator, QueryVector,
+    RelationCount, SortKey, TableScan, Write,
 };
 use crate::value::{Column, ColumnType};
 
@@ -143,10 +143,8 @@ pub enum Plan {
     },
     /// Features counted by relation.
     RelationCount {
-        /// With examples.
-        examples: bool,
-        /// Counted by cluster instead.
-        raw: bool,
+        /// How.
+        count: RelationCount,
         /// The features.
         input: Box<Self>,
     },
@@ -194,9 +192,9 @@ impl Plan {
             Self::Write { .. } => named(&WRITE_COLUMNS),
             Self::DescribeEdges { .. } => named(&DESCRIBE_COLUMNS),
             Self::EntityCount { .. } => named(&ENTITY_COLUMNS),
-            Self::RelationCount { examples, .. } => {
+            Self::RelationCount { count, .. } => {
                 let mut columns = named(&RELATION_COLUMNS);
-                columns.extend(examples.then(|| Column::new("examples", ColumnType::List)));
+                columns.extend(count.examples.then(|| Column::new("examples", ColumnType::List)));
                 columns
             }
             Self::Infer(infer) => {
@@ -296,7 +294,7 @@ impl Plan {
             Self::Concatenate { .. } => Operator::Concatenate,
             Self::DescribeEdges { edges, .. } => Operator::DescribeEdges(edges),
             Self::EntityCount { .. } => Operator::EntityCount,
-            Self::RelationCount { examples, raw, .. } => Operator::RelationCount { examples, raw },
+            Self::RelationCount { count, .. } => Operator::RelationCount(count),
             Self::Infer(infer) => Operator::Infer(infer),
             Self::ExplainInfer(explain) => Operator::ExplainInfer(explain),
             Self::Leaf { operator, .. } => operator,
@@ -357,11 +355,12 @@ pub const ENTITY_COLUMNS: NamedColumns<3> =
     [("entity", ColumnType::Text), ("count", ColumnType::Integer), ("max_logit", ColumnType::Real)];
 
 /// The columns of SHOW RELATIONS; `examples` (list) follows where asked for.
-pub const RELATION_COLUMNS: NamedColumns<4> = [
+pub const RELATION_COLUMNS: NamedColumns<5> = [
     ("relation", ColumnType::Text),
     ("count", ColumnType::Integer),
     ("layer_min", ColumnType::Integer),
     ("layer_max", ColumnType::Integer),
+    ("edges", ColumnType::Integer),
 ];
 
 /// The columns of INFER; `ffn` (text) follows with COMPARE.

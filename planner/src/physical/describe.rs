@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use super::generate::Generate;
 use super::plan::{
     Compile, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation, QueryVector,
-    SortKey, Use, WeightType,
+    RelationCount, SortKey, Use, WeightType,
 };
 use super::trace::Trace;
 use crate::bind::expression::Expression;
@@ -45,7 +45,7 @@ impl Operator {
             Self::Concatenate => "Concatenate",
             Self::DescribeEdges(_) => "DescribeEdges",
             Self::EntityCount => "EntityCount",
-            Self::RelationCount { .. } => "RelationCount",
+            Self::RelationCount(_) => "RelationCount",
             Self::LayerStatistics { .. } => "LayerStatistics",
             Self::ShowModels => "ShowModels",
             Self::ShowMounts => "ShowMounts",
@@ -197,7 +197,7 @@ impl Operator {
                 detail.add_optional("limit", edges.limit.as_ref());
                 detail.add_if(edges.stream, "stream");
             }
-            Self::RelationCount { examples, raw } => {
+            Self::RelationCount(RelationCount { examples, raw, .. }) => {
                 detail.add_if(*raw, "of clusters");
                 detail.add_if(*examples, "with examples");
             }

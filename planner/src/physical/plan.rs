@@ -159,13 +159,9 @@ pub enum Operator {
     /// any script; rows by count descending, then by target.
     EntityCount,
     /// Counts features by relation; rows by count descending, then by relation; the unlabelled
-    /// features as one row with a NULL relation, last.
-    RelationCount {
-        /// Add up to [`RELATION_EXAMPLES`] targets, those with the highest logit.
-        examples: bool,
-        /// Count by the clusters that LABEL found without facts, instead of by relation.
-        raw: bool,
-    },
+    /// features as one row with a NULL relation, last. A relation that labels know edges of is there
+    /// without features, too.
+    RelationCount(RelationCount),
     /// One row a layer.
     LayerStatistics {
         /// Which layers.
@@ -585,6 +581,17 @@ pub const RELATION_COUNT_INPUT: [FeatureColumn; 5] = [
     FeatureColumn::Logit,
     FeatureColumn::Feature,
 ];
+
+/// Operands of [`Operator::RelationCount`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelationCount {
+    /// Add up to [`RELATION_EXAMPLES`] targets, those with the highest logit.
+    pub examples: bool,
+    /// Count by the clusters that LABEL found without facts, instead of by relation.
+    pub raw: bool,
+    /// Which layers' edges are counted; the child gives these layers' features.
+    pub layers: LayerSet,
+}
 
 /// How much DESCRIBE shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::Logistic;
+use larql_compute::model::PassMeters;
 use larql_storage::file::Files;
 use larql_storage::vindex::KnowledgeFile;
 use larql_storage::vindex::knowledge::{EntityRecord, KnowledgeClaim, RelationRecord};
@@ -78,7 +79,7 @@ impl Table {
 }
 
 /// What came of a run.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Labelled {
     /// Relations in the table.
     pub relations: u64,
@@ -92,6 +93,8 @@ pub struct Labelled {
     pub features: u64,
     /// Expected calibration error of the edges' confidence, on entities left out.
     pub calibration_error: Option<f64>,
+    /// What the model's passes took.
+    pub passes: PassMeters,
 }
 
 /// Learns labels and moves them in beside the vindex; the model answers from them from then on.
@@ -128,6 +131,7 @@ pub fn label(
         edges: file.entities.iter().map(|entity| entity.edges.len() as u64).sum(),
         features: file.features.len() as u64,
         calibration_error: file.calibrations.first().map(|fit| fit.error),
+        passes: prober.meters().clone(),
     };
     progress("writing", 0, 0, "")?;
     model.check()?;
