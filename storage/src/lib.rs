@@ -8,6 +8,7 @@
 //! - [`vindex`]: the directory that larqld mounts: its layout, reader, resumable writer, checks.
 //! - [`trace`]: what runs of a model leave in files: residual streams, whole or at windows.
 //! - [`catalog`]: what is mounted, kept across restarts.
+//! - [`overlay`]: edits above a base, as typed deltas.
 //!
 //! Everything read here may come from a stranger: counts are checked against lengths before memory
 //! is taken, names are plain file names, and a refusal says which file, what is wrong and what to do.
@@ -15,6 +16,7 @@
 pub mod catalog;
 pub mod checkpoint;
 pub mod file;
+pub mod overlay;
 pub mod trace;
 pub mod vindex;
 

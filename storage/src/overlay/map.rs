@@ -1,0 +1,257 @@
+//! What operations amount to, as persistent maps.
+
+use rpds::RedBlackTreeMapSync;
+use std::sync::Arc;
+
+use super::operation::{Describe, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector};
+
+/// What the overlay says of one feature; a part that is `None` is as in the base.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FeatureDelta {
+    /// It contributes nothing, and is no row.
+    pub hidden: bool,
+    /// `[hidden]`
+    pub gate: Option<Vector>,
+    /// `[hidden]`
+    pub up: Option<Vector>,
+    /// `[hidden]`
+    pub down: Option<Vector>,
+    /// What it is about.
+    pub entity: Option<String>,
+    /// Which relation.
+    pub relation: Option<String>,
+    /// What it answers.
+    pub target: Option<String>,
+    /// The answer's tokens.
+    pub target_ids: Vec<u32>,
+    /// 0 to 1.
+    pub confidence: Option<f32>,
+    /// What set its rows; `None` while none is set.
+    pub mode: Option<Mode>,
+    /// The LSN of its last change.
+    pub lsn: u64,
+}
+
+/// A fact that is answered by retrieval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Knn {
+    /// As it was set.
+    pub set: SetKnn,
+    /// By which LSN.
+    pub lsn: u64,
+}
+
+/// An update of a matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRankDelta {
+    /// As it was made.
+    pub update: LowRank,
+    /// By which LSN.
+    pub lsn: u64,
+}
+
+/// Deltas above a base. Clones share what they have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    features: RedBlackTreeMapSync<Slot, Arc<FeatureDelta>>,
+    knn: RedBlackTreeMapSync<(String, String), Arc<Knn>>,
+    low_rank: RedBlackTreeMapSync<u64, Arc<LowRankDelta>>,
+}
+
+impl Overlay {
+    /// Whether nothing differs from the base.
+    pub fn is_empty(&self) -> bool {
+        self.features.is_empty() && self.knn.is_empty() && self.low_rank.is_empty()
+    }
+
+    /// Every feature that differs, by layer and feature.
+    pub fn features(&self) -> impl Iterator<Item = (Slot, &Arc<FeatureDelta>)> {
+        self.features.iter().map(|(slot, delta)| (*slot, delta))
+    }
+
+    /// The features of one layer that differ, in order.
+    pub fn features_of(&self, layer: u32) -> impl Iterator<Item = (Slot, &Arc<FeatureDelta>)> {
+        let slots = Slot { layer, feature: 0 }..=Slot { layer, feature: u32::MAX };
+        self.features.range(slots).map(|(slot, delta)| (*slot, delta))
+    }
+
+    /// What is said of one feature.
+    pub fn feature(&self, slot: Slot) -> Option<&Arc<FeatureDelta>> {
+        self.features.get(&slot)
+    }
+
+    /// The facts answered by retrieval, by entity and relation.
+    pub fn knn(&self) -> impl Iterator<Item = &Arc<Knn>> {
+        self.knn.values()
+    }
+
+    /// What is retrieved for one entity and relation.
+    pub fn fact(&self, entity: &str, relation: &str) -> Option<&Arc<Knn>> {
+        self.knn.get(&(entity.to_owned(), relation.to_owned()))
+    }
+
+    /// The updates of matrices, in the order in which they are added.
+    pub fn low_rank(&self) -> impl Iterator<Item = &Arc<LowRankDelta>> {
+        self.low_rank.values()
+    }
+
+    /// How many features, retrieved facts and updates differ.
+    pub fn len(&self) -> usize {
+        self.features.size() + self.knn.size() + self.low_rank.size()
+    }
+
+    /// The overlay after an operation of that LSN.
+    pub fn apply(&mut self, operation: &Operation, lsn: u64) {
+        match operation {
+            Operation::SetFeature(set) => {
+                self.change(set.slot, lsn, |delta| set_feature(delta, set));
+            }
+            Operation::HideFeature(slot) => {
+                // Nothing of it is left: a later operation that shows it starts from the base.
+                let hidden = FeatureDelta { hidden: true, lsn, ..FeatureDelta::default() };
+                self.features.insert_mut(*slot, Arc::new(hidden));
+            }
+            Operation::RestoreFeature(slot) => _ = self.features.remove_mut(slot),
+            Operation::SetKnn(set) => {
+                let key = (set.fact.entity.clone(), set.fact.relation.clone());
+                self.knn.insert_mut(key, Arc::new(Knn { set: set.clone(), lsn }));
+            }
+            Operation::DeleteKnn(knn) => {
+                self.knn.remove_mut(&(knn.entity.clone(), knn.relation.clone()));
+            }
+            Operation::LowRank(update) => {
+                let delta = LowRankDelta { update: update.clone(), lsn };
+                self.low_rank.insert_mut(update.id, Arc::new(delta));
+            }
+            Operation::DropLowRank { id } => _ = self.low_rank.remove_mut(id),
+            Operation::Describe(describe) => {
+                self.change(describe.slot, lsn, |delta| relabel(delta, describe));
+            }
+        }
+    }
+
+    fn change(&mut self, slot: Slot, lsn: u64, change: impl FnOnce(&mut FeatureDelta)) {
+        let mut delta = self.features.get(&slot).map(|there| (**there).clone()).unwrap_or_default();
+        change(&mut delta);
+        delta.lsn = lsn;
+        self.features.insert_mut(slot, Arc::new(delta));
+    }
+}
+
+fn set_feature(delta: &mut FeatureDelta, set: &SetFeature) {
+    fn replace<T: Clone>(there: &mut Option<T>, new: &Option<T>) {
+        if new.is_some() {
+            there.clone_from(new);
+        }
+    }
+    delta.hidden = false;
+    replace(&mut delta.gate, &set.gate);
+    replace(&mut delta.up, &set.up);
+    replace(&mut delta.down, &set.down);
+    // A feature states one fact at a time.
+    delta.entity.clone_from(&set.entity);
+    delta.relation.clone_from(&set.relation);
+    delta.target.clone_from(&set.target);
+    delta.target_ids.clone_from(&set.target_ids);
+    delta.confidence = set.confidence;
+    delta.mode = Some(set.mode);
+}
+
+fn relabel(delta: &mut FeatureDelta, describe: &Describe) {
+    for (there, new) in
+        [(&mut delta.relation, &describe.relation), (&mut delta.target, &describe.target)]
+    {
+        if new.is_some() {
+            there.clone_from(new);
+        }
+    }
+    delta.confidence = describe.confidence.or(delta.confidence);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::{DeleteKnn, Fact, Matrix};
+
+    fn row(values: &[f32]) -> Option<Vector> {
+        Some(values.into())
+    }
+
+    fn set(feature: u32, gate: Option<Vector>, down: Option<Vector>) -> Operation {
+        Operation::SetFeature(SetFeature {
+            slot: Slot { layer: 1, feature },
+            gate,
+            up: None,
+            down,
+            entity: Some("France".into()),
+            relation: Some("capital".into()),
+            target: Some("Lyon".into()),
+            target_ids: vec![7],
+            confidence: Some(0.9),
+            mode: Mode::Compose,
+        })
+    }
+
+    #[test]
+    fn a_later_row_replaces_an_earlier_and_leaves_the_others() {
+        let mut overlay = Overlay::default();
+        overlay.apply(&set(3, row(&[1.0]), row(&[2.0])), 1);
+        overlay.apply(&set(3, None, row(&[4.0])), 2);
+        let delta = overlay.feature(Slot { layer: 1, feature: 3 }).unwrap();
+        assert_eq!((delta.gate.clone(), delta.down.clone()), (row(&[1.0]), row(&[4.0])));
+        assert_eq!(delta.lsn, 2);
+        assert_eq!(overlay.features_of(1).count(), 1);
+        assert_eq!(overlay.features_of(0).count() + overlay.features_of(2).count(), 0);
+    }
+
+    #[test]
+    fn a_hidden_feature_that_is_shown_again_starts_from_the_base() {
+        let mut overlay = Overlay::default();
+        overlay.apply(&set(3, row(&[1.0]), None), 1);
+        overlay.apply(&Operation::HideFeature(Slot { layer: 1, feature: 3 }), 2);
+        assert!(overlay.feature(Slot { layer: 1, feature: 3 }).unwrap().hidden);
+        overlay.apply(&set(3, None, row(&[4.0])), 3);
+        let delta = overlay.feature(Slot { layer: 1, feature: 3 }).unwrap();
+        assert_eq!((delta.hidden, delta.gate.clone()), (false, None));
+    }
+
+    #[test]
+    fn what_was_set_and_taken_back_leaves_nothing() {
+        let mut overlay = Overlay::default();
+        let fact =
+            Fact { entity: "France".into(), relation: "capital".into(), target: "Lyon".into() };
+        overlay.apply(&set(3, row(&[1.0]), None), 1);
+        overlay.apply(
+            &Operation::SetKnn(SetKnn {
+                layer: 1,
+                key: [1.0].into(),
+                threshold: 0.5,
+                fact: fact.clone(),
+                entity_ids: vec![vec![1]],
+                target_ids: vec![7],
+                confidence: None,
+            }),
+            2,
+        );
+        overlay.apply(
+            &Operation::LowRank(LowRank {
+                id: 9,
+                layer: 1,
+                matrix: Matrix::Down,
+                rank: 1,
+                left: [1.0].into(),
+                right: [1.0].into(),
+                facts: vec![fact],
+            }),
+            3,
+        );
+        let before = overlay.clone();
+        assert_eq!(overlay.len(), 3);
+        overlay.apply(&Operation::RestoreFeature(Slot { layer: 1, feature: 3 }), 4);
+        let delete = DeleteKnn { entity: "France".into(), relation: "capital".into() };
+        overlay.apply(&Operation::DeleteKnn(delete), 5);
+        overlay.apply(&Operation::DropLowRank { id: 9 }, 6);
+        assert!(overlay.is_empty());
+        assert_eq!(before.len(), 3, "who holds an overlay keeps it as it was");
+    }
+}
