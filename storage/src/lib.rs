@@ -9,6 +9,8 @@
 //! - [`trace`]: what runs of a model leave in files: residual streams, whole or at windows.
 //! - [`catalog`]: what is mounted, kept across restarts.
 //! - [`overlay`]: edits above a base, as typed deltas.
+//! - [`wal`]: the log that makes edits durable.
+//! - [`store`]: transactions, branches and history above that log.
 //!
 //! Everything read here may come from a stranger: counts are checked against lengths before memory
 //! is taken, names are plain file names, and a refusal says which file, what is wrong and what to do.
@@ -17,7 +19,9 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod file;
 pub mod overlay;
+pub mod store;
 pub mod trace;
 pub mod vindex;
+pub mod wal;
 
 pub use file::{DiskFiles, Files};

@@ -4,9 +4,10 @@
 //! [`Fault`] happen. [`FaultyFiles::crash`] then takes from the backend what a loss of power may take:
 //! bytes written after a file's last sync, and directory entries changed after the directory's last
 //! sync. That is the harsh end of what file systems do: removals stay done, since nothing that
-//! storage removes is needed again.
+//! storage removes is needed again. [`FaultyFiles::crash_torn`] takes some of it, sector by sector, as
+//! a disk that reorders may.
 
-use super::{FileLock, FileWrite, Files, Mapping, Metadata};
+use super::{FileLock, FileOverwrite, FileWrite, Files, Mapping, Metadata};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -36,6 +37,8 @@ pub enum Operation {
     Resume(PathBuf, u64),
     /// Bytes were written to a file.
     Write(PathBuf, usize),
+    /// A file was opened to be overwritten in place.
+    Overwrite(PathBuf),
     /// A file was synced.
     Sync(PathBuf),
     /// A directory was created, with those above it.
@@ -69,14 +72,35 @@ struct State {
     bytes: u64,
     /// Length and synced length of every file written here.
     written: BTreeMap<PathBuf, (u64, u64)>,
+    /// What files overwritten in place held at their last sync.
+    overwritten: BTreeMap<PathBuf, Vec<u8>>,
     /// Changes of directory entries that no sync has covered, oldest first.
     unsynced: Vec<EntryChange>,
+}
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// How much of something a crash leaves.
+enum Kept {
+    Nothing,
+    Some(u64),
+}
+
+impl Kept {
+    fn count(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Some(count) => count,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum EntryChange {
     Created(PathBuf),
-    Renamed(PathBuf, PathBuf),
+    /// With what a file replaced held.
+    Renamed(PathBuf, PathBuf, Option<Vec<u8>>),
     Exchanged(PathBuf, PathBuf),
 }
 
@@ -101,18 +125,44 @@ impl FaultyFiles {
     ///
     /// Call it when the writers are gone; the backend below is then as found after a restart.
     pub fn crash(&self) -> io::Result<()> {
+        self.lose(&mut |_| Kept::Nothing)
+    }
+
+    /// Takes away some of what was never synced: of names the latest, of bytes any sectors.
+    ///
+    /// The same seed takes the same.
+    pub fn crash_torn(&self, seed: u64) -> io::Result<()> {
+        let mut state = seed.wrapping_mul(2).wrapping_add(1);
+        self.lose(&mut |choices| {
+            // Marsaglia 2003, Xorshift RNGs: good enough to choose what is lost.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            Kept::Some(state % choices.max(1))
+        })
+    }
+
+    fn lose(&self, keep: &mut dyn FnMut(u64) -> Kept) -> io::Result<()> {
         let mut state = self.state.lock();
-        let State { written, unsynced, .. } = &mut *state;
-        for change in std::mem::take(unsynced).into_iter().rev() {
+        let State { written, overwritten, unsynced, .. } = &mut *state;
+        let changes = std::mem::take(unsynced);
+        let kept = keep(changes.len() as u64 + 1).count();
+        for change in changes.into_iter().skip(kept as usize).rev() {
             match change {
                 EntryChange::Created(path) => {
                     remove(&*self.inner, &path)?;
                     written.retain(|file, _| !file.starts_with(&path));
+                    overwritten.retain(|file, _| !file.starts_with(&path));
                 }
-                EntryChange::Renamed(from, to) => {
+                EntryChange::Renamed(from, to, replaced) => {
                     if self.inner.metadata(&to).is_ok() {
                         self.inner.rename(&to, &from)?;
                         move_paths(written, &to, &from);
+                    }
+                    if let Some(bytes) = replaced {
+                        let mut file = self.inner.create(&to)?;
+                        file.write_all(&bytes)?;
+                        file.sync()?;
                     }
                 }
                 EntryChange::Exchanged(a, b) => {
@@ -128,8 +178,34 @@ impl FaultyFiles {
         }
         for (path, (length, synced)) in std::mem::take(written) {
             if synced < length && self.inner.metadata(&path).is_ok() {
-                self.inner.resume(&path, synced)?.sync()?;
+                let length = self.inner.metadata(&path)?.length.min(length);
+                let left = (synced + keep(length.saturating_sub(synced) + 1).count()).min(length);
+                let mut tail = self.inner.read(&path, u64::MAX)?;
+                tail.truncate(left as usize);
+                let mut tail = tail.split_off(synced as usize);
+                for sector in tail.chunks_mut(SECTOR_BYTES) {
+                    if keep(4).count() == 0 {
+                        sector.fill(0);
+                    }
+                }
+                let mut file = self.inner.resume(&path, synced)?;
+                file.write_all(&tail)?;
+                file.sync()?;
             }
+        }
+        for (path, synced) in std::mem::take(overwritten) {
+            if self.inner.metadata(&path).is_err() {
+                continue;
+            }
+            let now = self.inner.read(&path, u64::MAX)?;
+            let mut file = self.inner.overwrite(&path)?;
+            for (at, old) in synced.chunks(SECTOR_BYTES).enumerate() {
+                let offset = at * SECTOR_BYTES;
+                if now.get(offset..offset + old.len()) != Some(old) && keep(2).count() == 0 {
+                    file.write_at(offset as u64, old)?;
+                }
+            }
+            file.sync()?;
         }
         Ok(())
     }
@@ -217,7 +293,7 @@ impl State {
         };
         match change {
             EntryChange::Created(path) => above(path),
-            EntryChange::Renamed(a, b) | EntryChange::Exchanged(a, b) => above(a) || above(b),
+            EntryChange::Renamed(a, b, _) | EntryChange::Exchanged(a, b) => above(a) || above(b),
         }
     }
 }
@@ -255,6 +331,19 @@ impl Files for FaultyFiles {
         Ok(self.tracked(path, write))
     }
 
+    fn overwrite(&self, path: &Path) -> io::Result<Box<dyn FileOverwrite>> {
+        self.admit(Operation::Overwrite(path.to_path_buf()))?;
+        let inner = self.inner.overwrite(path)?;
+        let mut state = self.state.lock();
+        if !state.overwritten.contains_key(path) {
+            let there = self.inner.read(path, u64::MAX)?;
+            state.overwritten.insert(path.to_path_buf(), there);
+        }
+        let path = path.to_path_buf();
+        drop(state);
+        Ok(Box::new(FaultyOverwrite { path, files: self.clone(), inner }))
+    }
+
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         self.inner.metadata(path)
     }
@@ -282,10 +371,12 @@ impl Files for FaultyFiles {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.admit(Operation::Rename(from.to_path_buf(), to.to_path_buf()))?;
+        let replaced = self.inner.read(to, u64::MAX).ok();
         self.inner.rename(from, to)?;
         let mut state = self.state.lock();
         move_paths(&mut state.written, from, to);
-        state.unsynced.push(EntryChange::Renamed(from.to_path_buf(), to.to_path_buf()));
+        let change = EntryChange::Renamed(from.to_path_buf(), to.to_path_buf(), replaced);
+        state.unsynced.push(change);
         Ok(())
     }
 
@@ -363,5 +454,35 @@ impl FileWrite for FaultyWrite {
 
     fn position(&self) -> u64 {
         self.inner.position()
+    }
+}
+
+struct FaultyOverwrite {
+    path: PathBuf,
+    files: FaultyFiles,
+    inner: Box<dyn FileOverwrite>,
+}
+
+impl FileOverwrite for FaultyOverwrite {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // In place: a full disk does not matter to it.
+        let mut state = self.files.state.lock();
+        let budget = state.bytes;
+        let admitted = state.admit_write(&self.path, bytes.len());
+        state.bytes = budget;
+        match admitted {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+            _ => {}
+        }
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.files.state.lock();
+        state.admit_sync(Operation::Sync(self.path.clone()))?;
+        self.inner.sync()?;
+        let now = self.files.inner.read(&self.path, u64::MAX)?;
+        state.overwritten.insert(self.path.clone(), now);
+        Ok(())
     }
 }

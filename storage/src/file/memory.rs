@@ -1,7 +1,7 @@
 //! Files that live in memory, for tests and for whole clusters in one thread.
 
-use super::mmap::{changed_length, not_regular, shorter_than_resumed};
-use super::{FileKind, FileLock, FileWrite, Files, Mapping, Metadata};
+use super::mmap::{changed_length, not_regular, require_within, shorter_than_resumed};
+use super::{FileKind, FileLock, FileOverwrite, FileWrite, Files, Mapping, Metadata};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -161,6 +161,10 @@ impl Files for MemoryFiles {
         Ok(Box::new(MemoryWrite { content }))
     }
 
+    fn overwrite(&self, path: &Path) -> io::Result<Box<dyn FileOverwrite>> {
+        Ok(Box::new(MemoryWrite { content: self.tree.lock().file(path)? }))
+    }
+
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let tree = self.tree.lock();
         match tree.nodes.get(&normalize(path)) {
@@ -318,6 +322,19 @@ impl FileWrite for MemoryWrite {
 
     fn position(&self) -> u64 {
         self.content.lock().len() as u64
+    }
+}
+
+impl FileOverwrite for MemoryWrite {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut content = self.content.lock();
+        require_within(offset, bytes.len(), content.len() as u64)?;
+        content[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,13 +1,13 @@
 //! Real files: mapped read-only, written append-only, synced when asked.
 
 use super::truncation::{self, Registration};
-use super::{FileKind, FileLock, FileWrite, Files, Mapping, Metadata};
+use super::{FileKind, FileLock, FileOverwrite, FileWrite, Files, Mapping, Metadata};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,18 +72,23 @@ impl Files for DiskFiles {
             .custom_flags(OPEN_FLAGS)
             .open(path)
             .map_err(|error| explain_open(path, error))?;
-        let metadata = file.metadata()?;
-        require_regular(path, &metadata)?;
-        if metadata.nlink() != 1 {
-            let text = format!("{} is a hard link to another file", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        let metadata = require_single_name(path, &file)?;
         if metadata.len() < length {
             return Err(shorter_than_resumed(path, metadata.len(), length));
         }
         file.set_len(length)?;
         let file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
         Ok(Box::new(DiskWrite { file, position: length }))
+    }
+
+    fn overwrite(&self, path: &Path) -> io::Result<Box<dyn FileOverwrite>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(OPEN_FLAGS)
+            .open(path)
+            .map_err(|error| explain_open(path, error))?;
+        let length = require_single_name(path, &file)?.len();
+        Ok(Box::new(DiskOverwrite { file, length }))
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
@@ -226,6 +231,28 @@ fn require_regular(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     }
 }
 
+/// What is written to a file with a second name would change the other file.
+fn require_single_name(path: &Path, file: &File) -> io::Result<fs::Metadata> {
+    let metadata = file.metadata()?;
+    require_regular(path, &metadata)?;
+    if metadata.nlink() != 1 {
+        let text = format!("{} is a hard link to another file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(metadata)
+}
+
+/// Refuses to write beyond the end of a file, the same in every backend.
+pub(super) fn require_within(offset: u64, bytes: usize, length: u64) -> io::Result<()> {
+    match offset.checked_add(bytes as u64) {
+        Some(end) if end <= length => Ok(()),
+        _ => {
+            let text = format!("{bytes} bytes at {offset} do not lie within {length}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
 /// The error for anything that is not a regular file, the same in every backend.
 pub(super) fn not_regular(path: &Path, what: &str) -> io::Error {
     let text = format!("{} is {what}, not a regular file", path.display());
@@ -352,5 +379,21 @@ impl FileWrite for DiskWrite {
 
     fn position(&self) -> u64 {
         self.position
+    }
+}
+
+struct DiskOverwrite {
+    file: File,
+    length: u64,
+}
+
+impl FileOverwrite for DiskOverwrite {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        require_within(offset, bytes.len(), self.length)?;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }

@@ -58,6 +58,12 @@ pub trait Files: Send + Sync + Debug {
     /// writing through it would change the other file.
     fn resume(&self, path: &Path, length: u64) -> io::Result<Box<dyn FileWrite>>;
 
+    /// Opens an existing file to be overwritten in place, within the length that it has.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is no regular file, or has a second name (hard link).
+    fn overwrite(&self, path: &Path) -> io::Result<Box<dyn FileOverwrite>>;
+
     /// Length and kind of what `path` names, symbolic links followed.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
 
@@ -125,6 +131,18 @@ pub trait FileWrite: Write + Send {
 
     /// Bytes in the file up to and including everything written.
     fn position(&self) -> u64;
+}
+
+/// A file whose bytes are replaced where they lie; its length stays.
+pub trait FileOverwrite: Send {
+    /// Replaces the bytes at an offset.
+    ///
+    /// # Errors
+    /// `InvalidInput` beyond the end of the file; what the system says, after which the bytes are unknown.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far durable. Nobody retries a failed one.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
 /// An exclusive lock, released on drop.

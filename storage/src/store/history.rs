@@ -1,0 +1,155 @@
+//! Every moment of a store, from its records: the state now, and any state before.
+//!
+//! Records are kept as long as history is; a state is kept every so many of them, so that a moment of the
+//! past is a short replay away. Clones share what they have in common.
+
+use rpds::{RedBlackTreeMapSync, VectorSync};
+use std::sync::Arc;
+
+use super::StoreError;
+use super::record::Record;
+use super::state::State;
+
+/// Records between two states that are kept.
+const STRIDE: usize = 128;
+
+/// A record under its number.
+pub type Numbered = (u64, Arc<Record>);
+
+/// What there is and was.
+#[derive(Debug, Clone)]
+pub struct History {
+    records: VectorSync<Numbered>,
+    /// By LSN; the first is the empty one, at 0.
+    kept: RedBlackTreeMapSync<u64, State>,
+    state: State,
+    /// The first moment that may be asked for.
+    first: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        let state = State::default();
+        let kept = RedBlackTreeMapSync::default().insert(0, state.clone());
+        Self { records: VectorSync::default(), kept, state, first: 0 }
+    }
+}
+
+impl History {
+    /// The empty history that begins at a moment: what was before it is not told.
+    pub(super) fn beginning_at(first: u64) -> Self {
+        Self { first, ..Self::default() }
+    }
+
+    /// The state now.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The records, oldest first.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &Numbered> + ExactSizeIterator {
+        self.records.iter()
+    }
+
+    /// The first moment that can be asked for.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The state in a moment of the past.
+    ///
+    /// # Errors
+    /// `Forgotten`, `Future`.
+    pub fn as_of(&self, lsn: u64) -> Result<State, StoreError> {
+        if lsn < self.first {
+            return Err(StoreError::Forgotten { lsn, first: self.first });
+        }
+        if lsn > self.state.lsn {
+            return Err(StoreError::Future { lsn, last: self.state.lsn });
+        }
+        self.replay(lsn)
+    }
+
+    fn replay(&self, lsn: u64) -> Result<State, StoreError> {
+        if lsn >= self.state.lsn {
+            return Ok(self.state.clone());
+        }
+        let (_, nearest) = self.kept.range(..=lsn).next_back().expect("the empty state is kept");
+        let mut state = nearest.clone();
+        let after = self.position_after(nearest.lsn);
+        for (number, record) in (after..).map_while(|at| self.records.get(at)) {
+            if *number > lsn {
+                break;
+            }
+            state = self.applied(&state, *number, record)?;
+        }
+        state.lsn = lsn;
+        Ok(state)
+    }
+
+    /// The index of the first record above a number.
+    fn position_after(&self, lsn: u64) -> usize {
+        let (mut low, mut high) = (0, self.records.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.records[middle].0 <= lsn { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    fn applied(&self, state: &State, lsn: u64, record: &Record) -> Result<State, StoreError> {
+        state.apply(lsn, record, |branch, at| {
+            // Of its own moment the state is at hand: a replay would come here again.
+            if at >= state.lsn {
+                return state.branch(branch).cloned();
+            }
+            self.replay(at)?.branch(branch).cloned()
+        })
+    }
+
+    /// Says that everything up to a number is told, records that were left out included.
+    pub(super) fn advance_to(&mut self, lsn: u64) {
+        self.state.lsn = self.state.lsn.max(lsn);
+    }
+
+    /// The history after one more record.
+    ///
+    /// # Errors
+    /// As [`State::apply`].
+    pub fn with(&self, lsn: u64, record: Arc<Record>) -> Result<Self, StoreError> {
+        let mut next = self.clone();
+        next.state = self.applied(&self.state, lsn, &record)?;
+        next.records.push_back_mut((lsn, record));
+        if next.records.len().is_multiple_of(STRIDE) {
+            next.kept.insert_mut(lsn, next.state.clone());
+        }
+        Ok(next)
+    }
+
+    /// The records without which nothing would be different from now on: patches that no branch has any
+    /// more are left out, and what removed them.
+    ///
+    /// # Errors
+    /// As [`State::apply`]; never for a history that exists.
+    pub(super) fn condensed(&self) -> Result<Vec<Numbered>, StoreError> {
+        let branches = self.state.branches();
+        let alive: std::collections::HashSet<u64> =
+            branches.flat_map(|branch| branch.transactions().map(|one| one.lsn)).collect();
+        let mut condensed = Vec::new();
+        for (lsn, record) in self.records() {
+            let wanted = match &**record {
+                Record::Commit(_) => alive.contains(lsn),
+                Record::RemovePatch { branch, patch, .. } => {
+                    let before = self.replay(lsn - 1)?;
+                    let removed = before.branch(branch)?.patch(patch).map(|one| one.lsn);
+                    removed.is_some_and(|removed| alive.contains(&removed))
+                }
+                _ => true,
+            };
+            if wanted {
+                condensed.push((*lsn, record.clone()));
+            }
+        }
+        Ok(condensed)
+    }
+}

@@ -1,0 +1,133 @@
+//! The one thread that writes: it takes what has gathered, decides in order what may happen, makes the
+//! group durable, publishes, and only then answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::history::History;
+use super::queue::Queue;
+use super::record::Record;
+use super::sync::mpsc;
+use super::{CheckpointKind, Disk, StoreError};
+use crate::wal::WalError;
+
+/// Most bytes of payload in one group, about; one record may be larger by itself.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// The part of a sync's time that a group waits for those who are about to come.
+const PATIENCE_PART: u32 = 2;
+
+/// The longest that a group waits.
+const PATIENCE_MAX: Duration = Duration::from_millis(4);
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    /// Make a record durable and visible, if nothing that it changes was changed after `seen`.
+    Commit { record: Arc<Record>, seen: u64, reply: mpsc::SyncSender<Result<u64, StoreError>> },
+    /// Put the records into a file, and shorten the log.
+    Checkpoint { kind: CheckpointKind, reply: mpsc::SyncSender<Result<u64, StoreError>> },
+}
+
+/// Where records become durable: the log, or in a test something that is watched.
+pub(super) trait Durable: Send {
+    /// As [`crate::wal::Wal::append`].
+    fn append(&mut self, records: &[(u8, Vec<u8>)]) -> Result<u64, WalError>;
+
+    /// Puts a history's records into a file, and shortens the log; gives the history from now on.
+    fn checkpoint(
+        &mut self,
+        kind: CheckpointKind,
+        history: &History,
+    ) -> Result<History, StoreError>;
+}
+
+impl Durable for Disk {
+    fn append(&mut self, records: &[(u8, Vec<u8>)]) -> Result<u64, WalError> {
+        self.wal.append(records)
+    }
+
+    fn checkpoint(
+        &mut self,
+        kind: CheckpointKind,
+        history: &History,
+    ) -> Result<History, StoreError> {
+        Disk::checkpoint(self, kind, history)
+    }
+}
+
+/// Runs until the queue is closed and empty.
+pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &ArcSwap<History>) {
+    let (mut groups, mut sync_time) = ([0, 0], Duration::ZERO);
+    loop {
+        let expected = groups.iter().sum();
+        let patience = (sync_time / PATIENCE_PART).min(PATIENCE_MAX);
+        let Some(jobs) = queue.take(expected, patience) else { return };
+        groups = [groups[1], jobs.len()];
+        let mut commits = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Commit { record, seen, reply } => commits.push((record, seen, reply)),
+                Job::Checkpoint { kind, reply } => {
+                    // What came before is in it.
+                    commit(&mut durable, std::mem::take(&mut commits), published);
+                    let outcome = durable.checkpoint(kind, &published.load());
+                    // Whoever asked may be gone.
+                    let _ = reply.send(outcome.map(|history| {
+                        let lsn = history.state().lsn;
+                        published.store(Arc::new(history));
+                        lsn
+                    }));
+                }
+            }
+        }
+        let began = Instant::now();
+        commit(&mut durable, commits, published);
+        sync_time = began.elapsed();
+    }
+}
+
+type Commits = Vec<(Arc<Record>, u64, mpsc::SyncSender<Result<u64, StoreError>>)>;
+
+/// Decides about commits in order, in as many groups as their bytes need.
+fn commit(durable: &mut impl Durable, commits: Commits, published: &ArcSwap<History>) {
+    let mut waiting = commits.into_iter().peekable();
+    while waiting.peek().is_some() {
+        let mut history = History::clone(&published.load());
+        let (mut records, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < GROUP_BYTES_MAX
+            && let Some((record, seen, reply)) = waiting.next()
+        {
+            let lsn = history.state().lsn + 1;
+            let checked = history.state().check(&record, seen);
+            match checked.and_then(|()| history.with(lsn, record.clone())) {
+                Ok(next) => {
+                    history = next;
+                    let encoded = record.encode();
+                    bytes += encoded.1.len();
+                    records.push(encoded);
+                    replies.push((lsn, reply));
+                }
+                // Whoever asked may be gone; the same below.
+                Err(error) => _ = reply.send(Err(error)),
+            }
+        }
+        if records.is_empty() {
+            continue;
+        }
+        match durable.append(&records) {
+            Ok(first) => {
+                assert_eq!(first, replies[0].0, "the log and the state number alike");
+                published.store(Arc::new(history));
+                replies.into_iter().for_each(|(lsn, reply)| _ = reply.send(Ok(lsn)));
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (_, reply) in replies {
+                    let _ = reply.send(Err(StoreError::NotDurable(error.clone())));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Every write, sync and stop of a store's life fails once, and power is lost after it.
+
+use super::support::*;
+use larql_storage::file::{Fault, FaultyFiles, Files, MemoryFiles};
+use larql_storage::store::{CheckpointKind, MAIN, Store, StoreError};
+use larql_storage::wal::INLINE_BYTES_MAX;
+use std::sync::Arc;
+
+/// What a store's life acknowledged, and what it was asked for beyond that.
+#[derive(Default)]
+struct Life {
+    acknowledged: Vec<String>,
+    asked: Vec<String>,
+}
+
+/// Opens a store, edits, checkpoints and edits again, until something fails.
+fn live(place: &Place, life: &mut Life) -> Result<(), StoreError> {
+    let store = place.try_open()?;
+    for step in 0..9 {
+        if step == 4 || step == 7 {
+            let kind = if step == 4 { CheckpointKind::Whole } else { CheckpointKind::Forgetting };
+            store.checkpoint(kind)?;
+        }
+        let entity = format!("E{step}");
+        let width = if step % 3 == 1 { INLINE_BYTES_MAX } else { 4 };
+        life.asked.push(entity.clone());
+        commit(&store, edit(vec![knn(&entity, "T", width), feature(0, step, 1.0)]))?;
+        life.acknowledged.push(entity);
+    }
+    Ok(())
+}
+
+/// After a restart: everything acknowledged is there, nothing is half there, and work goes on.
+fn check(place: &Place, life: &Life, what: &str) {
+    let store = place.try_open().unwrap_or_else(|error| panic!("{what}: {error}"));
+    for entity in &life.acknowledged {
+        assert!(answer(&store, MAIN, entity).is_some(), "{what}: {entity} is lost");
+    }
+    let history = store.history();
+    let overlay = history.state().branch(MAIN).unwrap().overlay().clone();
+    assert_eq!(overlay.knn().count(), overlay.features().count(), "{what}: half a transaction");
+    for knn in overlay.knn() {
+        assert!(life.asked.contains(&knn.set.fact.entity), "{what}: {knn:?} was never asked for");
+    }
+    commit(&store, edit(vec![knn("after", "T", 4)])).unwrap_or_else(|e| panic!("{what}: {e}"));
+    drop(store);
+    let store = place.open();
+    assert!(answer(&store, MAIN, "after").is_some(), "{what}");
+}
+
+/// Lives once without a fault, to count; then once for each fault.
+fn each(faults: impl Fn(usize) -> Option<Fault>, crash: impl Fn(&FaultyFiles, usize)) -> usize {
+    let mut survived = 0;
+    for n in 0.. {
+        let Some(fault) = faults(n) else { return n };
+        let memory = MemoryFiles::shared();
+        let faulty = FaultyFiles::new(memory.clone(), Some(fault));
+        let mut life = Life::default();
+        let outcome = live(&Place::file_in(Arc::new(faulty.clone())), &mut life);
+        crash(&faulty, n);
+        check(&Place::file_in(memory), &life, &format!("{fault:?} ({outcome:?})"));
+        if outcome.is_ok() {
+            survived += 1;
+            // Beyond the last operation there is nothing left to fail.
+            if survived > 3 {
+                return n;
+            }
+        } else {
+            survived = 0;
+        }
+    }
+    unreachable!("some fault comes too late")
+}
+
+fn keep(_: &FaultyFiles, _: usize) {}
+
+fn lose(files: &FaultyFiles, _: usize) {
+    files.crash().unwrap();
+}
+
+fn tear(files: &FaultyFiles, n: usize) {
+    files.crash_torn(n as u64).unwrap();
+}
+
+#[test]
+fn a_process_that_is_killed_anywhere_loses_nothing_acknowledged() {
+    assert!(each(|n| Some(Fault::Stop(n)), keep) > 80);
+}
+
+#[test]
+fn a_loss_of_power_anywhere_loses_nothing_acknowledged() {
+    assert!(each(|n| Some(Fault::Stop(n)), lose) > 80);
+}
+
+#[test]
+fn a_disk_that_tears_and_reorders_loses_nothing_acknowledged() {
+    for round in 0..20 {
+        let tear = |files: &FaultyFiles, n: usize| tear(files, n * 20 + round);
+        assert!(each(|n| Some(Fault::Stop(n)), tear) > 80);
+    }
+}
+
+#[test]
+fn the_failure_of_any_write_loses_nothing_acknowledged() {
+    for crash in [keep, lose, tear] {
+        assert!(each(|n| Some(Fault::Write(n)), crash) > 20);
+    }
+}
+
+#[test]
+fn the_failure_of_any_sync_loses_nothing_acknowledged() {
+    for crash in [keep, lose, tear] {
+        assert!(each(|n| Some(Fault::Sync(n)), crash) > 30);
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_acknowledged() {
+    for crash in [keep, lose, tear] {
+        let sizes = |n: usize| (n < 60).then(|| Fault::DiskFull(n as u64 * 7919));
+        each(sizes, crash);
+    }
+}
+
+#[test]
+fn after_a_failed_sync_of_the_log_nothing_is_acknowledged_any_more() {
+    let mut poisoned = 0;
+    for n in 0..40 {
+        let faulty = FaultyFiles::new(MemoryFiles::shared(), Some(Fault::Sync(n)));
+        let files: Arc<dyn Files> = Arc::new(faulty);
+        let Ok(store) = Place::file_in(files).try_open() else { continue };
+        let first = (0..6)
+            .find_map(|step| commit(&store, edit(vec![knn(&format!("E{step}"), "T", 4)])).err());
+        let Some(first) = first else { continue };
+        assert!(matches!(first, StoreError::NotDurable(_)), "{first}");
+        for _ in 0..3 {
+            let later = commit(&store, edit(vec![knn("later", "T", 4)])).unwrap_err();
+            assert!(later.to_string().contains("earlier I/O error"), "{later}");
+        }
+        assert_eq!(answer(&store, MAIN, "later"), None);
+        poisoned += 1;
+    }
+    assert!(poisoned >= 10, "{poisoned}");
+}
+
+#[test]
+fn a_segment_that_does_not_fit_fails_its_edit_and_the_next_small_one_succeeds() {
+    let faulty = FaultyFiles::new(MemoryFiles::shared(), Some(Fault::DiskFull(20_000)));
+    let place = Place::file_in(Arc::new(faulty));
+    let store: Store = place.open();
+    let large = commit(&store, edit(vec![knn("large", "T", 4 * INLINE_BYTES_MAX)])).unwrap_err();
+    assert!(large.hint().contains("free some space"), "{large}");
+    // The disk is full; nothing of the log was touched, so nothing is in doubt.
+    assert_eq!(store.history().state().lsn, 0);
+    assert!(!large.to_string().contains("earlier"));
+}

@@ -1,0 +1,8 @@
+//! Edits: logs, stores, patches, and what failures and losses of power leave of them.
+
+mod conformance;
+mod damage;
+mod faults;
+mod isolation;
+mod semantics;
+mod support;
