@@ -11,6 +11,7 @@
 //! - [`overlay`]: edits above a base, as typed deltas.
 //! - [`wal`]: the log that makes edits durable.
 //! - [`store`]: transactions, branches and history above that log.
+//! - [`patch`]: files of edits, read and written.
 //!
 //! Everything read here may come from a stranger: counts are checked against lengths before memory
 //! is taken, names are plain file names, and a refusal says which file, what is wrong and what to do.
@@ -19,6 +20,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod file;
 pub mod overlay;
+pub mod patch;
 pub mod store;
 pub mod trace;
 pub mod vindex;

@@ -4,5 +4,6 @@ mod conformance;
 mod damage;
 mod faults;
 mod isolation;
+mod patches;
 mod semantics;
 mod support;
