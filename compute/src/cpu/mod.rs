@@ -8,6 +8,7 @@ mod cancel;
 mod isa;
 mod nodes;
 mod pool;
+pub mod rates;
 mod scratch;
 mod shares;
 pub mod streaming;
