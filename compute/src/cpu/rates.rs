@@ -41,7 +41,7 @@ pub fn random_reads_per_second() -> f64 {
     const PLACES: usize = 1 << 23;
     const READS: usize = 1 << 15;
     // A full cycle of all places (Hull and Dobell, 1962), far apart.
-    let next = |at: usize| (at.wrapping_mul(0x5_DEECE_66D) + 0xB) % PLACES;
+    let next = |at: usize| (at.wrapping_mul(0x0005_DEEC_E66D) + 0xB) % PLACES;
     let mut chain = vec![0_u32; PLACES];
     let mut at = 0;
     for _ in 0..PLACES {
