@@ -76,6 +76,15 @@ impl Logistic {
         finite.then_some(Logistic { weights: parameters, bias })
     }
 
+    /// As [`Logistic::fit`]; where all outcomes are one the rate itself, after Laplace, whatever the signals.
+    pub fn fit_or_rate(samples: &[f64], outcomes: &[bool], signals: usize, ridge: f64) -> Logistic {
+        Self::fit(samples, outcomes, signals, ridge).unwrap_or_else(|| {
+            let hits = outcomes.iter().filter(|&&hit| hit).count() as f64;
+            let odds = (hits + 1.0) / (outcomes.len() as f64 - hits + 1.0);
+            Logistic { weights: vec![0.0; signals], bias: odds.ln() }
+        })
+    }
+
     /// The probability for one sample of signals, `[signals]`; panics if there are fewer or more.
     pub fn probability(&self, signals: &[f64]) -> f64 {
         assert_eq!(signals.len(), self.weights.len(), "another number of signals");

@@ -19,7 +19,7 @@ use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::knowledge::prober::Prober;
-use crate::knowledge::{Knowledge, Source};
+use crate::knowledge::{Edges, Knowledge, Source};
 use crate::mounts::unsteady;
 use crate::text::{case_folded, is_content};
 
@@ -165,9 +165,19 @@ impl DescribeEdges {
             (sources.gate, Source::Gate),
         ];
         let mut found: Vec<(Source, EdgeRecord)> = Vec::new();
+        let mut answers: Option<Edges> = None;
         for (_, source) in chosen.into_iter().filter(|(chosen, _)| *chosen) {
             let edges = work.ask(&model, &knowledge, source, &self.describe.entity)?;
-            found.extend(edges.iter().map(|edge| (source, edge.clone())));
+            match &answers {
+                Some(answers) => {
+                    let others = knowledge.beside_answers(source, &edges, answers);
+                    found.extend(others.into_iter().map(|edge| (source, edge)));
+                }
+                None => found.extend(edges.iter().map(|edge| (source, edge.clone()))),
+            }
+            if source == Source::Probe {
+                answers = Some(edges);
+            }
         }
         found.sort_by(|(_, a), (_, b)| b.confidence.total_cmp(&a.confidence));
         // Of a relation that has one object the most certain one stands.

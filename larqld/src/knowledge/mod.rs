@@ -16,6 +16,7 @@
 pub mod answer;
 pub mod asked;
 pub mod behind;
+pub mod beside;
 pub mod evidence;
 mod prefixes;
 pub mod prober;
@@ -49,7 +50,7 @@ const RELATIONS_ASKED_MAX: usize = 24;
 /// The confidence below which an edge that the model answered is forgotten.
 pub const CONFIDENCE_KEPT_MIN: f64 = 0.2;
 /// The confidence below which an edge read from the weights alone is forgotten.
-const READING_KEPT_MIN: f64 = 0.02;
+pub const READING_KEPT_MIN: f64 = 0.02;
 /// How long is waited for another's turn before a cancel is looked for.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -233,7 +234,7 @@ impl Knowledge {
     }
 
     fn ask(&self, prober: &mut Prober<'_>, entity: &str) -> Result<Vec<EdgeRecord>, Failure> {
-        let Some(probe) = calibration(&self.file, Source::Probe, PROBE_SIGNALS) else {
+        let Some(probe) = calibration(&self.file, Source::Probe.as_str(), PROBE_SIGNALS) else {
             return Ok(Vec::new());
         };
         let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
@@ -257,7 +258,7 @@ impl Knowledge {
         entity: &str,
     ) -> Result<Vec<EdgeRecord>, Failure> {
         let record = self.file.readings.iter().find(|one| one.source == source.as_str());
-        let fit = calibration(&self.file, source, READING_SIGNALS);
+        let fit = calibration(&self.file, source.as_str(), READING_SIGNALS);
         let (Some(record), Some(fit), Some(kinds)) = (record, fit, &self.kinds) else {
             return Ok(Vec::new());
         };
@@ -338,8 +339,8 @@ pub fn sort(edges: &mut [EdgeRecord]) {
     edges.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.relation.cmp(&b.relation)));
 }
 
-fn calibration(file: &KnowledgeFile, source: Source, signals: usize) -> Option<Logistic> {
-    let of_source = |record: &&CalibrationRecord| record.source == source.as_str();
+fn calibration(file: &KnowledgeFile, source: &str, signals: usize) -> Option<Logistic> {
+    let of_source = |record: &&CalibrationRecord| record.source == source;
     let record = file.calibrations.iter().find(of_source)?;
     let fit = Logistic { weights: record.weights.clone(), bias: record.bias };
     (fit.weights.len() == signals).then_some(fit)

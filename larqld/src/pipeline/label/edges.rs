@@ -66,12 +66,7 @@ pub fn calibrate(judged: &[Judged<'_>]) -> CalibrationRecord {
 fn fit<'e>(judged: impl Iterator<Item = &'e Judged<'e>> + Clone) -> Logistic {
     let outcomes: Vec<bool> = judged.clone().map(|one| one.hit).collect();
     let samples: Vec<f64> = judged.flat_map(|one| one.evidence.signals).collect();
-    Logistic::fit(&samples, &outcomes, PROBE_SIGNALS, RIDGE).unwrap_or_else(|| {
-        // All of one outcome: the rate itself, after Laplace.
-        let hits = outcomes.iter().filter(|&&hit| hit).count() as f64;
-        let odds = (hits + 1.0) / (outcomes.len() as f64 - hits + 1.0);
-        Logistic { weights: vec![0.0; PROBE_SIGNALS], bias: odds.ln() }
-    })
+    Logistic::fit_or_rate(&samples, &outcomes, PROBE_SIGNALS, RIDGE)
 }
 
 /// The edge of an answer, given the features behind it; `None` where no feature has a share in it.

@@ -26,7 +26,7 @@ use larql_compute::learn::Logistic;
 use larql_compute::model::PassMeters;
 use larql_storage::file::Files;
 use larql_storage::vindex::KnowledgeFile;
-use larql_storage::vindex::knowledge::{EntityRecord, KnowledgeClaim, RelationRecord};
+use larql_storage::vindex::knowledge::{EdgeRecord, EntityRecord, KnowledgeClaim, RelationRecord};
 use sha2::{Digest as _, Sha256};
 
 use self::edges::{Found, Judged};
@@ -44,7 +44,7 @@ pub use self::facts::{FACTS_BYTES_MAX, Facts};
 /// The table that comes with the program.
 const DEFAULT_FACTS: &[u8] = include_bytes!("../../../assets/default_facts.tsv");
 /// Changes whenever the same input would give another file.
-const METHOD: &str = "2";
+const METHOD: &str = "3";
 /// Entities whose questions are asked together.
 const ENTITIES_ASKED: usize = 32;
 
@@ -222,12 +222,15 @@ impl Job<'_> {
                 .zip(&found)
                 .flat_map(|(entity, found)| found.iter().map(move |one| (entity, one))),
         );
+        let answered = found.iter().map(|of| of.iter().map(|found| found.edge.clone()).collect());
+        let answered: Vec<Vec<EdgeRecord>> = answered.collect();
         let known = readings::Known {
             facts,
             entities: &entities,
             relations: &names,
             object_tokens_max: object_tokens_max(&file.relations),
             applicability: &applicability.held_out,
+            answers: &answered,
         };
         let read = readings::learn(prober, self.pool, &known, self.cancel, progress)?;
         file.calibrations.extend(read.calibrations);

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::{LinearReadout, Logistic, expected_calibration_error};
-use larql_storage::vindex::knowledge::{CalibrationRecord, KindsRecord, ReadingRecord};
+use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord, KindsRecord, ReadingRecord};
 
 use super::applicability::FOLDS;
 use super::facts::Facts;
 use crate::failure::Failure;
+use crate::knowledge::READING_KEPT_MIN;
 use crate::knowledge::answer::is_same;
+use crate::knowledge::beside::{BESIDE_SIGNALS, beside, beside_signals, is_answered};
 use crate::knowledge::prober::Prober;
 use crate::knowledge::readings::{
     Candidate, Objects, READING_SIGNALS, Reading, candidates, words, write_out,
@@ -54,6 +56,8 @@ pub struct Known<'k> {
     pub object_tokens_max: usize,
     /// Scores of each entity when it was left out; empty for one without tokens.
     pub applicability: &'k [Vec<f32>],
+    /// What the model answers of each entity when asked.
+    pub answers: &'k [Vec<EdgeRecord>],
 }
 
 /// Fits both sources.
@@ -137,8 +141,14 @@ pub fn learn(
                 }
             }
         }
-        if let Some(calibration) = calibrate(source, &judged) {
+        if let Some((calibration, predictions)) = calibrate(source, &judged) {
             fitted.calibrations.push(calibration);
+            fitted.calibrations.push(calibrate_beside(
+                source,
+                &judged,
+                &predictions,
+                known.answers,
+            ));
             fitted.readings.push(ReadingRecord { source: source.to_owned(), mean });
         }
     }
@@ -148,27 +158,75 @@ pub fn learn(
     Ok(fitted)
 }
 
-fn calibrate(source: &str, judged: &[(usize, Candidate, bool)]) -> Option<CalibrationRecord> {
+/// The confidence of a source by itself, with what it would be of each candidate if it had been fitted
+/// without the candidate's entity.
+fn calibrate(
+    source: &str,
+    judged: &[(usize, Candidate, bool)],
+) -> Option<(CalibrationRecord, Vec<f64>)> {
     let fit = |wanted: &dyn Fn(usize) -> bool| {
         let of = || judged.iter().filter(|(entity, ..)| wanted(*entity));
         let samples: Vec<f64> = of().flat_map(|(_, candidate, _)| candidate.signals).collect();
         let outcomes: Vec<bool> = of().map(|(.., hit)| *hit).collect();
         Logistic::fit(&samples, &outcomes, READING_SIGNALS, CALIBRATION_RIDGE)
     };
-    let mut predictions = Vec::with_capacity(judged.len());
-    for fold in 0..FOLDS {
-        let Some(fit) = fit(&|entity| entity % FOLDS != fold) else { continue };
-        let within = judged.iter().filter(|(entity, ..)| entity % FOLDS == fold);
-        predictions.extend(within.map(|(_, one, hit)| (fit.probability(&one.signals), *hit)));
-    }
-    let Logistic { weights, bias } = fit(&|_| true)?;
-    Some(CalibrationRecord {
+    let whole = fit(&|_| true)?;
+    let folds: Vec<Logistic> = (0..FOLDS)
+        .map(|fold| fit(&|entity| entity % FOLDS != fold).unwrap_or_else(|| whole.clone()))
+        .collect();
+    let predictions: Vec<f64> = judged
+        .iter()
+        .map(|(entity, one, _)| folds[entity % FOLDS].probability(&one.signals))
+        .collect();
+    let outcomes = judged.iter().map(|(.., hit)| *hit);
+    let pairs: Vec<(f64, bool)> = predictions.iter().copied().zip(outcomes).collect();
+    let Logistic { weights, bias } = whole;
+    let record = CalibrationRecord {
         source: source.to_owned(),
         weights,
         bias,
         samples: judged.len() as u64,
+        error: expected_calibration_error(&pairs),
+    };
+    Some((record, predictions))
+}
+
+/// How far a source is to be believed in what the model does not say when it is asked: a candidate that
+/// answers repeat adds nothing, and one that they leave out is less likely than it looks by itself.
+fn calibrate_beside(
+    source: &str,
+    judged: &[(usize, Candidate, bool)],
+    predictions: &[f64],
+    answers: &[Vec<EdgeRecord>],
+) -> CalibrationRecord {
+    let mut of: Vec<(usize, [f64; BESIDE_SIGNALS], bool)> = Vec::new();
+    for ((entity, candidate, hit), &confidence) in judged.iter().zip(predictions) {
+        let answers = answers.get(*entity).map_or(&[][..], Vec::as_slice);
+        let relation = candidate.relation as u32;
+        if confidence >= READING_KEPT_MIN && !is_answered(answers, relation, &candidate.object) {
+            of.push((*entity, beside_signals(answers, relation, confidence), *hit));
+        }
+    }
+    let fit = |wanted: &dyn Fn(usize) -> bool| {
+        let of = || of.iter().filter(|(entity, ..)| wanted(*entity));
+        let samples: Vec<f64> = of().flat_map(|(_, signals, _)| *signals).collect();
+        let outcomes: Vec<bool> = of().map(|(.., hit)| *hit).collect();
+        Logistic::fit_or_rate(&samples, &outcomes, BESIDE_SIGNALS, CALIBRATION_RIDGE)
+    };
+    let folds: Vec<Logistic> =
+        (0..FOLDS).map(|fold| fit(&|entity| entity % FOLDS != fold)).collect();
+    let predictions: Vec<(f64, bool)> = of
+        .iter()
+        .map(|(entity, signals, hit)| (folds[entity % FOLDS].probability(signals), *hit))
+        .collect();
+    let Logistic { weights, bias } = fit(&|_| true);
+    CalibrationRecord {
+        source: beside(source),
+        weights,
+        bias,
+        samples: of.len() as u64,
         error: expected_calibration_error(&predictions),
-    })
+    }
 }
 
 /// First tokens of objects, with the relations and entities that they are objects of.
