@@ -39,7 +39,7 @@ enum Task {
         /// Compare exported models with transformers and llama.cpp too, which are fetched first
         #[arg(long)]
         reference: bool,
-        /// With `--reference`: write docs/reference.md
+        /// With `--reference`: write docs/benchmarks/reference.md
         #[arg(long, requires = "reference")]
         record: bool,
     },

@@ -7,7 +7,7 @@
 //! - `reference::quantisation::*`: errors of our quantisers beside those of `llama-quantize`.
 //! - `reference::serving::*`: how far the serving kernels are from exact arithmetic, beside llama.cpp.
 //!
-//! The page `docs/reference.md` is printed from the results. Elsewhere: the programs themselves
+//! The page `docs/benchmarks/reference.md` is printed from the results. Elsewhere: the programs themselves
 //! (`environment`), the scripts (`tests/reference`), checks that need no other program (`tests`).
 
 use std::path::{Path, PathBuf};
@@ -144,7 +144,7 @@ pub fn run(root: &Path, filter: &[String], record: bool) -> anyhow::Result<()> {
     let text = results.page(root, &bench.environment.versions)?;
     println!("\n{text}");
     if record {
-        let path = root.join("docs/reference.md");
+        let path = root.join("docs/benchmarks/reference.md");
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     if !failures.is_empty() {

@@ -19,7 +19,7 @@ use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::knowledge::prober::Prober;
-use crate::knowledge::{Edges, Knowledge, Source};
+use crate::knowledge::{Edges, Knowledge, Source, shown_confidence};
 use crate::mounts::unsteady;
 use crate::text::{case_folded, is_content};
 
@@ -198,7 +198,7 @@ impl DescribeEdges {
     ) -> Vec<(String, Edge)> {
         let wanted = found.iter().filter(|(_, edge)| {
             self.describe.layers.as_ref().is_none_or(|layers| layers.contains(edge.layer))
-                && f64::from(edge.confidence) >= self.describe.confidence_min
+                && shown_confidence(edge.confidence) >= self.describe.confidence_min
         });
         let edges = wanted.filter_map(|(source, found)| {
             let relation = match self.describe.display {
@@ -217,7 +217,7 @@ impl DescribeEdges {
                 count: 1,
                 also: Vec::new(),
                 source: source.as_str(),
-                confidence: Some(found.confidence.into()),
+                confidence: Some(shown_confidence(found.confidence)),
             };
             Some((case_folded(&found.target), edge))
         });

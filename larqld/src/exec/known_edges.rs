@@ -7,7 +7,7 @@ use larql_storage::vindex::knowledge::EdgeRecord;
 use super::rows::Ready;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
-use crate::knowledge::{Knowledge, Source};
+use crate::knowledge::{Knowledge, Source, shown_confidence};
 
 /// Rows of an entity's edges, or of all that are kept.
 pub(super) struct KnownEdges {
@@ -50,7 +50,7 @@ impl KnownEdges {
             FeatureColumn::Layer => Value::Integer(edge.layer.into()),
             FeatureColumn::Feature => Value::Integer(edge.feature.into()),
             FeatureColumn::GateScore => Value::Score(edge.gate_score),
-            FeatureColumn::Confidence => Value::Real(edge.confidence.into()),
+            FeatureColumn::Confidence => Value::Real(shown_confidence(edge.confidence)),
             FeatureColumn::Source => Value::text(Source::Probe.as_str()),
             _ => Value::Null,
         };

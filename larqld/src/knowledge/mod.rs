@@ -334,6 +334,11 @@ pub fn edge(evidence: &Evidence, confidence: f64, behind: &[FeatureEffect]) -> O
     })
 }
 
+/// A confidence as rows show it: more digits than these were never measured.
+pub fn shown_confidence(confidence: f32) -> f64 {
+    (f64::from(confidence) * 1e6).round() / 1e6
+}
+
 /// Puts the most certain edges first.
 pub fn sort(edges: &mut [EdgeRecord]) {
     edges.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.relation.cmp(&b.relation)));

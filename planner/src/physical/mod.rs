@@ -6,8 +6,8 @@ pub mod plan;
 pub mod rules;
 pub mod trace;
 
-mod describe;
 mod weight_type;
+mod words;
 
 pub use plan::{Estimate, Node, Operator};
 

@@ -1,4 +1,4 @@
-//! The page `docs/reference.md`.
+//! The page `docs/benchmarks/reference.md`.
 
 use std::fmt::Write as _;
 use std::path::Path;

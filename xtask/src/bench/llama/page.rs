@@ -145,7 +145,7 @@ fn targets(lines: &[Line], alone: &Alone) -> Vec<Target> {
         let what = format!("{}, {kind}, over llama.cpp", model.name());
         let share = line.bandwidth.map(|(rate, probed)| 100.0 * rate / probed);
         let share = share.map(|share| format!("; {share:.0} % of the probed bandwidth"));
-        let found = format!("{} x{}", figure(low, 2), share.unwrap_or_default());
+        let found = format!("{} x at the lower end{}", figure(low, 3), share.unwrap_or_default());
         add(what, format!("{least:.2} x"), found, low >= least);
     }
     let ours = |kind: Kind| line(Model::OneB, kind).map(Line::ours);
