@@ -1,5 +1,19 @@
 //! The queries that plans are judged by: every kind of access, with words and numbers of the model.
 
+/// Relations of the bundled facts.
+const RELATIONS: [&str; 10] = [
+    "capital",
+    "language",
+    "currency",
+    "continent",
+    "borders",
+    "symbol",
+    "author",
+    "founder",
+    "field",
+    "no such relation",
+];
+
 /// At least a hundred queries, from words that are targets of features.
 pub fn queries(words: &[String]) -> Vec<String> {
     let word = |at: usize| words[at % words.len().max(1)].as_str();
@@ -24,6 +38,13 @@ pub fn queries(words: &[String]) -> Vec<String> {
             format!("DESCRIBE \"{}\" ALL LAYERS", word(at + 3)),
             format!("WALK \"{}\" TOP {}", word(at), 5 + 20 * at),
             format!("SELECT target, layer FROM EDGES WHERE entity = \"{}\" AND layer < {}", word(at), 1 + at % 5),
+            format!("SELECT entity, target FROM EDGES WHERE relation = \"{}\"", RELATIONS[at]),
+            format!("SELECT entity FROM EDGES WHERE relation = \"{}\" AND target = \"{}\"", RELATIONS[at], word(at)),
+            format!(
+                "SELECT a.feature, b.feature FROM FEATURES AS a JOIN FEATURES AS b ON a.target = b.target \
+                 WHERE a.layer = {} AND b.layer = {} AND a.logit > {}",
+                at % 4, (at + 1) % 5, at % 3
+            ),
             format!("SELECT target, count(*) FROM FEATURES WHERE logit > 0.{at} GROUP BY target ORDER BY 2 DESC LIMIT 5"),
         ]);
     }

@@ -17,8 +17,15 @@ use serde_json::Value;
 use crate::daemon::{Daemon, output};
 use crate::statistics::median;
 
-/// What `access_path` may be, the planner's own choice first.
-const PATHS: [&str; 5] = ["auto", "scan", "slots", "postings", "gate_index"];
+/// What `access_path` and `enable_hash_join` may be, the planner's own choice first.
+const WAYS: [(&str, &str); 6] = [
+    ("auto", "on"),
+    ("scan", "on"),
+    ("slots", "on"),
+    ("postings", "on"),
+    ("gate_index", "on"),
+    ("auto", "off"),
+];
 /// Clients at once, and how long they ask.
 const CLIENTS: usize = 16;
 const SECONDS: f64 = 5.0;
@@ -115,14 +122,17 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A vindex of a checkpoint at browse level; a vindex as it is.
+/// A vindex of a checkpoint with labels; a vindex as it is.
 fn extracted(daemon: &Daemon, model: &Path, name: &str) -> anyhow::Result<PathBuf> {
     if model.join("index.json").is_file() {
         return Ok(model.to_owned());
     }
     let destination = daemon.data.join(format!("{name}.vindex"));
-    let statement =
-        format!("EXTRACT MODEL \"{}\" INTO \"{}\"", model.display(), destination.display());
+    let statement = format!(
+        "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE",
+        model.display(),
+        destination.display()
+    );
     output(&mut daemon.larql(&["-q", "-c", &statement]))?;
     Ok(destination)
 }
@@ -168,39 +178,48 @@ fn access(explained: &Value) -> String {
     operators.iter().find(is_source).cloned().unwrap_or_default()
 }
 
+/// The settings of a way to answer.
+fn settings((path, hash_join): (&str, &str)) -> String {
+    format!("SET access_path = {path}; SET enable_hash_join = {hash_join};")
+}
+
 /// Runs a query by every path that makes another plan than the scan, by turns.
 fn measure(daemon: &Daemon, on: &str, query: &str, runs: u32) -> anyhow::Result<Measured> {
     let mut script = format!("{on}SET result_cache = off; ");
-    for path in PATHS {
-        script += &format!("SET access_path = {path}; EXPLAIN (FORMAT TEXT) {query}; ");
+    for way in WAYS {
+        script += &format!("{} EXPLAIN (FORMAT TEXT) {query}; ", settings(way));
     }
     let explained = answers(daemon, &script)?;
-    let plans: Vec<&Value> = explained[2..].iter().skip(1).step_by(2).collect();
-    if plans.len() != PATHS.len() {
+    let plans: Vec<&Value> = explained[2..].iter().skip(2).step_by(3).collect();
+    if plans.len() != WAYS.len() {
         bail!("{query}: {} plans", plans.len());
     }
     // A plan that several paths come to is run once; the planner's own choice mostly is one of them.
     let described: Vec<_> = plans.iter().map(|explained| plan(explained)).collect();
     let first_of = |path: usize| {
-        (1..PATHS.len()).find(|&other| described[other] == described[path]).unwrap_or(path)
+        (1..WAYS.len()).find(|&other| described[other] == described[path]).unwrap_or(path)
     };
-    let able: Vec<usize> = (0..PATHS.len()).filter(|&path| first_of(path) == path).collect();
+    let able: Vec<usize> = (0..WAYS.len()).filter(|&path| first_of(path) == path).collect();
     let mut script = format!("{on}SET result_cache = off; ");
     for _ in 0..=runs {
         for &path in &able {
-            script += &format!("SET access_path = {}; {query}; ", PATHS[path]);
+            script += &format!("{} {query}; ", settings(WAYS[path]));
         }
     }
     let all = answers(daemon, &script)?;
-    let mut times = vec![Vec::new(); PATHS.len()];
+    let mut times = vec![Vec::new(); WAYS.len()];
     // The first turn brings pages in.
-    for turn in all[2..].chunks(2 * able.len()).skip(1) {
-        for (&path, pair) in able.iter().zip(turn.chunks(2)) {
-            times[path].push(milliseconds(&pair[1])?);
+    for turn in all[2..].chunks(3 * able.len()).skip(1) {
+        for (&path, answers) in able.iter().zip(turn.chunks(3)) {
+            times[path].push(milliseconds(&answers[2])?);
         }
     }
     let medians: Vec<f64> = times.iter().map(|of| median(of.iter().copied())).collect();
-    let all = able.iter().map(|&path| (PATHS[path], medians[path]));
+    let name = |path: usize| match WAYS[path] {
+        (_, "off") => "nested loop",
+        (path, _) => path,
+    };
+    let all = able.iter().map(|&path| (name(path), medians[path]));
     let best = all.min_by(|(_, a), (_, b)| a.total_cmp(b)).context("no path")?;
     Ok(Measured {
         statement: query.to_owned(),
@@ -219,6 +238,8 @@ fn rates(daemon: &Daemon, on: &str, small: bool) -> anyhow::Result<Vec<Rate>> {
         .map(|word| format!("SELECT layer, feature, logit FROM EDGES WHERE target = \"{word}\""));
     let select: Vec<String> = select.collect();
     let seconds = if small { 1.0 } else { SECONDS };
+    // What labels know of each word is asked once: the model runs for nobody afterwards.
+    answers(daemon, &format!("{on}{}", describe.join("; ")))?;
     let mut rates = Vec::new();
     for (kind, statements) in [("DESCRIBE", describe), ("SELECT", select)] {
         for (cache, called) in [("on", "cached"), ("off", "uncached")] {

@@ -31,7 +31,7 @@ pub fn render(
     let share = 100.0 * right as f64 / measured.len().max(1) as f64;
     writeln!(
         text,
-        "Queries on the bundled model, each by every access path that can answer it, by turns, median of {} runs as the daemon reports them, without answers that are kept. \
+        "Queries on the bundled model, extracted at inference level with labels, each by every access path (and kind of join) that can answer it, by turns, median of {} runs as the daemon reports them, without answers that are kept. \
          **The chosen plan is within {RATIO_MAX} times the best of all paths on {right} of {} queries ({share:.0} %).**\n",
         options.runs,
         measured.len()
@@ -57,7 +57,8 @@ pub fn render(
     }
     writeln!(
         text,
-        "\nStatements a second on the bundled model, {CLIENTS} clients over gRPC on the unix socket, each waiting for its answer:\n"
+        "\nStatements a second on the bundled model, {CLIENTS} clients over gRPC on the unix socket, each waiting for its answer. \
+         Uncached is without kept plans and answers; what labels had to ask the model about an entity was asked once before:\n"
     )?;
     writeln!(text, "| what | a second | median | 99th percentile |\n|---|---|---|---|")?;
     for Rate { what, seen } in rates {
