@@ -64,7 +64,7 @@ pub struct Options {
 /// Measures, prints the page, and writes it where asked.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     // Answers do not depend on how fast they come.
-    let binaries = crate::build(false)?;
+    let binaries = crate::build(true)?;
     let work = crate::target_directory().join("bench/knowledge");
     let _ = std::fs::remove_dir_all(&work);
     let daemon = Daemon::start(&binaries, &work)?;

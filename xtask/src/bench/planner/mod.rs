@@ -294,7 +294,7 @@ fn latencies(daemon: &Daemon, model: &Path, small: bool) -> anyhow::Result<Vec<L
     };
     const UNCACHED: &str = "SET result_cache = off; SET access_path =";
     time("by an exact scan".to_owned(), &format!("{UNCACHED} scan"))?;
-    for method in ["sketch", "coarse_sketch", "hnsw"] {
+    for method in ["sketch", "coarse_sketch"] {
         let script = format!("{on}CREATE INDEX bench ON GATES USING {method}");
         let made = answers(daemon, &script)?;
         let row = &made.last().context("no index")?["rows"][0];
