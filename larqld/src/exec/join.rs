@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use larql_planner::bind::expression::Expression;
 use larql_planner::physical::plan;
-use larql_planner::value::{ColumnType, Value};
+use larql_planner::value::Value;
 
 use super::rows::evaluate;
 use super::work::row_bytes;
@@ -24,12 +24,7 @@ enum Partners {
     /// All rows are.
     All,
     /// Those that agree in the keys, by the hash of the keys.
-    ByKey {
-        keys: Vec<(Expression, Expression)>,
-        /// Whether the keys of both sides are integers, by key.
-        exact: Vec<bool>,
-        index: HashMap<Vec<Part>, Arc<[usize]>>,
-    },
+    ByKey { keys: Vec<(Expression, Expression)>, index: HashMap<Vec<Part>, Arc<[usize]>> },
 }
 
 /// The rows of two inputs that belong together.
@@ -73,9 +68,7 @@ impl Join {
 
     /// Finds the pairs that agree by their keys.
     pub(super) fn hash(left: Input, right: Input, join: plan::HashJoin) -> Self {
-        let is_integer = |expression: &Expression| expression.kind() == Some(ColumnType::Integer);
-        let exact = join.keys.iter().map(|(a, b)| is_integer(a) && is_integer(b)).collect();
-        let partners = Partners::ByKey { keys: join.keys, exact, index: HashMap::new() };
+        let partners = Partners::ByKey { keys: join.keys, index: HashMap::new() };
         Self::new(left, right, partners, join.rest)
     }
 
@@ -94,13 +87,13 @@ impl Join {
             }
             held.extend(rows);
         }
-        let Partners::ByKey { keys, exact, index } = &mut self.partners else { return Ok(held) };
+        let Partners::ByKey { keys, index } = &mut self.partners else { return Ok(held) };
         let mut lists: HashMap<Vec<Part>, Vec<usize>> = HashMap::new();
         for (at, row) in held.iter().enumerate() {
             if at.is_multiple_of(PAIRS_BETWEEN_CHECKS) {
                 work.cancel.check()?;
             }
-            let key = keys.iter().zip(&*exact).map(|((_, key), exact)| part(key, row, *exact));
+            let key = keys.iter().map(|(_, key)| part(&evaluate(key, row)));
             if let Some(key) = key.collect::<Option<Vec<Part>>>() {
                 work.hold(size_of::<Part>() * key.len() + size_of::<usize>() * 4)?;
                 lists.entry(key).or_default().push(at);
@@ -113,8 +106,8 @@ impl Join {
     fn candidates(&self, row: &Row) -> Candidates {
         let listed = match &self.partners {
             Partners::All => None,
-            Partners::ByKey { keys, exact, index } => {
-                let key = keys.iter().zip(exact).map(|((key, _), exact)| part(key, row, *exact));
+            Partners::ByKey { keys, index } => {
+                let key = keys.iter().map(|(key, _)| part(&evaluate(key, row)));
                 let found = key.collect::<Option<Vec<Part>>>().and_then(|key| index.get(&key));
                 Some(found.cloned().unwrap_or_default())
             }
@@ -182,35 +175,36 @@ impl Operator for Join {
     }
 }
 
-/// What a value is found by: equal values have equal parts.
+/// What a value is found by: equal values have equal parts, and different ones different parts, lists
+/// apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Part {
     Boolean(bool),
-    /// The bits of a number as a 64-bit real.
+    /// A number that is a 64-bit integer, of whatever kind.
+    Integer(i64),
+    /// The bits of any other number.
     Real(u64),
-    /// The bits of a number as a 32-bit real, because scores compare so.
-    Score(u32),
     Text(Arc<str>),
     List,
 }
 
-/// The part of a key; `None` where it is NULL, which equals nothing. Where both sides are integers,
-/// `exact`, parts tell apart all but the largest; else scores may take part.
-fn part(key: &Expression, row: &Row, exact: bool) -> Option<Part> {
-    // Both zeros, and all that are not a number, are equal.
-    let real = |real: f64| if real.is_nan() { f64::NAN } else { real + 0.0 };
-    Some(match evaluate(key, row) {
+/// The part of a key; `None` where it is NULL, which equals nothing.
+fn part(value: &Value) -> Option<Part> {
+    Some(match value {
         Value::Null => return None,
-        Value::Boolean(truth) => Part::Boolean(truth),
-        Value::Text(text) => Part::Text(text),
+        Value::Boolean(truth) => Part::Boolean(*truth),
+        Value::Text(text) => Part::Text(text.clone()),
         Value::List(_) => Part::List,
-        number => {
-            let number = real(number.as_real()?);
-            if exact {
-                Part::Real(number.to_bits())
+        Value::Integer(integer) => Part::Integer(*integer),
+        Value::Real(_) | Value::Score(_) => {
+            let real = value.as_real()?;
+            // The cast saturates at both ends, and only the upper one is no integer of 64 bits.
+            let integer = real as i64;
+            if integer as f64 == real && integer != i64::MAX {
+                Part::Integer(integer)
             } else {
-                let narrow = number as f32;
-                Part::Score(if narrow.is_nan() { f32::NAN.to_bits() } else { narrow.to_bits() })
+                // All that are not a number are equal.
+                Part::Real(if real.is_nan() { f64::NAN } else { real }.to_bits())
             }
         }
     })
@@ -218,11 +212,11 @@ fn part(key: &Expression, row: &Row, exact: bool) -> Option<Part> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cmp::Ordering;
 
-    fn part_of(value: Value, exact: bool) -> Option<Part> {
-        part(&Expression::Literal(value), &Vec::new(), exact)
-    }
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn values_that_compare_equal_are_found_under_one_part() {
@@ -230,18 +224,43 @@ mod tests {
             (Value::Score(0.1), Value::Real(0.1)),
             (Value::Integer(3), Value::Real(3.0)),
             (Value::Integer(1 << 60), Value::Real((1_u64 << 60) as f64)),
+            (Value::Integer(i64::MIN), Value::Real(i64::MIN as f64)),
             (Value::Real(0.0), Value::Real(-0.0)),
             (Value::Real(f64::NAN), Value::Real(-f64::NAN)),
+            (Value::Score(f32::NAN), Value::Real(f64::NAN)),
             (Value::Integer(16_777_217), Value::Real(16_777_217.0)),
         ];
         for (a, b) in equal {
-            assert_eq!(a.compare(&b), Some(std::cmp::Ordering::Equal), "{a} {b}");
-            assert_eq!(part_of(a.clone(), false), part_of(b.clone(), false), "{a} {b}");
+            assert_eq!(a.compare(&b), Some(Ordering::Equal), "{a} {b}");
+            assert_eq!(part(&a), part(&b), "{a} {b}");
         }
-        assert_ne!(
-            part_of(Value::Integer(16_777_217), true),
-            part_of(Value::Integer(16_777_216), true)
-        );
-        assert_eq!(part_of(Value::Null, false), None);
+        assert_eq!(part(&Value::Null), None);
+    }
+
+    #[test]
+    fn large_reals_that_differ_are_found_under_different_parts() {
+        let parts = (0..1000_u64).map(|n| part(&Value::Real(1e300 * (1.0 + n as f64 * 1e-12))));
+        assert_eq!(parts.collect::<std::collections::HashSet<_>>().len(), 1000);
+        let above = Value::Real(9_223_372_036_854_775_808.0);
+        assert_ne!(part(&Value::Integer(i64::MAX)), part(&above));
+    }
+
+    fn number() -> impl Strategy<Value = Value> {
+        let integer = prop_oneof![-3_i64..3, (1_i64 << 53) - 2..(1 << 53) + 2, any::<i64>()];
+        let score = prop_oneof![any::<f32>(), (-3_i8..3).prop_map(|n| f32::from(n) / 2.0)];
+        prop_oneof![
+            integer.clone().prop_map(Value::Integer),
+            integer.prop_map(|integer| Value::Real(integer as f64)),
+            score.clone().prop_map(Value::Score),
+            score.prop_map(|score| Value::Real(format!("{score:?}").parse().unwrap())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_equal_exactly_where_numbers_are(a in number(), b in number()) {
+            let equal = a.compare(&b) == Some(Ordering::Equal);
+            prop_assert_eq!(part(&a) == part(&b), equal, "{} {}", a, b);
+        }
     }
 }

@@ -361,9 +361,10 @@ impl Expression {
         let count = set.len();
         set.retain(|literal| !literal.is_null());
         let has_null = set.len() < count;
-        // Integers and reals together have no one order: large ones are equal to different reals.
+        // One order over numbers of every kind; what is no number is compared with its own kind only.
+        let is_number = |literal: &Value| literal.kind().is_some_and(ColumnType::is_number);
         let kind = set.first().and_then(Value::kind);
-        if set.iter().any(|literal| literal.kind() != kind) {
+        if !set.iter().all(is_number) && set.iter().any(|literal| literal.kind() != kind) {
             return Self::InList { value, list };
         }
         set.sort_by(Value::total_order);
@@ -545,9 +546,10 @@ mod tests {
 
     #[test]
     fn a_set_answers_what_its_list_would() {
-        let sets: [fn(i64) -> Value; 3] = [
+        let sets: [fn(i64) -> Value; 4] = [
             |n| Value::Integer(n * 3 % 31),
             |n| Value::Real(n as f64 * 0.1),
+            |n| if n % 2 == 0 { Value::Integer(n / 4) } else { Value::Real(n as f64 * 0.25) },
             |n| Value::text(format!("t{}", n * 7 % 23)),
         ];
         for (make, with_null) in sets.into_iter().flat_map(|make| [(make, false), (make, true)]) {

@@ -63,7 +63,9 @@ pub fn substitute(
                     Value::Boolean(truth) => ExpressionKind::Boolean(truth),
                     Value::Integer(integer) => ExpressionKind::Integer(integer),
                     Value::Real(real) => ExpressionKind::Real(real),
-                    Value::Score(score) => ExpressionKind::Real(score.into()),
+                    Value::Score(_) => {
+                        value.as_real().map_or(ExpressionKind::Null, ExpressionKind::Real)
+                    }
                     Value::Text(text) => ExpressionKind::Text(text.to_string()),
                     Value::List(_) => return refuse("a list".to_owned()),
                 };
