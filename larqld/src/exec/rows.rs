@@ -166,33 +166,44 @@ impl TopN {
 
     fn fill(&mut self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let wanted = self.count.saturating_add(self.offset);
-        let mut best: Vec<(Vec<Value>, Row)> = Vec::new();
-        let mut held = 0;
+        let mut best: Vec<Candidate> = Vec::new();
+        let (mut bytes, mut held) = (0, 0);
         while let Some(rows) = self.input.next(work)? {
             work.cancel.check()?;
             for row in rows {
                 let key = key_values(&self.keys, &row);
-                // What is pruned makes room for what comes.
-                if best.len() >= held {
-                    work.hold(row_bytes(&key) + row_bytes(&row))?;
-                    held += 1;
-                }
-                best.push((key, row));
+                let candidate = Candidate { bytes: row_bytes(&key) + row_bytes(&row), key, row };
+                bytes += candidate.bytes;
+                best.push(candidate);
+            }
+            // What was pruned made room for what came.
+            if bytes > held {
+                work.hold(bytes - held)?;
+                held = bytes;
             }
             // Sorting twice as much as is wanted at a time keeps the cost per row logarithmic.
             if best.len() >= wanted.saturating_mul(2).max(BATCH_ROWS) {
                 self.prune(&mut best, wanted);
+                bytes = best.iter().map(|candidate| candidate.bytes).sum();
             }
         }
         self.prune(&mut best, wanted);
-        let rows = best.into_iter().skip(self.offset).take(self.count).map(|(_, row)| row);
-        Ok(Ready::new(rows.collect()))
+        let rows = best.into_iter().skip(self.offset).take(self.count);
+        Ok(Ready::new(rows.map(|candidate| candidate.row).collect()))
     }
 
-    fn prune(&self, best: &mut Vec<(Vec<Value>, Row)>, wanted: usize) {
-        best.sort_by(|(a, _), (b, _)| compare_keys(&self.keys, a, b));
+    fn prune(&self, best: &mut Vec<Candidate>, wanted: usize) {
+        best.sort_by(|a, b| compare_keys(&self.keys, &a.key, &b.key));
         best.truncate(wanted);
     }
+}
+
+/// A row that may be among the first.
+struct Candidate {
+    key: Vec<Value>,
+    row: Row,
+    /// Of both.
+    bytes: usize,
 }
 
 impl Operator for TopN {

@@ -1,17 +1,19 @@
 //! Comma- and tab-separated text. The first line names the columns. CSV quotes with `"` (RFC 4180);
-//! TSV has no quotes: a tab ends a field and a line break a row, wherever they stand.
+//! TSV escapes (`tab_separated`).
 //!
 //! An empty field is NULL. A column whose fields are all whole numbers in their plain form (no leading
 //! zero, no `+`) that fit in 64 bits is integer; all numbers, real; all `true` or `false`, boolean;
 //! anything else, and nothing at all, is text. The file is read twice: for the types, then for the
 //! cells.
 
+use std::borrow::Cow;
+
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder};
 use larql_compute::cpu::Cancel;
 use larql_planner::value::{ColumnType, Value};
 
 use super::table::{Builder, FactsTable};
-use super::{ROWS_BETWEEN_CHECKS, bad_file, column_names};
+use super::{Budget, ROWS_BETWEEN_CHECKS, bad_file, column_names, tab_separated};
 use crate::failure::{Failure, code};
 
 /// The longest field, in bytes.
@@ -22,30 +24,41 @@ pub(super) fn read(
     bytes: &[u8],
     delimiter: u8,
     name: &str,
+    budget: &Budget,
     cancel: &Cancel,
 ) -> Result<FactsTable, Failure> {
     let mut header = reader(bytes, delimiter);
     let first = header.byte_headers().map_err(|error| unreadable(&error))?.clone();
-    let names = first.iter().map(|field| Ok(text(field, 1, 0)?.trim().to_owned()));
+    let said: fn(&str) -> Option<Cow<'_, str>> = match delimiter {
+        b'\t' => tab_separated::unescape,
+        _ => |field| (!field.is_empty()).then_some(Cow::Borrowed(field)),
+    };
+    let name_of = |field: &str| said(field).unwrap_or_default().trim().to_owned();
+    let names = first.iter().map(|field| Ok(name_of(text(field, 1, 0)?)));
     let names = column_names(names.collect::<Result<Vec<_>, Failure>>()?.into_iter())?;
     let mut kinds = vec![Kinds::ALL; names.len()];
     each_record(bytes, delimiter, cancel, |record, line| {
         for (at, (field, kinds)) in record.iter().zip(&mut kinds).enumerate() {
-            kinds.meet(text(field, line, at)?);
+            if let Some(field) = said(text(field, line, at)?) {
+                kinds.meet(&field);
+            }
         }
         Ok(())
     })?;
     let kinds: Vec<ColumnType> = kinds.into_iter().map(Kinds::column_type).collect();
-    let mut builder = Builder::new();
+    let mut builder = Builder::new(budget);
     each_record(bytes, delimiter, cancel, |record, line| {
         for (at, (field, kind)) in record.iter().zip(&kinds).enumerate() {
-            let written = text(field, line, at)?;
-            let value = match kind {
-                _ if written.is_empty() => Value::Null,
-                ColumnType::Integer => written.parse().map_or(Value::Null, Value::Integer),
-                ColumnType::Real => written.parse().map_or(Value::Null, Value::Real),
-                ColumnType::Boolean => Value::Boolean(written.eq_ignore_ascii_case("true")),
-                ColumnType::Text | ColumnType::List => builder.text(written),
+            let value = match (said(text(field, line, at)?), kind) {
+                (None, _) => Value::Null,
+                (Some(said), ColumnType::Integer) => {
+                    said.parse().map_or(Value::Null, Value::Integer)
+                }
+                (Some(said), ColumnType::Real) => said.parse().map_or(Value::Null, Value::Real),
+                (Some(said), ColumnType::Boolean) => {
+                    Value::Boolean(said.eq_ignore_ascii_case("true"))
+                }
+                (Some(said), ColumnType::Text | ColumnType::List) => builder.text(&said),
             };
             builder.push(value)?;
         }
@@ -114,9 +127,6 @@ impl Kinds {
     const ALL: Self = Self { integer: true, real: true, boolean: true, any: false };
 
     fn meet(&mut self, field: &str) {
-        if field.is_empty() {
-            return;
-        }
         self.any = true;
         self.integer = self.integer && is_plain_integer(field);
         self.real = self.real && is_plain_number(field);

@@ -7,25 +7,27 @@
 //!
 //! Promises: a table appears whole or not at all, also when the power fails; statements that read a
 //! dropped table keep it until they end; whatever a file holds, the answer is a table or a failure that
-//! says where it is wrong, in memory bounded by [`FILE_BYTES_MAX`] and [`TABLE_BYTES_MAX`].
+//! says where it is wrong, in memory bounded by [`FILE_BYTES_MAX`], [`TABLE_BYTES_MAX`] and [`TABLES_BYTES_MAX`].
 //!
 //! Elsewhere: which paths a session may name (`paths`), scanning (`exec/table_scan`).
 
 mod delimited;
 mod parquet;
+pub(crate) mod tab_separated;
 mod table;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use larql_compute::cpu::Cancel;
 use larql_storage::file::{FileKind, Files};
 use parking_lot::Mutex;
 
+use table::Budget;
 pub use table::FactsTable;
 
 use crate::failure::{Failure, code};
@@ -34,6 +36,8 @@ use crate::failure::{Failure, code};
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
 /// The most memory that one table takes, in bytes.
 pub const TABLE_BYTES_MAX: usize = 512 << 20;
+/// The most memory that all tables take together, in bytes.
+pub const TABLES_BYTES_MAX: usize = 2 << 30;
 /// The most columns of a table.
 const COLUMNS_MAX: usize = 256;
 /// The most tables.
@@ -89,12 +93,32 @@ struct Entry {
     name: String,
     path: PathBuf,
     format: Format,
-    table: OnceLock<Result<Arc<FactsTable>, Failure>>,
+    /// Its rows, or what is wrong with its file for good, once somebody has asked.
+    table: Mutex<Option<Result<Arc<FactsTable>, Failure>>>,
+}
+
+impl Entry {
+    fn get(&self, files: &dyn Files, budget: &Budget) -> Result<Arc<FactsTable>, Failure> {
+        let mut table = self.table.lock();
+        if let Some(known) = &*table {
+            return known.clone();
+        }
+        let read = read(files, &self.path, self.format, &self.name, budget, &Cancel::new());
+        let read = read.map(Arc::new);
+        // What else can fail may go better the next time.
+        if read.as_ref().map_or_else(|failure| failure.code == code::BAD_FILE, |_| true) {
+            *table = Some(read.clone());
+        }
+        read
+    }
 }
 
 /// All tables as of one moment, by name in lower case.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot(Arc<BTreeMap<String, Arc<Entry>>>);
+pub struct Snapshot {
+    entries: Arc<BTreeMap<String, Arc<Entry>>>,
+    budget: Budget,
+}
 
 /// The tables of a daemon.
 #[derive(Debug)]
@@ -106,6 +130,7 @@ pub struct Tables {
     changing: Mutex<()>,
     /// Tells unfinished copies apart.
     copies: AtomicU64,
+    budget: Budget,
 }
 
 impl Tables {
@@ -123,7 +148,7 @@ impl Tables {
                 && check_name(name).is_ok()
             {
                 let name = name.to_owned();
-                let entry = Entry { name, path: path.clone(), format, table: OnceLock::new() };
+                let entry = Entry { name, path: path.clone(), format, table: Mutex::default() };
                 entries.insert(entry.name.to_lowercase(), Arc::new(entry));
             } else {
                 tracing::warn!("{} is no table", path.display());
@@ -135,12 +160,13 @@ impl Tables {
             entries: ArcSwap::from_pointee(entries),
             changing: Mutex::default(),
             copies: AtomicU64::new(0),
+            budget: Budget::default(),
         }
     }
 
     /// All tables as of now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.entries.load_full())
+        Snapshot { entries: self.entries.load_full(), budget: self.budget.clone() }
     }
 
     /// Makes a table of the regular file at `source`, durably; the extension of `format` says how the
@@ -163,7 +189,7 @@ impl Tables {
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let partial = self.directory.join(format!(".{number}.{}", format.extension()));
         let made = self.copy(source, &partial, cancel).and_then(|()| {
-            let table = read(&*self.files, &partial, format, name, cancel)?;
+            let table = read(&*self.files, &partial, format, name, &self.budget, cancel)?;
             self.keep(name, format, &partial, Arc::new(table))
         });
         if made.is_err() {
@@ -231,7 +257,7 @@ impl Tables {
         let failed = |error: std::io::Error| Failure::io(path.display(), &error);
         self.files.rename(partial, &path).map_err(failed)?;
         self.files.sync_dir(&self.directory).map_err(failed)?;
-        let read = OnceLock::from(Ok(table.clone()));
+        let read = Mutex::new(Some(Ok(table.clone())));
         let entry = Entry { name: name.to_owned(), path: path.clone(), format, table: read };
         self.publish(name, Some(Arc::new(entry)));
         Ok(table)
@@ -271,17 +297,13 @@ impl Snapshot {
     /// # Errors
     /// Why its copy cannot be read.
     pub fn get(&self, name: &str, files: &dyn Files) -> Result<Option<Arc<FactsTable>>, Failure> {
-        let Some(entry) = self.0.get(&name.to_lowercase()) else { return Ok(None) };
-        let read = || {
-            let table = read(files, &entry.path, entry.format, &entry.name, &Cancel::new())?;
-            Ok(Arc::new(table))
-        };
-        entry.table.get_or_init(read).clone().map(Some)
+        let entry = self.entries.get(&name.to_lowercase());
+        entry.map(|entry| entry.get(files, &self.budget)).transpose()
     }
 
     /// The names of all tables.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.values().map(|entry| entry.name.as_str())
+        self.entries.values().map(|entry| entry.name.as_str())
     }
 }
 
@@ -297,7 +319,7 @@ pub fn read_file(
     name: &str,
     cancel: &Cancel,
 ) -> Result<FactsTable, Failure> {
-    read(files, path, Format::named(path)?, name, cancel)
+    read(files, path, Format::named(path)?, name, &Budget::default(), cancel)
 }
 
 /// Reads the rows of a file.
@@ -306,13 +328,14 @@ fn read(
     path: &Path,
     format: Format,
     name: &str,
+    budget: &Budget,
     cancel: &Cancel,
 ) -> Result<FactsTable, Failure> {
     let mapping = files.map(path).map_err(|error| Failure::io(path.display(), &error))?;
     let table = match format {
-        Format::Csv => delimited::read(mapping.bytes(), b',', name, cancel)?,
-        Format::Tsv => delimited::read(mapping.bytes(), b'\t', name, cancel)?,
-        Format::Parquet => parquet::read(mapping.clone(), name, cancel)?,
+        Format::Csv => delimited::read(mapping.bytes(), b',', name, budget, cancel)?,
+        Format::Tsv => delimited::read(mapping.bytes(), b'\t', name, budget, cancel)?,
+        Format::Parquet => parquet::read(mapping.clone(), name, budget, cancel)?,
     };
     mapping.check().map_err(|error| Failure::io(path.display(), &error))?;
     Ok(table)

@@ -1,5 +1,6 @@
 //! Parquet files of flat columns. Numbers, truth values and text keep their types; dates and times
-//! become text as the format prints them, decimals reals. Nested columns are refused by name.
+//! become text as the format prints them, decimals reals, and so does a column of unsigned
+//! numbers of which one is above every integer. Nested columns are refused by name.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use larql_planner::value::{ColumnType, Value};
 use larql_storage::file::Mapping;
 
 use super::table::{Builder, FactsTable};
-use super::{ROWS_BETWEEN_CHECKS, TABLE_BYTES_MAX, bad_file, column_names};
+use super::{Budget, ROWS_BETWEEN_CHECKS, TABLE_BYTES_MAX, bad_file, column_names};
 use crate::failure::{Failure, code};
 
 /// The bytes of a mapping, for a reader that wants to share them.
@@ -29,16 +30,23 @@ impl AsRef<[u8]> for Mapped {
 pub(super) fn read(
     mapping: Arc<dyn Mapping>,
     name: &str,
+    budget: &Budget,
     cancel: &Cancel,
 ) -> Result<FactsTable, Failure> {
     // The reader trusts some of what a file says about itself: a file that lies may make it panic,
     // which is then the file's failure, not the daemon's.
-    let read = AssertUnwindSafe(|| read_rows(Bytes::from_owner(Mapped(mapping)), name, cancel));
+    let bytes = Bytes::from_owner(Mapped(mapping));
+    let read = AssertUnwindSafe(|| read_rows(bytes, name, budget, cancel));
     std::panic::catch_unwind(read)
         .unwrap_or_else(|_| Err(bad_file("the parquet file contradicts itself", "check the file")))
 }
 
-fn read_rows(bytes: Bytes, name: &str, cancel: &Cancel) -> Result<FactsTable, Failure> {
+fn read_rows(
+    bytes: Bytes,
+    name: &str,
+    budget: &Budget,
+    cancel: &Cancel,
+) -> Result<FactsTable, Failure> {
     let file = SerializedFileReader::new(bytes).map_err(|error| unreadable(&error))?;
     let metadata = file.metadata();
     let unpacked: i128 =
@@ -71,7 +79,7 @@ fn read_rows(bytes: Bytes, name: &str, cancel: &Cancel) -> Result<FactsTable, Fa
     }
     let names = column_names(fields.iter().map(|field| field.name().to_owned()))?;
     let mut kinds: Vec<Option<ColumnType>> = vec![None; names.len()];
-    let mut builder = Builder::new();
+    let mut builder = Builder::new(budget);
     let rows = file.get_row_iter(None).map_err(|error| unreadable(&error))?;
     for (at, row) in rows.enumerate() {
         if at.is_multiple_of(ROWS_BETWEEN_CHECKS) {
@@ -86,13 +94,22 @@ fn read_rows(bytes: Bytes, name: &str, cancel: &Cancel) -> Result<FactsTable, Fa
                     "write the column as text or numbers",
                 )
             })?;
-            *kind = kind.or(value.kind());
+            *kind = match (*kind, value.kind()) {
+                // An unsigned number above every integer, among smaller ones.
+                (Some(ColumnType::Integer), Some(ColumnType::Real)) => Some(ColumnType::Real),
+                (kind, new) => kind.or(new),
+            };
             builder.push(value)?;
             width += 1;
         }
         if width != names.len() {
             let message = format!("row {} has {width} fields of {}", at + 1, names.len());
             return Err(bad_file(message, "check the file"));
+        }
+    }
+    for (column, kind) in kinds.iter().enumerate() {
+        if *kind == Some(ColumnType::Real) {
+            builder.widen(column, names.len());
         }
     }
     let kinds = kinds.into_iter().map(|kind| kind.unwrap_or(ColumnType::Text));

@@ -70,10 +70,10 @@ fn columns_take_the_tightest_type_that_holds_every_field() {
 }
 
 #[test]
-fn tabs_separate_without_quotes() {
+fn tabs_separate_without_quotes_and_a_backslash_escapes() {
     let fixture = Fixture::new();
-    let table = fixture.create("a.tsv", "a\tb\n\"x\ty, z\r\n").unwrap();
-    assert_eq!(shown(&table), ["a text, b text", "\"\\\"x\" \"y, z\""]);
+    let table = fixture.create("a.tsv", "a\tb\n\"x\ty, z\r\n\\N\t\\t\\d\n").unwrap();
+    assert_eq!(shown(&table), ["a text, b text", "\"\\\"x\" \"y, z\"", "NULL \"\\t\\\\d\""]);
 }
 
 #[test]
@@ -147,6 +147,37 @@ fn a_table_outlives_its_file_and_the_daemon_until_it_is_dropped() {
     assert!(snapshot.get("facts", &files).unwrap().is_some());
     assert_eq!(restarted.drop_table("facts").unwrap_err().code, code::UNDEFINED_TABLE);
     assert_eq!(std::fs::read_dir(fixture.directory.path().join("tables")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_table_that_could_not_be_read_once_is_read_the_next_time() {
+    let fixture = Fixture::new();
+    let path = fixture.write("facts.csv", "a\n1\n");
+    fixture.tables.create("facts", &path, &path, &Cancel::new()).unwrap();
+    let restarted = Fixture::open(fixture.directory.path());
+    let kept = fixture.directory.path().join("tables/facts.csv");
+    let aside = fixture.directory.path().join("aside.csv");
+    std::fs::rename(&kept, &aside).unwrap();
+    let snapshot = restarted.snapshot();
+    assert_eq!(snapshot.get("facts", &DiskFiles).unwrap_err().code, code::NO_SUCH_FILE);
+    std::fs::rename(&aside, &kept).unwrap();
+    assert_eq!(snapshot.get("facts", &DiskFiles).unwrap().unwrap().rows(), 1);
+}
+
+#[test]
+fn unsigned_numbers_above_every_integer_make_their_column_real() {
+    let schema = "message m { required int64 n (INTEGER(64, false)); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut bytes = Vec::new();
+    let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[7, -1], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+    let table = Fixture::new().create("a.parquet", bytes).unwrap();
+    assert_eq!(shown(&table), ["n real", "7.0", "1.8446744073709552e19"]);
 }
 
 #[test]

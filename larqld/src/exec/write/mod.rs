@@ -120,8 +120,8 @@ fn writer(
 ) -> Result<Box<dyn RowWriter>, WriteError> {
     let file = || NewFile::create(files, path);
     Ok(match format {
-        FileFormat::Csv => Box::new(separated::Separated::new(file()?, b',', columns)?),
-        FileFormat::Tsv => Box::new(separated::Separated::new(file()?, b'\t', columns)?),
+        FileFormat::Csv => Box::new(separated::Separated::new(file()?, columns)?),
+        FileFormat::Tsv => Box::new(separated::TabSeparated::new(file()?, columns)?),
         FileFormat::Ndjson => {
             Box::new(Ndjson { file: io::BufWriter::new(file()?), keys: keys(columns) })
         }
@@ -308,5 +308,58 @@ impl EdgeColumns {
         });
         let relation = text(self.relation).map(|relation| &**relation);
         Some(Edge { from, to, relation, attributes: others.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larql_compute::cpu::Cancel;
+    use larql_planner::catalog::Table as _;
+    use larql_planner::value::ColumnType;
+    use larql_storage::file::DiskFiles;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tables::read_file;
+
+    fn cell() -> impl Strategy<Value = Option<String>> {
+        proptest::option::of(r#"[abN0"',\\\t\n\r #é-]{1,6}"#)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn texts_read_back_from_every_format_that_makes_tables(
+            rows in proptest::collection::vec((cell(), cell()), 1..6),
+            width in 1_usize..=2,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let files: Arc<dyn Files> = Arc::new(DiskFiles);
+            let columns: Vec<Column> =
+                ["a", "b"][..width].iter().map(|name| Column::new(*name, ColumnType::Text)).collect();
+            let value = |cell: &Option<String>| cell.as_deref().map_or(Value::Null, Value::text);
+            // A word in each column keeps texts that look like numbers texts.
+            let mut rows: Vec<Row> = rows.iter().map(|(a, b)| vec![value(a), value(b)]).collect();
+            rows.push(vec![Value::text("x"), Value::text("x")]);
+            rows.iter_mut().for_each(|row| row.truncate(width));
+            for (format, ending) in [
+                (FileFormat::Csv, "csv"),
+                (FileFormat::Tsv, "tsv"),
+                (FileFormat::Parquet, "parquet"),
+            ] {
+                let path = folder.path().join(format!("rows.{ending}"));
+                let mut writer = writer(&files, &path, format, &columns).unwrap();
+                for row in &rows {
+                    writer.row(row).unwrap();
+                }
+                writer.finish().unwrap();
+                let table = read_file(&*files, &path, "t", &Cancel::new()).unwrap();
+                prop_assert_eq!(table.columns(), &columns, "{}", ending);
+                let found: Vec<Row> =
+                    (0..).map_while(|at| table.row(at).map(<[Value]>::to_vec)).collect();
+                prop_assert_eq!(&found, &rows, "{}", ending);
+            }
+        }
     }
 }

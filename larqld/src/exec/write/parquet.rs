@@ -13,15 +13,20 @@ use parquet::schema::types::Type;
 
 use super::{RowWriter, WriteError, plain};
 use crate::exec::Row;
+use crate::exec::work::row_bytes;
 
-/// Rows of a row group.
+/// The most rows of a row group.
 const GROUP_ROWS: usize = 16 << 10;
+/// Bytes of rows at which a group is written.
+const GROUP_BYTES: usize = 16 << 20;
 
-/// A Parquet file; rows of a group are kept until it is full.
+/// A Parquet file; rows of a group are kept until it is full, in rows or in bytes.
 pub(super) struct Parquet {
     writer: SerializedFileWriter<NewFile>,
     kinds: Vec<ColumnType>,
     rows: Vec<Row>,
+    /// Of the rows.
+    bytes: usize,
 }
 
 fn failed(error: ParquetError) -> WriteError {
@@ -60,7 +65,7 @@ impl Parquet {
         let properties = Arc::new(WriterProperties::builder().build());
         let writer = SerializedFileWriter::new(file, schema, properties).map_err(failed)?;
         let kinds = columns.iter().map(|column| column.kind).collect();
-        Ok(Self { writer, kinds, rows: Vec::new() })
+        Ok(Self { writer, kinds, rows: Vec::new(), bytes: 0 })
     }
 
     fn write_group(&mut self) -> Result<(), WriteError> {
@@ -73,6 +78,7 @@ impl Parquet {
         }
         group.close().map_err(failed)?;
         self.rows.clear();
+        self.bytes = 0;
         Ok(())
     }
 }
@@ -120,12 +126,7 @@ fn integer(value: &Value) -> Result<i64, ParquetError> {
 }
 
 fn real(value: &Value) -> Result<f64, ParquetError> {
-    match value {
-        Value::Real(number) => Ok(*number),
-        Value::Score(number) => Ok(f64::from(*number)),
-        Value::Integer(number) => Ok(*number as f64),
-        value => Err(other(value)),
-    }
+    value.as_real().ok_or_else(|| other(value))
 }
 
 fn truth(value: &Value) -> Result<bool, ParquetError> {
@@ -134,8 +135,9 @@ fn truth(value: &Value) -> Result<bool, ParquetError> {
 
 impl RowWriter for Parquet {
     fn row(&mut self, row: &Row) -> Result<usize, WriteError> {
+        self.bytes += row_bytes(row);
         self.rows.push(row.clone());
-        if self.rows.len() == GROUP_ROWS {
+        if self.rows.len() == GROUP_ROWS || self.bytes >= GROUP_BYTES {
             self.write_group()?;
         }
         Ok(0)
