@@ -25,6 +25,7 @@ use crate::activity::{Recent, StatementEnd, StatementRecord};
 use crate::batch::Batching;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::confined::ConfinedFiles;
 use crate::failure::{Failure, code};
 use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
@@ -133,14 +134,14 @@ impl Engine {
         }
         engine.restore_later(checkpoints);
         for path in &config.mounts {
-            engine.mount(path, &paths::stem(path), &Cancel::new())?;
+            engine.mount(&engine.files, path, &paths::stem(path), &Cancel::new())?;
         }
         Ok(engine)
     }
 
     /// Opens what a record remembers, and publishes it or why it cannot be had.
     fn restore(&self, record: MountRecord) {
-        let entry = match self.model(&record.path, &Cancel::new()) {
+        let entry = match self.model(&self.files, &record.path, &Cancel::new()) {
             Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
             Err(failure) => {
                 tracing::warn!(mount = record.name, "not available: {}", failure.message);
@@ -298,12 +299,17 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn model(&self, path: &Path, cancel: &Cancel) -> Result<Arc<Model>, Failure> {
-        let path = self.real_path(path)?;
+    pub fn model(
+        &self,
+        files: &Arc<dyn Files>,
+        path: &Path,
+        cancel: &Cancel,
+    ) -> Result<Arc<Model>, Failure> {
+        let path = real_path(files, path)?;
         if let Some(model) = self.opened(&self.opened.lock(), &path) {
             return Ok(model);
         }
-        let model = Model::open(&self.files, &path, cancel);
+        let model = Model::open(files, &path, cancel);
         machine::return_freed_memory();
         let model = model?;
         let source = self.catalog.lock().get_setting(&source_key(model.base_hash()));
@@ -330,28 +336,18 @@ impl Engine {
         (model.check().is_ok() && !model.is_replaced(&self.files)).then_some(model)
     }
 
-    /// The one spelling of a path by which an open model is found: all links followed, except that a
-    /// file keeps its own name, because its extension says what it is and the hub's cache links it to
-    /// one without.
-    fn real_path(&self, path: &Path) -> Result<PathBuf, Failure> {
-        let real = |path: &Path| {
-            self.files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error))
-        };
-        let target = real(path)?;
-        let found = self.files.metadata(&target);
-        let is_file = found.is_ok_and(|found| found.kind == FileKind::File);
-        match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) if is_file => Ok(real(parent)?.join(name)),
-            _ => Ok(target),
-        }
-    }
-
     /// Mounts a directory under a name, durably.
     ///
     /// # Errors
     /// `INVALID_PARAMETER` for a name that USE could not find, `EXISTS` when the name stands for
     /// another directory; as [`Model::open`]; when the catalog cannot be written.
-    pub fn mount(&self, path: &Path, name: &str, cancel: &Cancel) -> Result<Arc<Mounted>, Failure> {
+    pub fn mount(
+        &self,
+        files: &Arc<dyn Files>,
+        path: &Path,
+        name: &str,
+        cancel: &Cancel,
+    ) -> Result<Arc<Mounted>, Failure> {
         if !paths::is_mount_name(name) {
             return Err(Failure::new(
                 code::INVALID_PARAMETER,
@@ -359,7 +355,7 @@ impl Engine {
             )
             .hint("MOUNT \"path\" AS name; a name has no / and does not begin with a dot"));
         }
-        let model = self.model(path, cancel)?;
+        let model = self.model(files, path, cancel)?;
         let catalog = self.catalog.lock();
         let there = self.mounts.load().get(name).map(|entry| entry.path().to_owned());
         if let Some(there) = there
@@ -446,7 +442,10 @@ impl Engine {
         let path = resolved?;
         session::require(from.role, Role::Admin, "opening a directory that is not mounted")?;
         let name = paths::stem(&path);
-        Ok(Arc::new(Mounted { name, model: self.model(&path, from.cancel)? }))
+        Ok(Arc::new(Mounted {
+            name,
+            model: self.model(&self.files_for(from.owner), &path, from.cancel)?,
+        }))
     }
 
     /// A path of a statement, made absolute and checked against what the session may name.
@@ -463,6 +462,15 @@ impl Engine {
         paths::resolve(text, base, if owner { None } else { Some(&roots) })
     }
 
+    /// The files that the paths of a statement lead to: for the daemon's own user any, for others by
+    /// handles beneath the roots, so that what was checked is what is opened.
+    pub fn files_for(&self, owner: bool) -> Arc<dyn Files> {
+        if owner {
+            return self.files.clone();
+        }
+        Arc::new(ConfinedFiles::new(self.roots.load_full(), self.files.clone()))
+    }
+
     /// Replaces the directories that sessions other than the owner's may name.
     pub fn replace_roots(&self, roots: Vec<PathBuf>) {
         self.roots.store(Arc::new(roots));
@@ -477,6 +485,21 @@ impl Engine {
             };
             mounts
         });
+    }
+}
+
+/// The one spelling of a path by which an open model is found: all links followed, except that a
+/// file keeps its own name, because its extension says what it is and the hub's cache links it to
+/// one without.
+fn real_path(files: &Arc<dyn Files>, path: &Path) -> Result<PathBuf, Failure> {
+    let real =
+        |path: &Path| files.canonicalize(path).map_err(|error| Failure::io(path.display(), &error));
+    let target = real(path)?;
+    let found = files.metadata(&target);
+    let is_file = found.is_ok_and(|found| found.kind == FileKind::File);
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if is_file => Ok(real(parent)?.join(name)),
+        _ => Ok(target),
     }
 }
 
@@ -712,6 +735,11 @@ impl CatalogSnapshot {
     /// Whether plans and answers are kept for the session.
     pub fn has_cache(&self) -> bool {
         self.has_cache
+    }
+
+    /// The tables of facts.
+    pub fn tables(&self) -> &tables::Snapshot {
+        &self.tables
     }
 
     /// A table of facts by its name.

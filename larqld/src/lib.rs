@@ -11,6 +11,7 @@ pub mod bench;
 pub mod bundled;
 pub mod cache;
 pub mod config;
+pub mod confined;
 pub mod daemon;
 pub mod engine;
 pub mod exec;

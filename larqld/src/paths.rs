@@ -29,7 +29,7 @@ pub fn stem(path: &Path) -> String {
 /// links followed for as far as the path exists.
 ///
 /// # Errors
-/// `INVALID_PARAMETER` for an empty path, a NUL, a `~` or a URL; `FORBIDDEN` outside the roots.
+/// `INVALID_PARAMETER` for an empty path, a NUL, a `~`, a UNC path or a URL; `FORBIDDEN` outside the roots.
 pub fn resolve(
     text: &str,
     base: Option<&Path>,
@@ -47,6 +47,9 @@ pub fn resolve(
         return Err(
             invalid("starts with ~, which only shells know").hint("write the directory in full")
         );
+    }
+    if text.starts_with(r"\\") {
+        return Err(invalid("is a UNC path").hint("name a directory of this machine"));
     }
     if text.starts_with("hf://") {
         return Err(Failure::new(code::NOT_SUPPORTED, "references to a hub are not supported yet")
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_none_is_refused() {
-        for text in ["", "a\0b", "~/x", "http://x/y", "file:///x"] {
+        for text in ["", "a\0b", "~/x", "http://x/y", "file:///x", r"\\server\share"] {
             assert_eq!(
                 resolve(text, Some(Path::new("/")), None).unwrap_err().code,
                 code::INVALID_PARAMETER,

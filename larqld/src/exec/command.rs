@@ -77,21 +77,22 @@ fn tell_assumptions(work: &Work<'_>, mounted: &Mounted) -> Result<(), Failure> {
 fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Failure> {
     let engine = work.engine();
     let mounted = engine.find_model(reference, &work.place())?;
+    // Another mount may have the name that a path ends in.
+    let is_mounted = |found: &Mounted| {
+        let named = engine.mounted(&found.name);
+        named.is_ok_and(|named| named.model.path() == found.model.path())
+    };
     match (kind, mounted.model.kind()) {
         (Kind::Checkpoint, Kind::Vindex) => Err(Failure::new(
             code::INVALID_PARAMETER,
             format!("{reference:?} is a vindex, not a checkpoint"),
         )
         .hint(format!("USE {reference:?}"))),
-        (Kind::Vindex, Kind::Checkpoint) if engine.mounted(&mounted.name).is_err() => {
-            Err(Failure::new(
-                code::INVALID_PARAMETER,
-                format!("{reference:?} is a checkpoint, not a vindex"),
-            )
-            .hint(format!(
-                "USE MODEL {reference:?} runs it as it is; EXTRACT makes a vindex of it"
-            )))
-        }
+        (Kind::Vindex, Kind::Checkpoint) if !is_mounted(&mounted) => Err(Failure::new(
+            code::INVALID_PARAMETER,
+            format!("{reference:?} is a checkpoint, not a vindex"),
+        )
+        .hint(format!("USE MODEL {reference:?} runs it as it is; EXTRACT makes a vindex of it"))),
         _ => Ok(mounted),
     }
 }
@@ -99,7 +100,7 @@ fn find(work: &Work<'_>, reference: &str, kind: Kind) -> Result<Arc<Mounted>, Fa
 fn mount(work: &mut Work<'_>, path: &str, name: Option<String>) -> Result<Row, Failure> {
     let path = work.resolve(path)?;
     let name = name.unwrap_or_else(|| paths::stem(&path));
-    let mounted = work.engine().mount(&path, &name, work.cancel)?;
+    let mounted = work.engine().mount(&work.files(), &path, &name, work.cancel)?;
     tell_assumptions(work, &mounted)?;
     let row = mount_row(work, &mounted);
     work.mounted = Some(mounted);

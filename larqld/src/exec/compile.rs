@@ -47,7 +47,7 @@ impl Operator for Compile {
         let kept = kept_metadata(&model)?;
         let origin = origin(&model, kept.as_ref(), &side_file);
         let done = compile::compile(
-            engine.files(),
+            &work.files(),
             engine.pool(),
             &origin,
             &options,

@@ -38,9 +38,10 @@ impl Operator for Extract {
             resume: plan.resume,
         };
         let engine = work.engine().clone();
+        let files = work.files();
         let mut clock = StageClock::default();
         let done = extract::extract(
-            engine.files(),
+            &files,
             engine.pool(),
             &options,
             work.cancel,
@@ -63,7 +64,7 @@ impl Operator for Extract {
         }
         engine.remember_source(&done.base_hash, &options.source)?;
         let name = paths::stem(&options.destination);
-        let mount = match engine.mount(&options.destination, &name, work.cancel) {
+        let mount = match engine.mount(&files, &options.destination, &name, work.cancel) {
             Ok(mounted) => {
                 work.mounted = Some(mounted);
                 Value::text(name)

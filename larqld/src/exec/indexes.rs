@@ -57,8 +57,8 @@ impl Operator for CreateIndex {
 }
 
 /// What indexes are made with.
-fn context<'a>(work: &Work<'a>) -> (&'a Arc<dyn Files>, &'a Pool) {
-    (work.engine().files(), work.engine().pool())
+fn context<'a>(work: &Work<'a>, model: &'a Model) -> (&'a Arc<dyn Files>, &'a Pool) {
+    (model.files(), work.engine().pool())
 }
 
 /// Makes an index and tells how far it is.
@@ -69,7 +69,7 @@ fn make(
     kind: (IndexTarget, plan::IndexMethod),
 ) -> Result<Arc<Index>, Failure> {
     let mut progress = |stage, done, total, unit| Work::progress(work, stage, done, total, unit);
-    let made = build::make(context(work), model, name, kind, work.cancel, &mut progress)?;
+    let made = build::make(context(work, model), model, name, kind, work.cancel, &mut progress)?;
     match kind.0 {
         IndexTarget::Gates => work.touch(gate_bytes(model)),
         IndexTarget::Targets => work.touch(token_bytes(model)),
@@ -94,7 +94,7 @@ fn gate_bytes(model: &Model) -> u64 {
 pub(super) fn make_defaults(work: &Work<'_>) -> Result<(), Failure> {
     let model = work.model()?;
     let made = build::make_defaults(
-        context(work),
+        context(work, &model),
         &model,
         work.cancel,
         &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
@@ -106,7 +106,7 @@ pub(super) fn make_defaults(work: &Work<'_>) -> Result<(), Failure> {
 pub(super) fn refresh_labels(work: &Work<'_>) -> Result<(), Failure> {
     let model = work.model()?;
     let made = build::refresh_labels(
-        context(work),
+        context(work, &model),
         &model,
         work.cancel,
         &mut |stage, done, total, unit| work.progress(stage, done, total, unit),
@@ -148,7 +148,7 @@ impl Operator for DropIndex {
             let message = format!("there is no index {name:?}");
             return Err(Failure::new(code::UNDEFINED_OBJECT, message).hint(hint));
         }
-        remove_index(work.engine().files(), model.path(), &name)?;
+        remove_index(model.files(), model.path(), &name)?;
         model.change_indexes(|indexes| indexes.without(&name));
         Ok(None)
     }

@@ -27,7 +27,7 @@ impl Operator for Label {
         let table = match &plan.facts {
             Some(path) => {
                 let path = work.resolve(path)?;
-                let bytes = work.engine().files().read(&path, FACTS_BYTES_MAX);
+                let bytes = work.files().read(&path, FACTS_BYTES_MAX);
                 let bytes = bytes.map_err(|error| Failure::io(path.display(), &error))?;
                 Table::parse(&path.display().to_string(), &bytes)?
             }
@@ -51,7 +51,7 @@ pub(super) fn run(work: &mut Work<'_>, table: &Table, resume: bool) -> Result<La
     let model = work.model()?;
     let engine = work.engine();
     let done = label::label(
-        (engine.files(), engine.pool()),
+        (model.files(), engine.pool()),
         &model,
         table,
         resume,

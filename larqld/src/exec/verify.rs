@@ -26,7 +26,7 @@ impl VerifyVindex {
         let path = work.resolve(&self.path)?;
         let mut rows = Vec::new();
         let mut read = 0;
-        let report = verify(work.engine().files(), &path, &mut |step| {
+        let report = verify(&work.files(), &path, &mut |step| {
             match step {
                 VerifyStep::Read { bytes } => read += bytes,
                 VerifyStep::File(file) => {

@@ -9,6 +9,7 @@ use larql_compute::model::PassMeters;
 use larql_planner::physical::plan::Node;
 use larql_planner::syntax::Span;
 use larql_planner::value::Value;
+use larql_storage::file::Files;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
 use crate::cache::{Answer, Key};
@@ -221,6 +222,11 @@ impl<'a> Work<'a> {
     /// As [`Engine::resolve`].
     pub fn resolve(&self, text: &str) -> Result<PathBuf, Failure> {
         self.engine().resolve(text, self.working_directory(), self.context.owner())
+    }
+
+    /// The files that paths of the statement lead to.
+    pub fn files(&self) -> Arc<dyn Files> {
+        self.engine().files_for(self.context.owner())
     }
 
     /// Where names of models in the statement come from.

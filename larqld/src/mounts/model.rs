@@ -63,6 +63,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
+    /// What its bytes were opened by; what is kept beside it is written by the same.
+    files: Arc<dyn Files>,
     source: Source,
     inventory: Inventory,
     base_hash: String,
@@ -115,7 +117,8 @@ impl Model {
             let failure = Failure::from(error);
             Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
         })?;
-        let model = Self::new(path, Source::Vindex(Box::new(vindex)), inventory, base_hash);
+        let source = Source::Vindex(Box::new(vindex));
+        let model = Self::new(files, path, source, inventory, base_hash);
         model.set_knowledge(knowledge);
         model.indexes.store(Arc::new(Indexes::open(files, &model)));
         Ok(model)
@@ -133,13 +136,20 @@ impl Model {
         let source = SourceModel::open(files, path)?;
         let base_hash = checkpoint_base_hash(&source, "source", &mut |_| Ok(cancel.check()?))?;
         let inventory = Inventory::new(source.architecture(), &source.held());
-        Ok(Self::new(path, Source::Checkpoint(Box::new(source)), inventory, base_hash))
+        Ok(Self::new(files, path, Source::Checkpoint(Box::new(source)), inventory, base_hash))
     }
 
-    fn new(path: &Path, source: Source, inventory: Inventory, base_hash: String) -> Self {
+    fn new(
+        files: &Arc<dyn Files>,
+        path: &Path,
+        source: Source,
+        inventory: Inventory,
+        base_hash: String,
+    ) -> Self {
         let learned = Learned::new(inventory.layers.len() as u32);
         Self {
             path: path.to_owned(),
+            files: files.clone(),
             source,
             inventory,
             base_hash,
@@ -158,6 +168,11 @@ impl Model {
     /// The directory or file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What reads and writes beside it.
+    pub fn files(&self) -> &Arc<dyn Files> {
+        &self.files
     }
 
     /// Vindex or checkpoint.

@@ -30,8 +30,7 @@ impl TraceOpen {
 
     fn open(&self, work: &mut Work<'_>) -> Result<TraceFile, Failure> {
         let path = work.resolve(&self.path)?;
-        let file =
-            TraceFile::open(work.engine().files(), &path).map_err(|error| failure(&path, error))?;
+        let file = TraceFile::open(&work.files(), &path).map_err(|error| failure(&path, error))?;
         let model = work.model()?;
         let (hidden, layers) = (model.architecture().hidden_size as u64, model.layers());
         let fits =

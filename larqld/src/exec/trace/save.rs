@@ -88,7 +88,7 @@ fn create(
     path: &std::path::Path,
     format: &TraceFormat,
 ) -> Result<Writer, TraceFileError> {
-    let files = work.engine().files();
+    let files = &work.files();
     let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (hidden, layers) = (narrow(model.architecture().hidden_size), model.layers());
     let tokens = narrow(positions);

@@ -90,7 +90,7 @@ impl Operator for WriteRows {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let Some(Write { path, format, columns }) = self.write.take() else { return Ok(None) };
         let path = work.resolve(&path)?;
-        let files = work.engine().files().clone();
+        let files = work.files();
         let failed = |error: WriteError| error.into_failure(&path);
         let mut writer = writer(&files, &path, format, &columns).map_err(failed)?;
         let mut rows = 0_i64;
