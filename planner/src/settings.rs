@@ -1,6 +1,7 @@
 //! The session's settings: one table, read by SET, RESET, SHOW, completion and documentation.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::nearest_name::nearest;
 use crate::syntax::ast::SettingLiteral;
@@ -96,7 +97,7 @@ impl AccessChoice {
 }
 
 /// Where the edges of DESCRIBE come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EdgeSources {
     /// Gate hits of the entity's embedding.
     pub gate: bool,
@@ -299,6 +300,23 @@ pub enum SettingError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     values: [SettingValue; SETTINGS.len()],
+}
+
+impl Eq for Settings {}
+
+impl Hash for Settings {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for value in &self.values {
+            match value {
+                SettingValue::Switch(switch) => switch.hash(state),
+                SettingValue::Word(word) => word.hash(state),
+                // Both zeros are one value.
+                SettingValue::Real(real) => (real + 0.0).to_bits().hash(state),
+                SettingValue::CountOrAll(count) => count.hash(state),
+                SettingValue::Sources(sources) => sources.hash(state),
+            }
+        }
+    }
 }
 
 impl Default for Settings {

@@ -54,9 +54,10 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Settings are compared, and seldom differ.
         self.principal.hash(state);
+        self.mount.hash(state);
         self.model.hash(state);
+        self.settings.hash(state);
         self.text.hash(state);
         self.parameters.hash(state);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use larql_planner::catalog::Table as _;
 use larql_planner::value::Value;
 
-use super::{Operator, Row, Work};
+use super::{Operator, Row, Work, show_tables};
 use crate::failure::Failure;
 
 /// Makes the table and tells what is in it.
@@ -26,22 +26,17 @@ impl Operator for CreateTable {
         if std::mem::replace(&mut self.done, true) {
             return Ok(None);
         }
-        let mut path = work.resolve(&self.file)?;
-        // The daemon's own user may name what a link leads to; others have named it when they are
-        // confined to their directories.
-        if work.context.owner() {
-            let files = work.engine().files();
-            path =
-                files.canonicalize(&path).map_err(|error| Failure::io(path.display(), &error))?;
-        }
+        let path = work.resolve(&self.file)?;
+        let files = work.files();
+        let path =
+            files.canonicalize(&path).map_err(|error| Failure::io(path.display(), &error))?;
         let format = Path::new(&self.file);
-        let table = work.engine().tables().create(&self.name, format, &path, work.cancel)?;
-        let columns = table.columns().iter();
-        let columns = columns.map(|column| Value::text(format!("{} {}", column.name, column.kind)));
+        let table =
+            work.engine().tables().create(&self.name, format, (&*files, &path), work.cancel)?;
         Ok(Some(vec![vec![
             Value::text(table.name()),
             Value::Integer(i64::try_from(table.rows()).unwrap_or(i64::MAX)),
-            Value::List(columns.collect()),
+            show_tables::columns(&table),
         ]]))
     }
 }

@@ -41,6 +41,7 @@ mod relation_count;
 mod rows;
 mod sessions;
 mod show;
+mod show_tables;
 mod statistics;
 mod table_scan;
 mod trace;
@@ -331,6 +332,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
         Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
         Physical::ShowCaches => Box::new(caches::ShowCaches::default()),
+        Physical::ShowTables => Box::new(show_tables::ShowTables::default()),
         Physical::ShowMounts => Box::new(show::ShowMounts::default()),
         Physical::Statistics { mount } => Box::new(statistics::Statistics::new(mount.clone())),
         Physical::Infer(infer) => Box::new(infer::Infer::new(infer.clone())),

@@ -98,6 +98,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// The rows, if they were read; one that is being read counts as not read.
+    fn known(&self) -> Option<Arc<FactsTable>> {
+        self.table.try_lock()?.as_ref()?.as_ref().ok().cloned()
+    }
+
     fn get(&self, files: &dyn Files, budget: &Budget) -> Result<Arc<FactsTable>, Failure> {
         let mut table = self.table.lock();
         if let Some(known) = &*table {
@@ -111,6 +116,19 @@ impl Entry {
         }
         read
     }
+}
+
+/// What is known of a table without reading it.
+#[derive(Debug)]
+pub struct Listed<'s> {
+    /// In the case that it was created with.
+    pub name: &'s str,
+    /// The daemon's copy of its file.
+    pub path: &'s Path,
+    /// `csv`, `tsv` or `parquet`.
+    pub format: &'static str,
+    /// Its rows, if somebody has read them.
+    pub table: Option<Arc<FactsTable>>,
 }
 
 /// All tables as of one moment, by name in lower case.
@@ -169,7 +187,7 @@ impl Tables {
         Snapshot { entries: self.entries.load_full(), budget: self.budget.clone() }
     }
 
-    /// Makes a table of the regular file at `source`, durably; the extension of `format` says how the
+    /// Makes a table of the regular file at `source` among those files, durably; the extension of `format` says how the
     /// file holds rows. A symbolic link is not followed: whoever may follow one has resolved it.
     ///
     /// # Errors
@@ -180,7 +198,7 @@ impl Tables {
         &self,
         name: &str,
         format: &Path,
-        source: &Path,
+        (files, source): (&dyn Files, &Path),
         cancel: &Cancel,
     ) -> Result<Arc<FactsTable>, Failure> {
         check_name(name)?;
@@ -188,7 +206,7 @@ impl Tables {
         let format = Format::named(format)?;
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let partial = self.directory.join(format!(".{number}.{}", format.extension()));
-        let made = self.copy(source, &partial, cancel).and_then(|()| {
+        let made = self.copy(files, source, &partial, cancel).and_then(|()| {
             let table = read(&*self.files, &partial, format, name, &self.budget, cancel)?;
             self.keep(name, format, &partial, Arc::new(table))
         });
@@ -213,9 +231,15 @@ impl Tables {
     }
 
     /// Copies a file, which must be a regular one, to a path in the directory.
-    fn copy(&self, source: &Path, to: &Path, cancel: &Cancel) -> Result<(), Failure> {
+    fn copy(
+        &self,
+        files: &dyn Files,
+        source: &Path,
+        to: &Path,
+        cancel: &Cancel,
+    ) -> Result<(), Failure> {
         let failed = |path: &Path, error: &std::io::Error| Failure::io(path.display(), error);
-        let found = self.files.metadata(source).map_err(|error| failed(source, &error))?;
+        let found = files.metadata(source).map_err(|error| failed(source, &error))?;
         if found.kind != FileKind::File {
             let message = format!("{} is no regular file", source.display());
             return Err(Failure::new(code::INVALID_PARAMETER, message).hint("name a file of rows"));
@@ -228,7 +252,7 @@ impl Tables {
             );
             return Err(Failure::new(code::LIMIT, message).hint("split the file"));
         }
-        let mapping = self.files.map(source).map_err(|error| failed(source, &error))?;
+        let mapping = files.map(source).map_err(|error| failed(source, &error))?;
         self.files
             .create_dir_all(&self.directory)
             .map_err(|error| failed(&self.directory, &error))?;
@@ -299,6 +323,16 @@ impl Snapshot {
     pub fn get(&self, name: &str, files: &dyn Files) -> Result<Option<Arc<FactsTable>>, Failure> {
         let entry = self.entries.get(&name.to_lowercase());
         entry.map(|entry| entry.get(files, &self.budget)).transpose()
+    }
+
+    /// All tables, by name.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.entries.values().map(|entry| Listed {
+            name: &entry.name,
+            path: &entry.path,
+            format: entry.format.extension(),
+            table: entry.known(),
+        })
     }
 
     /// The names of all tables.

@@ -5,9 +5,10 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, ConvertedType, Type as Physical};
 use ::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use ::parquet::record::Field;
+use ::parquet::schema::types::Type;
 use bytes::Bytes;
 use larql_compute::cpu::Cancel;
 use larql_planner::value::{ColumnType, Value};
@@ -112,8 +113,32 @@ fn read_rows(
             builder.widen(column, names.len());
         }
     }
-    let kinds = kinds.into_iter().map(|kind| kind.unwrap_or(ColumnType::Text));
+    let declared = fields.iter().map(|field| declared(field));
+    let kinds = kinds.into_iter().zip(declared).map(|(kind, declared)| kind.unwrap_or(declared));
     Ok(builder.finish(name, names.into_iter().zip(kinds).collect()))
+}
+
+/// The type of a column that holds nothing but NULL, by what the file says of it.
+fn declared(field: &Type) -> ColumnType {
+    let is_plain = matches!(
+        field.get_basic_info().converted_type(),
+        ConvertedType::NONE
+            | ConvertedType::INT_8
+            | ConvertedType::INT_16
+            | ConvertedType::INT_32
+            | ConvertedType::INT_64
+            | ConvertedType::UINT_8
+            | ConvertedType::UINT_16
+            | ConvertedType::UINT_32
+            | ConvertedType::UINT_64
+    );
+    match field.get_physical_type() {
+        Physical::BOOLEAN => ColumnType::Boolean,
+        Physical::FLOAT | Physical::DOUBLE => ColumnType::Real,
+        Physical::INT32 | Physical::INT64 if is_plain => ColumnType::Integer,
+        _ if field.get_basic_info().converted_type() == ConvertedType::DECIMAL => ColumnType::Real,
+        _ => ColumnType::Text,
+    }
 }
 
 /// What a field is here; `None` for what is none of our values.

@@ -38,7 +38,7 @@ impl Fixture {
     /// Makes the table `t` of a file of these bytes.
     fn create(&self, file: &str, bytes: impl AsRef<[u8]>) -> Result<Arc<FactsTable>, Failure> {
         let path = self.write(file, bytes);
-        let made = self.tables.create("t", &path, &path, &Cancel::new());
+        let made = self.tables.create("t", &path, (&DiskFiles, &path), &Cancel::new());
         if made.is_ok() {
             self.tables.drop_table("t").unwrap();
         }
@@ -119,7 +119,8 @@ fn what_is_no_regular_file_is_refused_and_leaves_nothing() {
     std::os::unix::fs::symlink("/proc/self/mem", &memory).unwrap();
     let missing = fixture.directory.path().join("missing.csv");
     for path in [&fifo, &zero, &memory, &missing, &fixture.directory.path().to_owned()] {
-        let failure = fixture.tables.create("t", path, path, &Cancel::new()).unwrap_err();
+        let failure =
+            fixture.tables.create("t", path, (&DiskFiles, path), &Cancel::new()).unwrap_err();
         assert_ne!(failure.code, code::INTERNAL, "{}: {failure}", path.display());
     }
     assert_eq!(fixture.tables.snapshot().names().count(), 0);
@@ -131,8 +132,9 @@ fn what_is_no_regular_file_is_refused_and_leaves_nothing() {
 fn a_table_outlives_its_file_and_the_daemon_until_it_is_dropped() {
     let fixture = Fixture::new();
     let path = fixture.write("facts.csv", "a\n1\n");
-    fixture.tables.create("Facts", &path, &path, &Cancel::new()).unwrap();
-    let again = fixture.tables.create("FACTS", &path, &path, &Cancel::new()).unwrap_err();
+    fixture.tables.create("Facts", &path, (&DiskFiles, &path), &Cancel::new()).unwrap();
+    let again =
+        fixture.tables.create("FACTS", &path, (&DiskFiles, &path), &Cancel::new()).unwrap_err();
     assert_eq!(again.code, code::EXISTS);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(fixture.directory.path().join("tables/.7.csv"), "half").unwrap();
@@ -153,7 +155,7 @@ fn a_table_outlives_its_file_and_the_daemon_until_it_is_dropped() {
 fn a_table_that_could_not_be_read_once_is_read_the_next_time() {
     let fixture = Fixture::new();
     let path = fixture.write("facts.csv", "a\n1\n");
-    fixture.tables.create("facts", &path, &path, &Cancel::new()).unwrap();
+    fixture.tables.create("facts", &path, (&DiskFiles, &path), &Cancel::new()).unwrap();
     let restarted = Fixture::open(fixture.directory.path());
     let kept = fixture.directory.path().join("tables/facts.csv");
     let aside = fixture.directory.path().join("aside.csv");
@@ -185,7 +187,8 @@ fn a_name_that_could_leave_the_directory_is_refused() {
     let fixture = Fixture::new();
     let path = fixture.write("a.csv", "a\n1\n");
     for name in ["", "../x", "a/b", ".x", "1a", "a b", "é", &"x".repeat(64)] {
-        let failure = fixture.tables.create(name, &path, &path, &Cancel::new()).unwrap_err();
+        let failure =
+            fixture.tables.create(name, &path, (&DiskFiles, &path), &Cancel::new()).unwrap_err();
         assert_eq!(failure.code, code::INVALID_PARAMETER, "{name:?}");
     }
 }
@@ -196,7 +199,7 @@ fn a_cancel_stops_the_copy() {
     let path = fixture.write("a.csv", "a\n1\n");
     let cancel = Cancel::new();
     cancel.cancel();
-    let failure = fixture.tables.create("t", &path, &path, &cancel).unwrap_err();
+    let failure = fixture.tables.create("t", &path, (&DiskFiles, &path), &cancel).unwrap_err();
     assert_eq!(failure.code, code::CANCELLED);
 }
 

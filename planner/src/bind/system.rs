@@ -6,8 +6,8 @@ use super::statement::Reader;
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
-    CACHE_COLUMNS, INDEX_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS,
-    STATEMENT_COLUMNS,
+    CACHE_COLUMNS, FACTS_TABLE_COLUMNS, INDEX_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS,
+    SETTING_COLUMNS, STATEMENT_COLUMNS,
 };
 use crate::physical::plan::{Operator, RELATION_COUNT_INPUT, RelationCount};
 
@@ -15,7 +15,7 @@ use crate::physical::plan::{Operator, RELATION_COUNT_INPUT, RelationCount};
 pub(super) const SCHEMA: &str = "larql";
 
 /// Every table, with its schema, for messages.
-pub(super) const TABLES: [&str; 7] = [
+pub(super) const TABLES: [&str; 8] = [
     "larql.caches",
     "larql.indexes",
     "larql.mounts",
@@ -23,6 +23,7 @@ pub(super) const TABLES: [&str; 7] = [
     "larql.sessions",
     "larql.settings",
     "larql.statements",
+    "larql.tables",
 ];
 
 /// The rows of a table of the schema; `None` where there is none of that name.
@@ -39,6 +40,7 @@ pub(super) fn table(
         "settings" => Plan::leaf(Operator::ShowSetting { name: None }, &SETTING_COLUMNS),
         "statements" => Plan::leaf(Operator::ShowStatements, &STATEMENT_COLUMNS),
         "caches" => Plan::leaf(Operator::ShowCaches, &CACHE_COLUMNS),
+        "tables" => Plan::leaf(Operator::ShowTables, &FACTS_TABLE_COLUMNS),
         "indexes" => {
             current?;
             Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS)

@@ -111,6 +111,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::ShowSessions
         | Operator::ShowStatements
         | Operator::ShowCaches
+        | Operator::ShowTables
         | Operator::Kill { .. }
         | Operator::Statistics { .. }
         | Operator::VerifyVindex { .. }

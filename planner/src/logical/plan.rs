@@ -418,6 +418,17 @@ pub const CACHE_COLUMNS: NamedColumns<6> = [
     ("misses", ColumnType::Integer),
 ];
 
+/// The columns of `larql.tables`: a row a table of facts. `path` is the copy that the daemon keeps; what is
+/// in a table (`columns`, `rows`, `bytes` of memory) is NULL until somebody reads it.
+pub const FACTS_TABLE_COLUMNS: NamedColumns<6> = [
+    ("name", ColumnType::Text),
+    ("path", ColumnType::Text),
+    ("format", ColumnType::Text),
+    ("columns", ColumnType::List),
+    ("rows", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+];
+
 /// The columns of SHOW INDEXES, CREATE INDEX and ANALYZE. `state` is `ready`, `stale` or `damaged`, the last
 /// with the reason; `keys` are texts or vectors, `entries` features; `recall` is NULL where an index finds
 /// all that a scan finds.

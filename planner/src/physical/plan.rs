@@ -177,6 +177,8 @@ pub enum Operator {
     ShowStatements,
     /// What is kept of plans and answers.
     ShowCaches,
+    /// Tables of facts.
+    ShowTables,
     /// Ends a session.
     Kill {
         /// Its number.

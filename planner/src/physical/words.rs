@@ -52,6 +52,7 @@ impl Operator {
             Self::ShowSessions => "ShowSessions",
             Self::ShowStatements => "ShowStatements",
             Self::ShowCaches => "ShowCaches",
+            Self::ShowTables => "ShowTables",
             Self::CachedAnswer { .. } => "CachedAnswer",
             Self::Kill { .. } => "Kill",
             Self::Statistics { .. } => "Statistics",
@@ -276,6 +277,7 @@ impl Operator {
             | Self::ShowSessions
             | Self::ShowStatements
             | Self::ShowCaches
+            | Self::ShowTables
             | Self::CachedAnswer { .. }
             | Self::Analyze
             | Self::ShowIndexes => {}

@@ -1,4 +1,4 @@
-//! A catalog without a disk: five mounts of eight layers, and settings that statements change.
+//! A catalog without a disk: six mounts of eight layers, and settings that statements change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct FakeMount {
     bands: Option<Bands>,
     missing: &'static [Component],
     indexes: bool,
+    /// Whether LABEL found edges.
+    labelled: bool,
 }
 
 const INFERENCE_ONLY: &[Component] = &[
@@ -46,9 +48,10 @@ pub const ATLAS: FakeMount = FakeMount {
     bands: Some(BANDS),
     missing: &[],
     indexes: false,
+    labelled: false,
 };
 
-pub const MOUNTS: [FakeMount; 5] = [
+pub const MOUNTS: [FakeMount; 6] = [
     ATLAS,
     FakeMount { name: "browse", level: "browse", missing: INFERENCE_ONLY, ..ATLAS },
     // So few features that K = 20 never binds, and no bands.
@@ -62,6 +65,7 @@ pub const MOUNTS: [FakeMount; 5] = [
         ..ATLAS
     },
     FakeMount { name: "indexed", indexes: true, ..ATLAS },
+    FakeMount { name: "labelled", indexes: true, labelled: true, ..ATLAS },
 ];
 
 impl Mount for FakeMount {
@@ -87,8 +91,10 @@ impl Mount for FakeMount {
         self.bands
     }
     fn has(&self, component: Component) -> bool {
-        // Nothing was labelled.
-        component != Component::KnownEdges && !self.missing.contains(&component)
+        match component {
+            Component::KnownEdges => self.labelled,
+            other => !self.missing.contains(&other),
+        }
     }
     fn level(&self) -> &str {
         self.level

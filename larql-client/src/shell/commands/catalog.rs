@@ -70,6 +70,13 @@ pub(super) const SETTINGS: Command =
         Ok(Action::Statement("SELECT * FROM larql.settings".to_owned()))
     });
 
+pub(super) const TABLES: Command = table(
+    "dt",
+    "tables of facts",
+    "Runs SELECT * FROM larql.tables. CREATE TABLE makes one of a file.",
+    |_, _| Ok(Action::Statement("SELECT * FROM larql.tables".to_owned())),
+);
+
 pub(super) const USE: Command = Command {
     name: "c",
     arguments: "NAME",

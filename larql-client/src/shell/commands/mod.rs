@@ -53,6 +53,7 @@ pub static COMMANDS: &[Command] = &[
     catalog::SESSIONS,
     catalog::STATEMENTS,
     catalog::SETTINGS,
+    catalog::TABLES,
     display::FORMAT,
     display::EXPANDED,
     display::TIMING,

@@ -35,6 +35,11 @@ const RULES: &[&dyn Rule] = &[
     &prune_columns::PruneColumns,
 ];
 
+/// The names of all rules.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|rule| rule.name())
+}
+
 /// More changes than any plan needs; a rule that never stops would be found here.
 const CHANGES_MAX: usize = 1 << 16;
 

@@ -31,6 +31,11 @@ const RULES: &[&dyn Rule] = &[
     &top_n::TopNRule,
 ];
 
+/// The names of all rules.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|rule| rule.name())
+}
+
 /// More passes than any plan needs; a rule that never stops would be found here.
 const PASSES_MAX: usize = 1 << 16;
 

@@ -5,6 +5,7 @@
 
 mod expression;
 mod inference;
+mod kind;
 mod lifecycle;
 mod mutation;
 mod parameters;
