@@ -18,6 +18,7 @@ pub mod mlx;
 pub mod random_checkpoint;
 pub mod script;
 pub mod terminal;
+pub mod token;
 
 use std::path::{Path, PathBuf};
 

@@ -6,13 +6,19 @@
 //! `larql -F ndjson` prints it, reals rounded to four digits), `NOTICE` and `HINT` lines, or
 //! `ERROR code at byte "text": message`; a statement that answers nothing says `OK` and its tag. Where
 //! a block has several statements, `> statement` comes before each answer.
+//!
+//! What differs from run to run is written as `…`: the columns that a line `-- MASK column, column` of the
+//! file names, wherever they are not NULL (also as keys of JSON in a cell), and rates.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
 use larql_client::shell::render::write_json;
+use larql_client::shell::split;
 use larql_client::{Client, Event, ExecuteOptions, Notice, StatementError, Value};
 use larql_planner::syntax::parse_script;
+
+use crate::{atlas_checkpoint, repository};
 
 /// Between two blocks.
 pub const BETWEEN_BLOCKS: &str = "====\n";
@@ -23,16 +29,102 @@ pub const BEFORE_ANSWERS: &str = "---\n";
 /// another order, and four digits are written.
 const TOLERANCE: f64 = 2e-3;
 
-/// Where the statements of a block are; all of it as one where it does not parse, so that the daemon
-/// says why.
+/// Where the statements of a block are. Where the block does not parse they are what the shell would send,
+/// so that the daemon says of each what is wrong.
 pub fn statements(block: &str) -> Vec<Range<usize>> {
-    let whole = 0..block.trim_end().len();
-    let Ok(parsed) = parse_script(block) else { return vec![whole] };
+    let Ok(parsed) = parse_script(block) else { return split::statements(block) };
     parsed.iter().map(|found| found.span.start as usize..found.span.end as usize).collect()
 }
 
+/// Stands for what differs from run to run.
+const MASK: &str = "…";
+
+/// What a file wants masked.
+#[derive(Debug, Default)]
+pub struct Masks(Vec<String>);
+
+impl Masks {
+    /// Those that the lines `-- MASK` of a file name.
+    pub fn of(file: &str) -> Self {
+        let lines = file.lines().filter_map(|line| line.strip_prefix("-- MASK "));
+        let names = lines.flat_map(|line| line.split(','));
+        Self(names.map(|name| name.trim().to_owned()).collect())
+    }
+
+    fn has(&self, column: &str) -> bool {
+        self.0.iter().any(|name| name == column)
+    }
+
+    /// A cell as a script shows it.
+    fn cell(&self, column: &str, value: Value) -> Value {
+        match value {
+            Value::Null => Value::Null,
+            _ if self.has(column) => Value::from(MASK),
+            Value::Text(text) => Value::from(self.text(&text).as_str()),
+            other => other,
+        }
+    }
+
+    /// A text without its rates, and without what is masked if it is JSON.
+    fn text(&self, text: &str) -> String {
+        if let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text)
+            && (json.is_object() || json.is_array())
+        {
+            self.json(&mut json);
+            return json.to_string();
+        }
+        let mut words: Vec<&str> = text.split(' ').collect();
+        for at in 1..words.len() {
+            if matches!(words[at].trim_end_matches(','), "GB/s" | "%") {
+                words[at - 1] = MASK;
+            }
+        }
+        words.join(" ")
+    }
+
+    fn json(&self, json: &mut serde_json::Value) {
+        match json {
+            serde_json::Value::Object(members) => {
+                for (name, member) in members {
+                    if self.has(name) && !member.is_null() {
+                        *member = MASK.into();
+                    }
+                    self.json(member);
+                }
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.json(item)),
+            serde_json::Value::String(text) => *text = self.text(text),
+            _ => {}
+        }
+    }
+}
+
+/// A directory for the files that statements name: a copy of `tests/scripts/files`, which they may add
+/// to, with the bundled checkpoint as `models/atlas`.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn scratch() -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("files-").tempdir().expect("a directory");
+    let files = repository().join("tests/scripts/files");
+    for entry in std::fs::read_dir(files).expect("tests/scripts/files") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, directory.path().join(name)).expect("a copy");
+    }
+    let models = directory.path().join("models");
+    std::fs::create_dir(&models).expect("a directory");
+    std::os::unix::fs::symlink(atlas_checkpoint(), models.join("atlas")).expect("a link");
+    directory
+}
+
 /// Runs one statement and returns its answer as lines.
-pub async fn answer(client: &mut Client, statement: &str, options: ExecuteOptions) -> String {
+pub async fn answer(
+    client: &mut Client,
+    statement: &str,
+    options: ExecuteOptions,
+    masks: &Masks,
+) -> String {
     let mut lines = String::new();
     let (mut tag, mut columns) = (String::new(), Vec::new());
     let mut events = client.execute(statement, options);
@@ -44,7 +136,12 @@ pub async fn answer(client: &mut Client, statement: &str, options: ExecuteOption
             Event::Rows(rows) => {
                 for row in rows {
                     let names = columns.iter().map(|column| column.name.clone());
-                    let row = Value::Object(names.zip(row.into_iter().map(rounded)).collect());
+                    let cells = names.zip(row.into_iter().map(rounded));
+                    let shown = cells.map(|(name, cell)| {
+                        let cell = masks.cell(&name, cell);
+                        (name, cell)
+                    });
+                    let row = Value::Object(shown.collect());
                     write_json(&row, &mut lines);
                     lines.push('\n');
                 }

@@ -1,12 +1,12 @@
 //! SELECT as a whole system: parameters, roles, hostile statements, limits, and tables that outlive a
 //! session. What statements answer is in the golden scripts (`tests/scripts/`).
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use larql_client::{Client, ConnectOptions, ExecuteOptions, StatementError, Value};
+use larql_client::{Client, ExecuteOptions, StatementError, Value};
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
+use larql_tests::token::Confined;
 
 /// Far more than a refusal or a cancel takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -36,32 +36,6 @@ async fn refused(client: &mut Client, statement: &str) -> StatementError {
         client.query(statement, here()).await.expect_err(&statement[..statement.len().min(90)]);
     assert!(began.elapsed() < SOON, "{error} after {:?}", began.elapsed());
     error
-}
-
-/// A daemon, and a session over TCP with a token of that role, confined to these directories.
-async fn over_tcp(role: &str, roots: &[&Path]) -> (tempfile::TempDir, Daemon, Client) {
-    // The SHA-256 of `opensesame`, from sha256sum.
-    const DIGEST: &str = "d9fb92e3bbe65be1f1aad4a82eef4567f7a1ebe2cd110c8049b9698be7a70c88";
-    let directory = tempfile::tempdir().expect("a directory");
-    let (config, token) = (directory.path().join("larqld.toml"), directory.path().join("token"));
-    let text = format!(
-        "roots = {roots:?}\n[[tokens]]\nname = \"ada\"\nrole = \"{role}\"\nsha256 = \"{DIGEST}\"\n"
-    );
-    std::fs::write(&config, text).expect("a file");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let daemon =
-        Daemon::start_with(&["--listen", &address, "--config", &config.display().to_string()]);
-    std::fs::write(&token, "opensesame").expect("a file");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&token, mode).expect("the owner's alone");
-    let token = larql_client::Token::read(&token).expect("a token");
-    let options = ConnectOptions { token: Some(token), ..ConnectOptions::default() };
-    let target = format!("grpc://{address}").parse().expect("a target");
-    let client = Client::connect(&target, options).await.expect("a session");
-    assert_eq!(client.welcome().role, role);
-    (directory, daemon, client)
 }
 
 #[tokio::test]
@@ -94,7 +68,8 @@ async fn parameters_of_a_script_stand_for_values_in_all_of_its_statements() {
 
 #[tokio::test]
 async fn a_reader_is_refused_what_it_may_not_run_also_prepared_and_in_a_pipe() {
-    let (_directory, daemon, mut reader) = over_tcp("reader", &[]).await;
+    let confined = Confined::start("reader", &[]);
+    let (daemon, mut reader) = (&confined.daemon, confined.client().await);
     daemon.extract_atlas("WITH INFERENCE").await;
     daemon
         .client()
@@ -245,7 +220,8 @@ async fn a_path_outside_the_roots_makes_no_table() {
     std::os::unix::fs::symlink(outside.join("a.csv"), inside.join("link.csv")).expect("a link");
     std::os::unix::fs::symlink(&outside, inside.join("way")).expect("a link");
     std::os::unix::fs::symlink("/dev/zero", inside.join("zero.csv")).expect("a link");
-    let (_directory, daemon, mut admin) = over_tcp("admin", &[&inside]).await;
+    let confined = Confined::start("admin", &[&inside]);
+    let (daemon, mut admin) = (&confined.daemon, confined.client().await);
     let at_root = || ExecuteOptions {
         working_directory: inside.display().to_string(),
         ..ExecuteOptions::default()

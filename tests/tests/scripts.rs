@@ -1,6 +1,6 @@
 //! The golden scripts of `tests/scripts/` (their form: `larql_tests::script`), each against a session
 //! of its own on the bundled model, extracted at inference level and in use as `atlas`. Paths are
-//! relative to `tests/scripts/files/`.
+//! relative to a scratch directory of each file (`larql_tests::script::scratch`).
 //!
 //! `UPDATE=1 cargo nextest run -p larql-tests --test scripts` rewrites the answers; `SCRIPT=name` runs
 //! the files whose name contains it.
@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use larql_client::ExecuteOptions;
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
-use larql_tests::script::{BEFORE_ANSWERS, BETWEEN_BLOCKS, answer, same, statements};
+use larql_tests::script::{
+    BEFORE_ANSWERS, BETWEEN_BLOCKS, Masks, answer, same, scratch, statements,
+};
 
 fn scripts() -> Vec<PathBuf> {
     let wanted = std::env::var("SCRIPT").unwrap_or_default();
@@ -28,14 +30,18 @@ fn scripts() -> Vec<PathBuf> {
 #[tokio::test]
 async fn every_script_is_answered_as_it_says() {
     let update = std::env::var_os("UPDATE").is_some();
-    let files = repository().join("tests/scripts/files");
     let daemon = Daemon::start();
     daemon.extract_atlas("WITH INFERENCE").await;
-    // What differs from run to run, and what is written instead.
-    let places =
-        [(files.display().to_string(), "FILES"), (daemon.data_dir().display().to_string(), "DATA")];
     let mut wrong = Vec::new();
     for path in scripts() {
+        let scratch = scratch();
+        let files = scratch.path().canonicalize().expect("a path");
+        // What differs from run to run, and what is written instead.
+        let places = [
+            (files.display().to_string(), "FILES"),
+            (daemon.data_dir().display().to_string(), "DATA"),
+            (repository().display().to_string(), "REPOSITORY"),
+        ];
         let options = || ExecuteOptions {
             working_directory: files.display().to_string(),
             ..ExecuteOptions::default()
@@ -43,6 +49,7 @@ async fn every_script_is_answered_as_it_says() {
         let mut client = daemon.client().await;
         client.query("USE \"atlas\"", options()).await.expect("atlas is mounted");
         let text = std::fs::read_to_string(&path).expect("a script");
+        let masks = Masks::of(&text);
         let mut rewritten = Vec::new();
         for block in text.split(BETWEEN_BLOCKS) {
             let (input, expected) = block.split_once(BEFORE_ANSWERS).unwrap_or((block, ""));
@@ -54,7 +61,7 @@ async fn every_script_is_answered_as_it_says() {
                 if several {
                     found += &format!("> {}\n", statement.replace('\n', "\n  "));
                 }
-                let answer = answer(&mut client, statement, options()).await;
+                let answer = answer(&mut client, statement, options(), &masks).await;
                 found +=
                     &places.iter().fold(answer, |text, (place, name)| text.replace(place, name));
             }
