@@ -105,7 +105,14 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::CheckAssertions => refuse("CHECK ASSERTIONS", EDITS),
         Statement::Compile(compile) if compile.into_model => Ok(()),
         Statement::Compile(_) => refuse("COMPILE INTO VINDEX", EDITS),
-        Statement::Diff(_) => refuse("DIFF", "compare answers of two mounts instead"),
+        Statement::Diff(diff) => match &diff.into_patch {
+            Some(patch) => Err(Unsupported {
+                what: "DIFF … INTO PATCH",
+                span: patch.span,
+                hint: Some("DIFF without it shows the differences"),
+            }),
+            None => Ok(()),
+        },
         Statement::CreateBranch { .. } => refuse("CREATE BRANCH", HISTORY),
         Statement::DropBranch(_) => refuse("DROP BRANCH", HISTORY),
         Statement::AsOf { .. } => refuse("AS OF", HISTORY),

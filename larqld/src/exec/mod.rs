@@ -18,6 +18,7 @@ mod command;
 mod compile;
 mod create_table;
 mod describe;
+mod diff;
 mod entity_count;
 mod explain;
 mod explain_infer;
@@ -347,6 +348,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::VerifyEdge(edge) => Box::new(verify_edge::VerifyEdge::new(edge.clone())),
         Physical::Label(label) => Box::new(label::Label::new(label.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
+        Physical::Diff(diff) => Box::new(diff::Diff::new(diff.clone())),
         Physical::CreateIndex(index) => Box::new(indexes::CreateIndex::new(index.clone())),
         Physical::DropIndex { name } => Box::new(indexes::DropIndex::new(name.clone())),
         Physical::Analyze => Box::new(indexes::Analyze::default()),

@@ -7,6 +7,7 @@ pub mod prepared;
 
 mod binder;
 mod compile;
+mod diff;
 mod generate;
 mod grouping;
 mod index;

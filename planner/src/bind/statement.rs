@@ -7,7 +7,7 @@ use super::select::{filtered, limited, select};
 use super::source::{
     ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
 };
-use super::{BindError, compile, generate, index, inference, pipe, prepared, trace, write};
+use super::{BindError, compile, diff, generate, index, inference, pipe, prepared, trace, write};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
@@ -122,6 +122,7 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             command(Plan::leaf(operator, &EXTRACT_COLUMNS), "EXTRACT", Role::Admin)
         }
         Statement::Compile(request) => compile::bind(request, catalog),
+        Statement::Diff(request) => diff::bind(request, catalog),
         Statement::VerifyEdge(filter) => super::verify_edge::bind(filter, catalog),
         Statement::Label { facts, resume } => {
             let reader = Reader::current(catalog)?;

@@ -115,6 +115,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::Kill { .. }
         | Operator::Statistics { .. }
         | Operator::VerifyVindex { .. }
+        | Operator::Diff(_)
         | Operator::Unmount { .. }
         | Operator::DropIndex { .. }
         | Operator::Set(_)

@@ -530,7 +530,22 @@ pub const EXTRACT_COLUMNS: NamedColumns<7> = [
     ("base_hash", ColumnType::Text),
 ];
 
-/// The columns of COMPILE.
+/// The columns of DIFF: what the old and the new side say of a feature, and how far each of its vectors
+/// moved, by its old length.
+pub const DIFF_COLUMNS: NamedColumns<10> = [
+    ("layer", ColumnType::Integer),
+    ("feature", ColumnType::Integer),
+    ("status", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("target_new", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("relation_new", ColumnType::Text),
+    ("gate_change", ColumnType::Real),
+    ("up_change", ColumnType::Real),
+    ("down_change", ColumnType::Real),
+];
+
+/// The columns of COMPILE … INTO MODEL.
 pub const COMPILE_COLUMNS: NamedColumns<5> = [
     ("path", ColumnType::Text),
     ("format", ColumnType::Text),

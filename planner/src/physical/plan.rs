@@ -220,6 +220,8 @@ pub enum Operator {
     Extract(Extract),
     /// Writes a model's files from a mount.
     Compile(Compile),
+    /// Features in which two models differ, a row each, by layer and feature.
+    Diff(Diff),
     /// Learns labels for the mount in use.
     Label(Label),
     /// The edges that labels know.
@@ -818,6 +820,19 @@ pub struct Compile {
     pub overwrite: bool,
     /// Read everything back and compare.
     pub verify: bool,
+}
+
+/// Operands of [`Operator::Diff`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diff {
+    /// The old side: a mount's name, or a path as written; `None` for the mount in use.
+    pub left: Option<String>,
+    /// The new side.
+    pub right: Option<String>,
+    /// One layer; `None` for all.
+    pub layer: Option<u32>,
+    /// Features that bear this relation on either side; `None` for all.
+    pub relation: Option<String>,
 }
 
 pub use super::weight_type::WeightType;

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::generate::Generate;
 use super::plan::{
-    Compile, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation, QueryVector,
-    RelationCount, SortKey, Use, WeightType,
+    Compile, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation,
+    QueryVector, RelationCount, SortKey, Use, WeightType,
 };
 use super::trace::Trace;
 use crate::bind::expression::Expression;
@@ -66,6 +66,7 @@ impl Operator {
             Self::Unmount { .. } => "Unmount",
             Self::Extract(_) => "Extract",
             Self::Compile(_) => "Compile",
+            Self::Diff(_) => "Diff",
             Self::Label(_) => "Label",
             Self::KnownEdges(_) => "KnownEdges",
             Self::VerifyEdge(_) => "VerifyEdge",
@@ -233,6 +234,7 @@ impl Operator {
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
             Self::Compile(compile) => compile_detail(&mut detail, compile),
+            Self::Diff(diff) => diff_detail(&mut detail, diff),
             Self::KnownEdges(known) => {
                 detail.add_optional(
                     "entity",
@@ -342,6 +344,16 @@ fn extract_detail(detail: &mut Detail, extract: &Extract) {
     detail.add_if(!extract.labels, "without labels");
     detail.add_if(extract.overwrite, "overwrite");
     detail.add_if(extract.resume, "resume");
+}
+
+fn diff_detail(detail: &mut Detail, diff: &Diff) {
+    let side = |name: &Option<String>| match name {
+        Some(name) => Quoted(name).to_string(),
+        None => "current".to_owned(),
+    };
+    detail.add(format_args!("{} to {}", side(&diff.left), side(&diff.right)));
+    detail.add_optional("layer", diff.layer.as_ref());
+    detail.add_optional("relation", diff.relation.as_deref().map(Quoted).as_ref());
 }
 
 fn compile_detail(detail: &mut Detail, compile: &Compile) {
