@@ -13,6 +13,7 @@
 
 mod delimited;
 mod parquet;
+mod parquet_pages;
 pub(crate) mod tab_separated;
 mod table;
 

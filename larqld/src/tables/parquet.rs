@@ -15,7 +15,7 @@ use larql_planner::value::{ColumnType, Value};
 use larql_storage::file::Mapping;
 
 use super::table::{Builder, FactsTable};
-use super::{Budget, ROWS_BETWEEN_CHECKS, TABLE_BYTES_MAX, bad_file, column_names};
+use super::{Budget, ROWS_BETWEEN_CHECKS, TABLE_BYTES_MAX, bad_file, column_names, parquet_pages};
 use crate::failure::{Failure, code};
 
 /// The bytes of a mapping, for a reader that wants to share them.
@@ -48,7 +48,7 @@ fn read_rows(
     budget: &Budget,
     cancel: &Cancel,
 ) -> Result<FactsTable, Failure> {
-    let file = SerializedFileReader::new(bytes).map_err(|error| unreadable(&error))?;
+    let file = SerializedFileReader::new(bytes.clone()).map_err(|error| unreadable(&error))?;
     let metadata = file.metadata();
     let unpacked: i128 =
         metadata.row_groups().iter().map(|group| i128::from(group.total_byte_size())).sum();
@@ -78,6 +78,7 @@ fn read_rows(
         let message = format!("the column {:?} holds records or lists", nested.name());
         return Err(bad_file(message, "write its parts as columns of their own"));
     }
+    parquet_pages::check(&bytes, metadata, cancel)?;
     let names = column_names(fields.iter().map(|field| field.name().to_owned()))?;
     let mut kinds: Vec<Option<ColumnType>> = vec![None; names.len()];
     let mut builder = Builder::new(budget);

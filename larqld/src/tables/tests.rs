@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use larql_planner::catalog::Table as _;
@@ -262,6 +263,62 @@ fn parquet_columns_keep_their_types() {
             "\"東京\" -7 2.0"
         ]
     );
+}
+
+/// A page's header as Thrift's compact protocol has it, with this unpacked size.
+fn page_sizes(unpacked: u32, packed: u32) -> Vec<u8> {
+    let varint = |number: u32| {
+        let mut zigzag = u64::from(number) << 1;
+        let mut bytes = Vec::new();
+        while zigzag >= 0x80 {
+            bytes.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        bytes.push(zigzag as u8);
+        bytes
+    };
+    [&[0x15, 0, 0x15][..], &varint(unpacked), &[0x15], &varint(packed)].concat()
+}
+
+#[test]
+fn a_page_that_unpacks_to_more_than_it_says_or_to_too_much_is_refused_before_it_is_unpacked() {
+    use std::io::Write as _;
+    let schema = Arc::new(parse_message_type("message m { required binary a (UTF8); }").unwrap());
+    let build = |compression| {
+        let mut bytes = Vec::new();
+        let properties = WriterProperties::builder().set_dictionary_enabled(false);
+        let properties = Arc::new(properties.set_compression(compression).build());
+        let mut file = SerializedFileWriter::new(&mut bytes, schema.clone(), properties).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let long = ByteArray::from("x".repeat(3000).as_str());
+        column.typed::<ByteArrayType>().write_batch(&[long], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+        bytes
+    };
+    let fixture = Fixture::new();
+    let gzip = build(Compression::GZIP(GzipLevel::default()));
+    assert_eq!(fixture.create("a.parquet", &gzip).unwrap().rows(), 1);
+    // The first page begins after the magic number: its kind, and both sizes.
+    let start = gzip.windows(2).position(|two| two == [0x1F, 0x8B]).unwrap();
+    let mut bomb = Vec::new();
+    let mut encoder = flate2::write::GzEncoder::new(&mut bomb, flate2::Compression::fast());
+    encoder.write_all(&vec![0; 4 << 20]).unwrap();
+    encoder.finish().unwrap();
+    let rest = gzip[4..start].iter().skip(3 + 2 + 1 + 1).copied().collect::<Vec<_>>();
+    for (unpacked, expected) in [(3004, code::BAD_FILE), (i32::MAX as u32, code::LIMIT)] {
+        let header = page_sizes(unpacked, bomb.len() as u32);
+        let mut input = [&header[..], &rest[..], &bomb[..]].concat();
+        input.extend([0; 8]);
+        let metadata = SerializedFileReader::new(bytes::Bytes::from(gzip.clone())).unwrap();
+        let metadata = metadata.metadata().clone();
+        let mut whole = gzip[..4].to_vec();
+        whole.extend(&input);
+        let failure = parquet_pages::check(&whole, &metadata, &Cancel::new()).unwrap_err();
+        assert_eq!(failure.code, expected, "{failure}");
+    }
 }
 
 #[test]
