@@ -3,7 +3,8 @@
 //! Labels are learned from some countries and people; what is asked is about others.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use larql_client::{ExecuteOptions, Value};
 use larql_tests::daemon::Daemon;
@@ -132,6 +133,51 @@ async fn the_same_facts_give_the_same_labels_and_damaged_ones_are_refused() {
     assert!(error.message.contains("knowledge.labels"), "{error}");
     fs::remove_file(&labels).expect("removed");
     daemon.query(&mount).await.expect("a vindex is whole without labels");
+}
+
+/// The whole lines of a file.
+fn whole_lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_daemon_killed_while_it_labels_goes_on_and_learns_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut daemon = Daemon::start_in(directory.path(), &[]);
+    let vindex = labelled(&daemon).await;
+    let (labels, journal) =
+        (vindex.join("knowledge.labels"), vindex.join("knowledge.labels.journal"));
+    let uninterrupted = fs::read(&labels).expect("labels");
+    fs::remove_file(&labels).expect("removed");
+    let facts = daemon.data_dir().join("facts.tsv");
+    let script = format!("USE \"atlas\"; LABEL CURRENT FROM FACTS \"{}\" RESUME", facts.display());
+    let mut done: Vec<String> = Vec::new();
+    // After the first relation, among the answers of entities, among the features behind edges.
+    for pieces in [2, 12, 30] {
+        let mut client = daemon.client().await;
+        let running = tokio::spawn({
+            let script = script.clone();
+            async move { client.query(script, ExecuteOptions::here()).await }
+        });
+        while whole_lines(&journal).len() < pieces {
+            assert!(!running.is_finished(), "labels were learned before {pieces} pieces were");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        daemon.kill();
+        assert!(running.await.expect("a task").is_err(), "the daemon was killed too late");
+        assert!(!labels.exists(), "labels are half there");
+        let found = whole_lines(&journal);
+        assert!(found.starts_with(&done), "a piece that was done was done again");
+        done = found;
+        daemon = Daemon::start_in(directory.path(), &[]);
+        let rows = rows(&daemon, "USE \"atlas\"; SHOW RELATIONS").await;
+        assert_eq!(rows.len(), 1, "nothing is known before all is: {rows:?}");
+    }
+    daemon.query(&script).await.expect("labels");
+    assert!(fs::read(&labels).expect("labels") == uninterrupted, "a kill changed the labels");
+    assert!(!journal.exists(), "the journal stayed behind");
 }
 
 #[tokio::test]

@@ -82,7 +82,9 @@ impl Journal {
     fn put(&mut self, line: &impl Serialize) -> Result<(), Failure> {
         let mut text = serde_json::to_vec(line).expect("a journal's entries are plain data");
         text.push(b'\n');
-        self.file.write_all(&text).map_err(|error| Failure::io(self.path.display(), &error))
+        // Out of this process with each piece, so that a kill loses at most the one in work.
+        let written = self.file.write_all(&text).and_then(|()| self.file.flush());
+        written.map_err(|error| Failure::io(self.path.display(), &error))
     }
 
     /// Ends the run: what it did stands in the knowledge file by now.
