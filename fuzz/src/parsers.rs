@@ -4,6 +4,9 @@ use larql_compute::model::{Architecture, Naming};
 use larql_planner::syntax::parse_script;
 use larql_storage::checkpoint::{Checkpoint, GgufMetadata};
 use larql_storage::file::{Files, MemoryFiles};
+use larql_storage::overlay;
+use larql_storage::patch::PatchFile;
+use larql_storage::store::{Engine, Store};
 use larql_storage::trace::{ContextVectors, Node, TraceFile};
 use larql_storage::vindex::index::graph::Graph;
 use larql_storage::vindex::index::postings::Postings;
@@ -21,11 +24,14 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("config_json", config_json),
     ("down_meta", down_meta),
+    ("edit_log", edit_log),
     ("gate_meta", gate_meta),
     ("gguf", gguf),
     ("index", index),
     ("labels", labels),
     ("lql", lql),
+    ("operation", operation),
+    ("patch", patch),
     ("safetensors", safetensors),
     ("safetensors_index", safetensors_index),
     ("statistics", statistics),
@@ -235,6 +241,35 @@ pub fn labels(bytes: &[u8]) {
 pub fn statistics(bytes: &[u8]) {
     let Ok(statistics) = Statistics::parse(bytes, 4) else { return };
     assert!(Statistics::parse(&statistics.encode(), 4).is_ok());
+}
+
+/// A `.vlp` file. What is accepted can be written, and reads back the same.
+pub fn patch(bytes: &[u8]) {
+    let Ok(patch) = PatchFile::parse(bytes) else { return };
+    let mut written = Vec::new();
+    patch.write(&mut written).expect("memory takes it");
+    assert_eq!(PatchFile::parse(&written).expect("it was written by us"), patch);
+}
+
+/// An edit as the log keeps it. What is accepted can be written, and reads back the same.
+pub fn operation(bytes: &[u8]) {
+    let Ok(operation) = overlay::decode(bytes) else { return };
+    assert_eq!(overlay::decode(&overlay::encode(&operation)).as_ref(), Ok(&operation));
+}
+
+/// A log of edits in a plain file. What is opened can be opened again, and is the same.
+pub fn edit_log(bytes: &[u8]) {
+    let memory = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(memory.clone());
+    let place = Path::new("/m");
+    let open = || Store::open(&files, place, "base", Engine::File);
+    drop(open().expect("an empty store"));
+    memory.put(&place.join("records"), bytes);
+    let Ok(store) = open() else { return };
+    let found = store.history();
+    drop(store);
+    let again = open().expect("it was opened before").history();
+    assert!(found.records().eq(again.records()));
 }
 
 /// A saved trace, of whichever format. What is accepted can be read to its end.

@@ -76,6 +76,15 @@ impl NewFile {
         failed("write", &self.staging)(source)
     }
 
+    /// Makes what was written durable, so that [`NewFile::finish`] has a name left to give.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn prepare(&mut self) -> Result<(), NewFileError> {
+        let Some(open) = &mut self.write else { return Ok(()) };
+        open.sync().map_err(failed("sync", &self.staging))
+    }
+
     /// Makes the file durable at its destination; returns its length in bytes.
     ///
     /// # Errors

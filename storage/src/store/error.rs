@@ -18,6 +18,9 @@ pub enum StoreError {
     /// is when the store is opened again is unknown.
     #[error("the edit could not be made durable: {0}")]
     NotDurable(Arc<WalError>),
+    /// The records that were acknowledged could not be put into a checkpoint, which makes room for more.
+    #[error("the log is full, and {0}")]
+    NoCheckpoint(Arc<StoreError>),
     /// Another transaction changed the same thing first.
     #[error("{touched} was changed by another transaction (LSN {lsn}) after this one began")]
     Conflict {
@@ -134,6 +137,7 @@ impl StoreError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotDurable(error) => wal_hint(error),
+            Self::NoCheckpoint(error) => error.hint(),
             Self::Wal(error) => wal_hint(error),
             Self::Conflict { .. } => "ROLLBACK, look again and repeat the statement",
             Self::NoBranch(_) | Self::BranchExists(_) | Self::MainStays => {

@@ -25,6 +25,14 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Bytes of records that are kept twice. A plain file only grows at its end, and needs none.
+    pub(super) const fn tail_bytes(self) -> usize {
+        match self {
+            Self::Sled => 4 << 20,
+            Self::File => 0,
+        }
+    }
+
     /// As the file says it: sled's own format is that of its version.
     pub const fn name(self) -> &'static str {
         match self {

@@ -23,6 +23,8 @@ mod archive;
 mod error;
 mod format;
 mod history;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod queue;
 mod record;
 mod salvage;
@@ -161,6 +163,15 @@ impl Store {
         self.ask(Job::Checkpoint { kind, reply }, &answer)
     }
 
+    /// Reads the log and the checkpoint again; returns how many records are whole.
+    ///
+    /// # Errors
+    /// `Lost` inside `Wal`, `Format`: what is damaged now.
+    pub fn verify(&self) -> Result<u64, StoreError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.ask(Job::Verify { reply }, &answer)
+    }
+
     fn ask(
         &self,
         job: Job,
@@ -264,12 +275,23 @@ impl Disk {
         let is_new = format::check(files, directory, base_hash, engine)?;
         let checkpoint = read_checkpoint(files, directory, base_hash)?;
         if is_new {
-            Wal::create(files, directory)?;
+            Wal::create(files, directory, engine.tail_bytes())?;
         }
-        let log = open_log(files, directory, base_hash, engine)?;
         let mut history = match checkpoint {
             Some(archive) => archive.history()?,
             None => History::default(),
+        };
+        let log = match open_log(files, directory, base_hash, engine) {
+            Err(StoreError::Io { .. })
+                if Wal::is_kept_twice(files, directory, history.state().lsn)? =>
+            {
+                // What it held is in the mark's tail. Its files stay, for whoever wants to know.
+                let (log, aside) = (directory.join("log"), directory.join("log.damaged"));
+                let _ = files.remove_dir_all(&aside);
+                files.rename(&log, &aside).map_err(io("set aside", &log))?;
+                open_log(files, directory, base_hash, engine)?
+            }
+            opened => opened?,
         };
         let (wal, recovered) = Wal::open(files, directory, log, history.state().lsn)?;
         if is_new && !recovered.is_empty() {
@@ -282,7 +304,11 @@ impl Disk {
             let refused =
                 |problem| StoreError::Record { lsn: one.lsn, directory: directory.into(), problem };
             let record = Record::decode(one.kind, &one.payload).map_err(refused)?;
-            history = history.with(one.lsn, Arc::new(record))?;
+            history = history.with(one.lsn, Arc::new(record)).map_err(|error| {
+                let problem =
+                    format!("record {} does not follow from those before: {error}", one.lsn);
+                StoreError::Format { path: directory.to_path_buf(), problem }
+            })?;
         }
         if is_new {
             format::write(files, directory, base_hash, engine)?;
@@ -295,6 +321,12 @@ impl Disk {
             _lock: lock,
         };
         Ok((disk, history))
+    }
+
+    fn verify(&self) -> Result<u64, StoreError> {
+        let archive = read_checkpoint(&self.files, &self.directory, &self.base_hash)?;
+        let (after, records) = archive.map_or((0, 0), |one| (one.lsn, one.records.len() as u64));
+        Ok(records + self.wal.verify(after)?)
     }
 
     fn checkpoint(

@@ -11,10 +11,10 @@ use super::queue::Queue;
 use super::record::Record;
 use super::sync::mpsc;
 use super::{CheckpointKind, Disk, StoreError};
-use crate::wal::WalError;
+use crate::wal::{INLINE_BYTES_MAX, WalError};
 
 /// Most bytes of payload in one group, about; one record may be larger by itself.
-const GROUP_BYTES_MAX: usize = 4 << 20;
+const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// The part of a sync's time that a group waits for those who are about to come.
 const PATIENCE_PART: u32 = 2;
@@ -28,6 +28,8 @@ pub(super) enum Job {
     Commit { record: Arc<Record>, seen: u64, reply: mpsc::SyncSender<Result<u64, StoreError>> },
     /// Put the records into a file, and shorten the log.
     Checkpoint { kind: CheckpointKind, reply: mpsc::SyncSender<Result<u64, StoreError>> },
+    /// Read everything again, and say how many records are whole.
+    Verify { reply: mpsc::SyncSender<Result<u64, StoreError>> },
 }
 
 /// Where records become durable: the log, or in a test something that is watched.
@@ -41,6 +43,12 @@ pub(super) trait Durable: Send {
         kind: CheckpointKind,
         history: &History,
     ) -> Result<History, StoreError>;
+
+    /// Whether that much can be appended before there is a checkpoint.
+    fn has_room(&self, records: usize, bytes: usize) -> bool;
+
+    /// Reads everything again; returns how many records are whole.
+    fn verify(&mut self) -> Result<u64, StoreError>;
 }
 
 impl Durable for Disk {
@@ -54,6 +62,14 @@ impl Durable for Disk {
         history: &History,
     ) -> Result<History, StoreError> {
         Disk::checkpoint(self, kind, history)
+    }
+
+    fn has_room(&self, records: usize, bytes: usize) -> bool {
+        self.wal.has_room(records, bytes)
+    }
+
+    fn verify(&mut self) -> Result<u64, StoreError> {
+        Disk::verify(self)
     }
 }
 
@@ -69,6 +85,8 @@ pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &Arc
         for job in jobs {
             match job {
                 Job::Commit { record, seen, reply } => commits.push((record, seen, reply)),
+                // Whoever asked may be gone.
+                Job::Verify { reply } => _ = reply.send(durable.verify()),
                 Job::Checkpoint { kind, reply } => {
                     // What came before is in it.
                     commit(&mut durable, std::mem::take(&mut commits), published);
@@ -105,7 +123,7 @@ fn commit(durable: &mut impl Durable, commits: Commits, published: &ArcSwap<Hist
                 Ok(next) => {
                     history = next;
                     let encoded = record.encode();
-                    bytes += encoded.1.len();
+                    bytes += encoded.1.len().min(INLINE_BYTES_MAX);
                     records.push(encoded);
                     replies.push((lsn, reply));
                 }
@@ -115,6 +133,16 @@ fn commit(durable: &mut impl Durable, commits: Commits, published: &ArcSwap<Hist
         }
         if records.is_empty() {
             continue;
+        }
+        if !durable.has_room(records.len(), bytes) {
+            // History stays what it is; only where it lies changes.
+            if let Err(error) = durable.checkpoint(CheckpointKind::Whole, &published.load()) {
+                let error = Arc::new(error);
+                for (_, reply) in replies {
+                    let _ = reply.send(Err(StoreError::NoCheckpoint(error.clone())));
+                }
+                continue;
+            }
         }
         match durable.append(&records) {
             Ok(first) => {

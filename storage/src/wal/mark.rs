@@ -3,12 +3,16 @@
 //! A file of two slots, each in a page of its own, written alternately: while one is being written, the
 //! other says what was true before. The slot with the higher epoch counts. This is what turns a log that
 //! lost its end into an error: the log alone cannot know how long it was.
+//!
+//! Behind the slots the file may have a tail: the records since the last checkpoint once more, one after the
+//! other, made durable by the same sync. Sled moves old records while it writes new ones, so a loss of power
+//! may take from it what was synced long ago; the tail gives that back.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::WalError;
+use super::{WalError, frame};
 use crate::file::{FileOverwrite, Files, parent_of};
 
 /// The file's name.
@@ -18,7 +22,11 @@ const VERSION: u32 = 1;
 /// A page: whatever is torn while one slot is written, the other is not.
 const SLOT_STRIDE: usize = 4096;
 const SLOT_BYTES: usize = 28;
-const FILE_BYTES: usize = 2 * SLOT_STRIDE;
+const SLOTS_BYTES: usize = 2 * SLOT_STRIDE;
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Number and length of an entry of the tail.
+const ENTRY_HEAD_BYTES: usize = 12;
 
 /// The open mark.
 pub(super) struct Mark {
@@ -27,6 +35,36 @@ pub(super) struct Mark {
     epoch: u64,
     lsn: u64,
     doubtful: bool,
+    tail: Tail,
+}
+
+/// Where the next record goes, and how much there is room for. Old entries behind the last are of earlier
+/// numbers, so they never pass for what follows it.
+#[derive(Debug, Default)]
+struct Tail {
+    capacity: usize,
+    used: usize,
+}
+
+/// A record of the tail: its number, and its frame.
+pub(super) type Entry = (u64, Vec<u8>);
+
+/// The whole records at the start of a tail, with dense numbers, and the bytes that they take.
+fn entries(tail: &[u8]) -> (Vec<Entry>, usize) {
+    let (mut found, mut rest) = (Vec::<Entry>::new(), tail);
+    while let Some((head, after)) = rest.split_first_chunk::<ENTRY_HEAD_BYTES>() {
+        let lsn = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
+        let length = u32::from_le_bytes(head[8..].try_into().expect("four bytes")) as usize;
+        let Some((bytes, after)) = after.split_at_checked(length) else { break };
+        let follows = found.last().is_none_or(|(last, _)| last + 1 == lsn);
+        if lsn == 0 || !follows || frame::decode(lsn, bytes).is_err() {
+            break;
+        }
+        found.push((lsn, bytes.to_vec()));
+        rest = after;
+    }
+    let used = tail.len() - rest.len();
+    (found, used)
 }
 
 /// One slot: what was acknowledged, and the how-manieth mark it is.
@@ -61,13 +99,17 @@ impl Slot {
 }
 
 impl Mark {
-    /// Makes the mark of an empty log, unless there is one.
-    pub(super) fn create(files: &Arc<dyn Files>, directory: &Path) -> Result<(), WalError> {
+    /// Makes the mark of an empty log, with room for so many bytes of tail, unless there is one.
+    pub(super) fn create(
+        files: &Arc<dyn Files>,
+        directory: &Path,
+        tail_bytes: usize,
+    ) -> Result<(), WalError> {
         let path = directory.join(NAME);
         if files.metadata(&path).is_ok() {
             return Ok(());
         }
-        let mut bytes = vec![0; FILE_BYTES];
+        let mut bytes = vec![0; SLOTS_BYTES + tail_bytes];
         for epoch in 0..2 {
             let slot = Slot { epoch, lsn: 0 }.encode();
             bytes[epoch as usize * SLOT_STRIDE..][..SLOT_BYTES].copy_from_slice(&slot);
@@ -82,21 +124,51 @@ impl Mark {
         files.sync_dir(parent_of(&path)).map_err(failed("create"))
     }
 
-    /// Opens the mark.
-    pub(super) fn open(files: &Arc<dyn Files>, directory: &Path) -> Result<Self, WalError> {
+    /// Opens the mark, and gives what is in its tail.
+    pub(super) fn open(
+        files: &Arc<dyn Files>,
+        directory: &Path,
+    ) -> Result<(Self, Vec<Entry>), WalError> {
         let path = directory.join(NAME);
-        let bytes = files.read(&path, FILE_BYTES as u64).map_err(io_error("read", &path))?;
+        let bytes = files.read(&path, FILE_BYTES_MAX).map_err(io_error("read", &path))?;
         let slots = [0, SLOT_STRIDE].map(|at| bytes.get(at..).and_then(Slot::decode));
         let Some(newest) = slots.into_iter().flatten().max() else {
             let problem = "neither of its two slots can be read";
             return Err(WalError::Mark { path, problem });
         };
-        if bytes.len() != FILE_BYTES {
-            return Err(WalError::Mark { path, problem: "it is not two pages long" });
-        }
+        let Some(tail) = bytes.get(SLOTS_BYTES..) else {
+            return Err(WalError::Mark { path, problem: "it is shorter than two pages" });
+        };
         let file = files.overwrite(&path).map_err(io_error("open", &path))?;
         let doubtful = slots.contains(&None);
-        Ok(Self { path, file, epoch: newest.epoch, lsn: newest.lsn, doubtful })
+        let (found, used) = entries(tail);
+        let tail = Tail { capacity: tail.len(), used };
+        Ok((Self { path, file, epoch: newest.epoch, lsn: newest.lsn, doubtful, tail }, found))
+    }
+
+    /// Whether the tail takes records of so many bytes together, or there is none.
+    pub(super) fn has_room(&self, frames: usize, bytes: usize) -> bool {
+        let needed = bytes.saturating_add(frames.saturating_mul(ENTRY_HEAD_BYTES));
+        self.tail.capacity == 0 || needed <= self.tail.capacity - self.tail.used
+    }
+
+    /// Begins the tail anew with records, if they fit; what was in it lies elsewhere.
+    pub(super) fn restart_tail(&mut self, frames: &[Entry]) -> Result<(), WalError> {
+        self.tail.used = 0;
+        let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
+        if self.tail.capacity == 0 || !self.has_room(frames.len(), bytes) {
+            // Full: nothing is appended before there is a checkpoint.
+            self.tail.used = self.tail.capacity;
+            return Ok(());
+        }
+        let frames: Vec<_> = frames.iter().map(|(lsn, frame)| (*lsn, frame.as_slice())).collect();
+        let lsn = self.lsn;
+        self.advance(lsn, &frames)
+    }
+
+    /// Forgets what is in the tail, which is durable elsewhere.
+    pub(super) fn empty_tail(&mut self) {
+        self.tail.used = 0;
     }
 
     /// What was acknowledged.
@@ -110,8 +182,20 @@ impl Mark {
         self.doubtful
     }
 
-    /// Says durably that everything up to a number was acknowledged.
-    pub(super) fn advance(&mut self, lsn: u64) -> Result<(), WalError> {
+    /// Says durably that everything up to a number was acknowledged, and keeps records in the tail.
+    pub(super) fn advance(&mut self, lsn: u64, frames: &[(u64, &[u8])]) -> Result<(), WalError> {
+        if self.tail.capacity > 0 && !frames.is_empty() {
+            let mut bytes = Vec::new();
+            for (lsn, frame) in frames {
+                bytes.extend(lsn.to_le_bytes());
+                bytes.extend((frame.len() as u32).to_le_bytes());
+                bytes.extend(*frame);
+            }
+            let offset = (SLOTS_BYTES + self.tail.used) as u64;
+            let failed = io_error("mark the end of", &self.path);
+            self.file.write_at(offset, &bytes).map_err(failed)?;
+            self.tail.used += bytes.len();
+        }
         let epoch = self.epoch + 1;
         let offset = (epoch % 2) * SLOT_STRIDE as u64;
         let failed = |action| io_error(action, &self.path);
@@ -151,22 +235,44 @@ mod tests {
         let files: Arc<dyn Files> = Arc::new(memory.clone());
         let directory = Path::new("/log");
         files.create_dir_all(directory).unwrap();
-        Mark::create(&files, directory).unwrap();
-        let mut mark = Mark::open(&files, directory).unwrap();
+        Mark::create(&files, directory, 0).unwrap();
+        let (mut mark, _) = Mark::open(&files, directory).unwrap();
         for lsn in [3, 9, 10] {
-            mark.advance(lsn).unwrap();
-            let reopened = Mark::open(&files, directory).unwrap();
+            mark.advance(lsn, &[]).unwrap();
+            let (reopened, _) = Mark::open(&files, directory).unwrap();
             assert_eq!((reopened.lsn(), reopened.is_doubtful()), (lsn, false));
         }
         let path = directory.join(NAME);
-        let bytes = files.read(&path, FILE_BYTES as u64).unwrap();
+        let bytes = files.read(&path, FILE_BYTES_MAX).unwrap();
         let newest = (mark.epoch % 2) as usize;
         memory.put(&path, &damaged_at(&bytes, newest));
-        let reopened = Mark::open(&files, directory).unwrap();
+        let (reopened, _) = Mark::open(&files, directory).unwrap();
         assert_eq!((reopened.lsn(), reopened.is_doubtful()), (9, true));
         memory.put(&path, &damaged_at(&damaged_at(&bytes, 0), 1));
         assert!(matches!(Mark::open(&files, directory), Err(WalError::Mark { .. })));
         memory.put(&path, &bytes[..SLOT_STRIDE + SLOT_BYTES]);
         assert!(matches!(Mark::open(&files, directory), Err(WalError::Mark { .. })));
+    }
+
+    #[test]
+    fn a_tail_gives_back_its_whole_records_and_none_of_an_earlier_life() {
+        let files: Arc<dyn Files> = MemoryFiles::shared();
+        let directory = Path::new("/log");
+        files.create_dir_all(directory).unwrap();
+        Mark::create(&files, directory, 400).unwrap();
+        let (mut mark, found) = Mark::open(&files, directory).unwrap();
+        assert!(found.is_empty());
+        let frames: Vec<Entry> =
+            (1..=9).map(|lsn| (lsn, frame::encode(lsn, 1, false, &[lsn as u8; 20]))).collect();
+        let borrowed: Vec<_> = frames.iter().map(|(lsn, frame)| (*lsn, &frame[..])).collect();
+        mark.advance(4, &borrowed[..4]).unwrap();
+        mark.advance(6, &borrowed[4..6]).unwrap();
+        let (_, found) = Mark::open(&files, directory).unwrap();
+        assert_eq!(found, frames[..6]);
+        assert!(mark.has_room(3, 96) && !mark.has_room(4, 128));
+        mark.empty_tail();
+        mark.advance(8, &borrowed[6..8]).unwrap();
+        let (reopened, found) = Mark::open(&files, directory).unwrap();
+        assert_eq!((found.as_slice(), reopened.lsn()), (&frames[6..8], 8));
     }
 }

@@ -1,7 +1,8 @@
 //! The write-ahead log: the only place where an edit becomes durable.
 //!
 //! A group of records is appended to a [`PatchLog`], each in a checksummed [`frame`], and made durable;
-//! then a high-water mark in a file of its own says so, and only then is anything acknowledged. Payloads
+//! then a high-water mark in a file of its own says so, and only then is anything acknowledged. Under sled the
+//! same file keeps the records since the last checkpoint once more. Payloads
 //! that are too large for a frame lie in content-addressed segment files, synced before the record that
 //! names them. Recovery reads every record up to the mark and refuses the log if one is missing or
 //! damaged: a log is never opened short. What lies above the mark was never acknowledged; it is kept
@@ -22,6 +23,7 @@ mod mark;
 mod segment;
 mod sled_log;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,13 +110,33 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Prepares a directory for a log: its segments and its mark. What is there already stays.
+    /// Prepares a directory for a log: its segments and its mark, with so many bytes for records that are
+    /// kept twice. What is there already stays.
     ///
     /// # Errors
     /// `Io`.
-    pub fn create(files: &Arc<dyn Files>, directory: &Path) -> Result<(), WalError> {
+    pub fn create(
+        files: &Arc<dyn Files>,
+        directory: &Path,
+        tail_bytes: usize,
+    ) -> Result<(), WalError> {
         Segments::create(files, directory)?;
-        Mark::create(files, directory)
+        Mark::create(files, directory, tail_bytes)
+    }
+
+    /// Whether the mark's tail has every record that was acknowledged after a number: then a log that cannot
+    /// be opened may begin anew.
+    ///
+    /// # Errors
+    /// `Mark`, `Io`.
+    pub fn is_kept_twice(
+        files: &Arc<dyn Files>,
+        directory: &Path,
+        after: u64,
+    ) -> Result<bool, WalError> {
+        let (mark, tail) = Mark::open(files, directory)?;
+        let covers = |lsn| tail.iter().any(|(one, _)| *one == lsn);
+        Ok(mark.lsn() <= after || (covers(after + 1) && covers(mark.lsn())))
     }
 
     /// Opens a log whose records up to `after` are kept elsewhere, and gives the records above.
@@ -124,13 +146,29 @@ impl Wal {
     pub fn open(
         files: &Arc<dyn Files>,
         directory: &Path,
-        log: Box<dyn PatchLog>,
+        mut log: Box<dyn PatchLog>,
         after: u64,
     ) -> Result<(Self, Vec<Recovered>), WalError> {
         let segments = Segments::open(files, directory)?;
-        let mark = Mark::open(files, directory)?;
+        let (mark, tail) = Mark::open(files, directory)?;
         let acknowledged = mark.lsn();
         let mut found = survey(&*log, &segments, after);
+        // What the log lost and the tail has is put back.
+        let mut gone = HashSet::new();
+        for (first, last) in found.lost(after + 1, acknowledged) {
+            gone.extend(first..=last);
+        }
+        let gone: Vec<_> = tail.iter().filter(|(lsn, _)| gone.contains(lsn)).collect();
+        if !gone.is_empty() {
+            for (lsn, frame) in gone {
+                log.append(*lsn, std::slice::from_ref(frame)).map_err(|source| WalError::Io {
+                    action: "put back what was lost of",
+                    path: directory.to_path_buf(),
+                    source,
+                })?;
+            }
+            found = survey(&*log, &segments, after);
+        }
         let lost = found.lost(after + 1, acknowledged);
         let in_doubt = mark.is_doubtful() && !found.damaged.is_empty();
         if !lost.is_empty() || in_doubt {
@@ -163,7 +201,15 @@ impl Wal {
         }
         // Also where a checkpoint was imported into an empty log.
         if end > acknowledged {
-            wal.mark.advance(end)?;
+            wal.mark.advance(end, &[])?;
+        }
+        let kept = tail.iter().filter(|(lsn, _)| *lsn > after).map(|(lsn, _)| *lsn);
+        if !kept.eq(after + 1..=end) || tail.first().is_some_and(|(lsn, _)| *lsn <= after) {
+            let mut frames = Vec::new();
+            let scanned =
+                wal.log.scan(after + 1, &mut |lsn, frame| frames.push((lsn, frame.to_vec())));
+            scanned.map_err(|source| wal.failed("read", source))?;
+            wal.mark.restart_tail(&frames)?;
         }
         Ok((wal, found.records))
     }
@@ -196,7 +242,8 @@ impl Wal {
         self.poisoned = true;
         self.log.append(first, &frames).map_err(|source| self.failed("append to", source))?;
         let last = first + frames.len() as u64 - 1;
-        self.mark.advance(last)?;
+        let kept: Vec<_> = (first..).zip(&frames).map(|(lsn, frame)| (lsn, &frame[..])).collect();
+        self.mark.advance(last, &kept)?;
         self.next = last + 1;
         self.poisoned = false;
         Ok(first)
@@ -210,6 +257,9 @@ impl Wal {
     pub fn forget_through(&mut self, lsn: u64) -> Result<(), WalError> {
         let removed = self.log.remove_before(lsn + 1);
         removed.map_err(|source| self.failed("shorten", source))?;
+        if lsn >= self.last() {
+            self.mark.empty_tail();
+        }
         let mut used = Vec::new();
         let scanned = self.log.scan(lsn + 1, &mut |lsn, entry| {
             if let Ok(frame) = frame::decode(lsn, entry)
@@ -220,6 +270,34 @@ impl Wal {
         });
         scanned.map_err(|source| self.failed("read", source))?;
         self.segments.retain(&used)
+    }
+
+    /// Reads everything from `after` on again, segments with it; returns how many records are whole.
+    ///
+    /// # Errors
+    /// `Lost` when one of them is not any more.
+    pub fn verify(&self, after: u64) -> Result<u64, WalError> {
+        let mut found = survey(&*self.log, &self.segments, after);
+        let damaged = self.segments.damaged()?;
+        found
+            .damaged
+            .extend(damaged.into_iter().map(|name| (0, format!("lies in a damaged {name}"))));
+        let missing = found.lost(after + 1, self.last());
+        if missing.is_empty() && found.damaged.is_empty() {
+            return Ok(found.records.len() as u64);
+        }
+        Err(WalError::Lost(Box::new(Lost {
+            directory: self.directory.clone(),
+            missing,
+            first: after + 1,
+            acknowledged: self.last(),
+            detail: found.detail(),
+        })))
+    }
+
+    /// Whether records of so many payload bytes together can be appended before there is a checkpoint.
+    pub fn has_room(&self, records: usize, bytes: usize) -> bool {
+        self.mark.has_room(records, bytes.saturating_add(records.saturating_mul(FRAME_BYTES)))
     }
 
     /// The number of the last record.
@@ -272,7 +350,7 @@ impl Survey {
             Ok(segments) => survey(log, &segments, after),
             Err(error) => Self { stopped: Some(error.to_string()), ..Self::default() },
         };
-        found.mark = Mark::open(files, directory).ok().map(|mark| mark.lsn());
+        found.mark = Mark::open(files, directory).ok().map(|(mark, _)| mark.lsn());
         found
     }
 

@@ -4,6 +4,8 @@ mod conformance;
 mod damage;
 mod faults;
 mod isolation;
+mod killed;
 mod patches;
+mod power;
 mod semantics;
 mod support;
