@@ -186,6 +186,20 @@ impl Client {
         self.link.status().await
     }
 
+    /// Does one of `status`, `verify`, `export`, `import` and `salvage` with the log of a model's edits; returns
+    /// names and values.
+    ///
+    /// # Errors
+    /// What the daemon answered.
+    pub async fn wal(
+        &self,
+        action: &str,
+        model: &str,
+        path: Option<&str>,
+    ) -> Result<Vec<(String, String)>, CallError> {
+        self.link.wal(action, model, path.unwrap_or_default()).await
+    }
+
     /// Has a model that is bundled in the daemon written to its data directory; returns the path.
     ///
     /// # Errors

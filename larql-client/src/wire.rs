@@ -193,6 +193,23 @@ impl Link {
         })
     }
 
+    /// Asks of the log of a model's edits.
+    pub(crate) async fn wal(
+        &self,
+        action: &str,
+        model: &str,
+        path: &str,
+    ) -> Result<Vec<(String, String)>, CallError> {
+        let request = v1::WalRequest {
+            action: action.to_owned(),
+            model: model.to_owned(),
+            path: path.to_owned(),
+            working_directory: crate::client::working_directory(),
+        };
+        let response = self.admin().wal(request).await.map_err(call_error)?;
+        Ok(response.into_inner().lines.into_iter().map(|line| (line.name, line.value)).collect())
+    }
+
     /// Has a bundled model written to the data directory; returns its path.
     pub(crate) async fn unpack_bundled(&self, name: String) -> Result<String, CallError> {
         let request = v1::UnpackBundledRequest { name };

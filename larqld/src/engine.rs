@@ -26,6 +26,7 @@ use crate::batch::Batching;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::confined::ConfinedFiles;
+use crate::edits::{Edits, Transaction, View};
 use crate::failure::{Failure, code};
 use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
@@ -69,6 +70,7 @@ pub struct Engine {
     batching: Batching,
     cache: Cache,
     tables: Tables,
+    edits: Edits,
     costs: CostConstants,
     data_dir: PathBuf,
     roots: ArcSwap<Vec<PathBuf>>,
@@ -104,9 +106,11 @@ impl Engine {
         let pool = Arc::new(Pool::new(config.threads));
         let costs = machine::costs(&catalog, &pool);
         let tables = Tables::open(files.clone(), config.data_dir.join("tables"));
+        let edits = Edits::new(files.clone(), &config.data_dir);
         let engine = Arc::new(Self {
             files,
             tables,
+            edits,
             catalog: Mutex::new(catalog),
             mounts: ArcSwap::default(),
             opened: Mutex::default(),
@@ -141,7 +145,12 @@ impl Engine {
 
     /// Opens what a record remembers, and publishes it or why it cannot be had.
     fn restore(&self, record: MountRecord) {
-        let entry = match self.model(&self.files, &record.path, &Cancel::new()) {
+        let model = self.model(&self.files, &record.path, &Cancel::new());
+        let model = model.and_then(|model| {
+            self.edits.open_existing(model.base_hash())?;
+            Ok(model)
+        });
+        let entry = match model {
             Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
             Err(failure) => {
                 tracing::warn!(mount = record.name, "not available: {}", failure.message);
@@ -230,6 +239,11 @@ impl Engine {
     /// Plans and answers that are kept.
     pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// Edits of mounted models.
+    pub fn edits(&self) -> &Edits {
+        &self.edits
     }
 
     /// The tables of facts.
@@ -356,6 +370,7 @@ impl Engine {
             .hint("MOUNT \"path\" AS name; a name has no / and does not begin with a dot"));
         }
         let model = self.model(files, path, cancel)?;
+        self.edits.open_existing(model.base_hash())?;
         let catalog = self.catalog.lock();
         let there = self.mounts.load().get(name).map(|entry| entry.path().to_owned());
         if let Some(there) = there
@@ -441,11 +456,28 @@ impl Engine {
         }
         let path = resolved?;
         session::require(from.role, Role::Admin, "opening a directory that is not mounted")?;
-        let name = paths::stem(&path);
-        Ok(Arc::new(Mounted {
-            name,
-            model: self.model(&self.files_for(from.owner), &path, from.cancel)?,
-        }))
+        let (name, model) =
+            (paths::stem(&path), self.model(&self.files_for(from.owner), &path, from.cancel)?);
+        self.edits.open_existing(model.base_hash())?;
+        Ok(Arc::new(Mounted { name, model }))
+    }
+
+    /// The base hash of a mount, also of one that is not available, or the one that is named by itself.
+    ///
+    /// # Errors
+    /// `UNDEFINED_OBJECT` when there is no such mount; why its weights cannot be read.
+    pub fn base_hash_of(&self, reference: &str) -> Result<String, Failure> {
+        let entry = self.mounts().get(reference).cloned();
+        match entry {
+            Some(MountEntry::Open(mounted)) => Ok(mounted.model.base_hash().to_owned()),
+            Some(MountEntry::Unavailable { path, .. }) => {
+                Ok(self.model(&self.files, &path, &Cancel::new())?.base_hash().to_owned())
+            }
+            None if reference.len() == 64 && reference.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Ok(reference.to_ascii_lowercase())
+            }
+            None => Err(self.mounted(reference).err().unwrap_or_else(Failure::cancelled)),
+        }
     }
 
     /// A path of a statement, made absolute and checked against what the session may name.
@@ -474,6 +506,17 @@ impl Engine {
     /// Replaces the directories that sessions other than the owner's may name.
     pub fn replace_roots(&self, roots: Vec<PathBuf>) {
         self.roots.store(Arc::new(roots));
+    }
+
+    /// What a session sees of the edits of its mount.
+    fn view(&self, state: &SessionState) -> Result<Arc<View>, Failure> {
+        let Some(mounted) = &state.current else { return Ok(Arc::default()) };
+        let base_hash = mounted.model.base_hash();
+        if let Some(open) = state.transaction.as_ref().filter(|open| open.base_hash == base_hash) {
+            return Ok(open.view().clone());
+        }
+        let branch = state.branch.as_deref().unwrap_or(larql_storage::store::MAIN);
+        self.edits.view(base_hash, branch).map(Arc::new)
     }
 
     fn publish(&self, name: &str, entry: Option<MountEntry>) {
@@ -541,6 +584,17 @@ struct SessionShared {
 impl Drop for SessionShared {
     fn drop(&mut self) {
         self.engine.sessions.lock().remove(&self.id);
+        if let Some(open) = self.state.get_mut().transaction.take()
+            && !open.operations().is_empty()
+        {
+            let notice = format!(
+                "{} of session {} was dropped with {} operations: the session ended before COMMIT or SAVE PATCH",
+                open.title(),
+                self.id,
+                open.operations().len()
+            );
+            self.engine.edits.tell_later(&self.principal, notice);
+        }
     }
 }
 
@@ -551,6 +605,10 @@ pub struct SessionState {
     pub current: Option<Arc<Mounted>>,
     /// The session's settings.
     pub settings: Settings,
+    /// The branch in use; `None` for `main`.
+    pub branch: Option<String>,
+    /// What it has begun and not ended.
+    pub transaction: Option<Transaction>,
     /// What is prepared, by name in lower case.
     prepared: Arc<HashMap<String, Arc<Prepared>>>,
 }
@@ -677,6 +735,7 @@ impl SessionContext {
             state.current = Some(now.clone());
         }
         CatalogSnapshot {
+            edits: self.engine().view(&state),
             current: state.current.clone(),
             settings: state.settings.clone(),
             prepared: state.prepared.clone(),
@@ -717,6 +776,8 @@ impl Drop for RunningStatement<'_> {
 pub struct CatalogSnapshot {
     /// The mount in use.
     pub current: Option<Arc<Mounted>>,
+    /// What the session sees of the mount's edits, or why it cannot.
+    pub edits: Result<Arc<View>, Failure>,
     settings: Settings,
     prepared: Arc<HashMap<String, Arc<Prepared>>>,
     tables: tables::Snapshot,

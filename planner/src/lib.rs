@@ -19,6 +19,7 @@ pub mod explain;
 pub mod layers;
 pub mod logical;
 pub mod lower;
+pub mod moment;
 pub mod nearest_name;
 pub mod physical;
 pub mod settings;

@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{Show, Statement, Use};
+use crate::syntax::ast::{Harm, Show, Statement, Use};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -34,11 +34,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
     match &spanned.statement {
         Statement::Extract(_) => Ok(()),
         Statement::Use(target) => match target {
-            Use::Vindex { branch: Some(branch), .. } => Err(Unsupported {
-                what: "USE … BRANCH",
-                span: branch.span,
-                hint: Some("USE \"name\" uses its main branch"),
-            }),
             Use::Remote(url) => Err(Unsupported {
                 what: "USE REMOTE",
                 span: url.span,
@@ -92,14 +87,19 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Rebalance { .. } => refuse("REBALANCE", EDITS),
         Statement::CompactMinor => refuse("COMPACT MINOR", EDITS),
         Statement::CompactMajor { .. } => refuse("COMPACT MAJOR", EDITS),
-        Statement::Begin => refuse("BEGIN", EDITS),
-        Statement::BeginPatch(_) => refuse("BEGIN PATCH", EDITS),
-        Statement::Commit => refuse("COMMIT", EDITS),
-        Statement::Rollback(_) => refuse("ROLLBACK", EDITS),
-        Statement::Savepoint(_) => refuse("SAVEPOINT", EDITS),
-        Statement::SavePatch(_) => refuse("SAVE PATCH", EDITS),
-        Statement::ApplyPatch { .. } => refuse("APPLY PATCH", EDITS),
-        Statement::RemovePatch(_) => refuse("REMOVE PATCH", EDITS),
+        Statement::ApplyPatch { harm: Some(Harm::Max { .. }), .. } => {
+            refuse("MAX HARM of APPLY PATCH", "apply it to a branch, and look at what it changes")
+        }
+        Statement::Begin
+        | Statement::BeginPatch(_)
+        | Statement::Commit
+        | Statement::Rollback(_)
+        | Statement::Savepoint(_)
+        | Statement::SavePatch(_)
+        | Statement::ApplyPatch { .. }
+        | Statement::RemovePatch(_)
+        | Statement::CreateBranch { .. }
+        | Statement::DropBranch(_) => Ok(()),
         Statement::CreateAssertion { .. } => refuse("CREATE ASSERTION", EDITS),
         Statement::DropAssertion(_) => refuse("DROP ASSERTION", EDITS),
         Statement::CheckAssertions => refuse("CHECK ASSERTIONS", EDITS),
@@ -113,9 +113,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
             }),
             None => Ok(()),
         },
-        Statement::CreateBranch { .. } => refuse("CREATE BRANCH", HISTORY),
-        Statement::DropBranch(_) => refuse("DROP BRANCH", HISTORY),
-        Statement::AsOf { .. } => refuse("AS OF", HISTORY),
+        Statement::AsOf { .. } => refuse("AS OF here", "write it after the statement that reads"),
         Statement::Blame { .. } => refuse("BLAME", HISTORY),
         Statement::Trace(_) | Statement::TraceOpen(_) => Ok(()),
         Statement::Analyze | Statement::CreateIndex { .. } | Statement::DropIndex(_) => Ok(()),
@@ -133,10 +131,10 @@ fn check_show(show: &Show, span: Span) -> Result<(), Unsupported> {
         | Show::Mounts
         | Show::Sessions
         | Show::Indexes
+        | Show::Patches
+        | Show::Branches
         | Show::Setting(_) => Ok(()),
-        Show::Patches => refuse("SHOW PATCHES", EDITS),
         Show::CompactStatus => refuse("SHOW COMPACT STATUS", EDITS),
         Show::Assertions => refuse("SHOW ASSERTIONS", EDITS),
-        Show::Branches => refuse("SHOW BRANCHES", HISTORY),
     }
 }

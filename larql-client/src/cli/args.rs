@@ -318,6 +318,46 @@ pub(super) enum Admin {
         /// Its number, as `sessions` shows it
         session: u64,
     },
+    /// The log of a model's edits
+    #[command(subcommand)]
+    Wal(Wal),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Wal {
+    /// How far it is
+    Status {
+        /// A mount, or a base hash
+        model: String,
+    },
+    /// Read everything again and say whether it is whole
+    Verify {
+        /// A mount, or a base hash
+        model: String,
+    },
+    /// Write all of it as one file
+    Export {
+        /// A mount, or a base hash
+        model: String,
+        /// The file to write
+        #[arg(short, long)]
+        output: String,
+    },
+    /// Begin a log with what another one exported
+    Import {
+        /// A mount, or a base hash
+        model: String,
+        /// The export
+        file: String,
+    },
+    /// Say what can be saved of one that does not open, and write it where a file is named
+    Salvage {
+        /// A mount, or a base hash
+        model: String,
+        /// The file to write
+        #[arg(short, long)]
+        output: Option<String>,
+    },
 }
 
 /// What to measure.

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use serde_json::Value as Json;
 
 use super::Failure;
-use super::args::{Bench, BenchKind};
+use super::args::{Bench, BenchKind, Wal};
 use crate::client::working_directory;
 use crate::event::{BenchRequest, Progress};
 use crate::shell::render::{Message, Options, text, write_json};
@@ -68,6 +68,20 @@ pub(super) async fn status(shell: &mut Shell) -> Result<(), Failure> {
         ("pid".to_owned(), number(status.pid.into())),
     ];
     draw(shell, "STATUS", rows)
+}
+
+/// Looks at, exports, imports or saves the log of a model's edits.
+pub(super) async fn wal(shell: &mut Shell, wal: Wal) -> Result<(), Failure> {
+    let (action, model, path) = match wal {
+        Wal::Status { model } => ("status", model, None),
+        Wal::Verify { model } => ("verify", model, None),
+        Wal::Export { model, output } => ("export", model, Some(output)),
+        Wal::Import { model, file } => ("import", model, Some(file)),
+        Wal::Salvage { model, output } => ("salvage", model, output),
+    };
+    let lines = shell.client().await?.wal(action, &model, path.as_deref()).await?;
+    let lines = lines.into_iter().map(|(name, value)| (name, Value::Text(value)));
+    draw(shell, "WAL", lines.collect())
 }
 
 /// Draws names and values in the chosen format: a row each, or one JSON object.

@@ -190,6 +190,7 @@ async fn dispatch(arguments: Arguments, display: Display) -> Result<(), Failure>
         Some(Command::Bench(bench)) => bench::run(&bench, &mut shell).await,
         Some(Command::Dev(Dev::Logits(logits))) => dev::logits(&logits, &mut shell).await,
         Some(Command::Admin(Admin::Status)) => bench::status(&mut shell).await,
+        Some(Command::Admin(Admin::Wal(wal))) => bench::wal(&mut shell, wal).await,
         Some(other) => {
             let script = statements::statement(&other).map_err(Failure::client)?;
             feed(&mut shell, vec![script]).await

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 
 pub use record::Recorder;
 
+use crate::edits::Identity;
 use crate::engine::{CatalogSnapshot, SessionContext};
 use crate::exec::Output;
 use crate::session::Principal;
@@ -44,6 +45,8 @@ pub struct Key {
     mount: Arc<str>,
     /// The open model, and how often what it answers from has changed.
     model: (u64, u64),
+    /// The branch and its last change.
+    edits: Identity,
     settings: Settings,
     text: Box<str>,
     /// The values of the script's parameters, as a program would write them.
@@ -58,6 +61,7 @@ impl Hash for Key {
         self.mount.hash(state);
         self.model.hash(state);
         self.settings.hash(state);
+        self.edits.hash(state);
         self.text.hash(state);
         self.parameters.hash(state);
     }
@@ -83,6 +87,7 @@ impl Key {
             principal: context.principal().clone(),
             mount: mounted.name.as_str().into(),
             model: mounted.model.moment(),
+            edits: snapshot.edits.as_ref().ok()?.identity().clone(),
             settings: snapshot.settings_now().clone(),
             text: text.into(),
             parameters,
@@ -294,6 +299,7 @@ mod tests {
             principal: Principal::Loopback,
             mount: "m".into(),
             model: (1, 1),
+            edits: Identity { branch: "main".into(), lsn: 0, pending: 0 },
             settings: Settings::default(),
             text: text.into(),
             parameters: String::new(),
@@ -328,13 +334,16 @@ mod tests {
             Key { model: (1, 2), ..key("a") },
             Key { settings, ..key("a") },
             Key { parameters: "[1]".into(), ..key("a") },
+            Key { edits: Identity { lsn: 1, ..key("a").edits }, ..key("a") },
+            Key { edits: Identity { branch: "b".into(), ..key("a").edits }, ..key("a") },
+            Key { edits: Identity { pending: 1, ..key("a").edits }, ..key("a") },
             key("b"),
         ] {
             assert!(cache.get(&other).is_none(), "{other:?}");
         }
         let [(_, answers), (_, plans)] = cache.counts();
-        assert_eq!((answers.entries, answers.hits, answers.misses), (1, 1, 7));
-        assert_eq!((plans.entries, plans.hits, plans.misses), (1, 1, 7));
+        assert_eq!((answers.entries, answers.hits, answers.misses), (1, 1, 10));
+        assert_eq!((plans.entries, plans.hits, plans.misses), (1, 1, 10));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use larql_planner::physical::plan::{Operator as Physical, Use};
 
 use super::mount_row::mount_row;
 use super::{Operator, Row, Work};
+use crate::edits::Transaction;
 use crate::failure::{Failure, code};
 use crate::mounts::{Kind, Mounted};
 use crate::paths;
@@ -30,6 +31,12 @@ impl Operator for Command {
                 return mount(work, &path, name).map(|row| Some(vec![row]));
             }
             Some(Physical::Unmount { name }) => {
+                let state = work.context.state();
+                let current = state.current.as_ref().is_some_and(|mounted| mounted.name == name);
+                if let Some(open) = state.transaction.as_ref().filter(|_| current) {
+                    return Err(still_open(open));
+                }
+                drop(state);
                 work.engine().unmount(&name)?;
                 let mut state = work.context.state();
                 if state.current.as_ref().is_some_and(|mounted| mounted.name == name) {
@@ -56,18 +63,35 @@ impl Operator for Command {
 }
 
 fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<(), Failure> {
-    let mounted = match wanted {
-        Use::Vindex(reference) => find(work, reference, Kind::Vindex)?,
-        Use::Model(reference) => find(work, reference, Kind::Checkpoint)?,
-        Use::Current => work.mounted.clone().ok_or_else(|| {
-            Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"")
-        })?,
+    if let Some(open) = &work.context.state().transaction {
+        return Err(still_open(open));
+    }
+    let (mounted, branch) = match wanted {
+        Use::Vindex { reference, branch } => (find(work, reference, Kind::Vindex)?, branch.clone()),
+        Use::Model(reference) => (find(work, reference, Kind::Checkpoint)?, None),
+        Use::Current { branch } => {
+            let mounted = work.mounted.clone().ok_or_else(|| {
+                Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"")
+            })?;
+            (mounted, branch.clone().or_else(|| work.context.state().branch.clone()))
+        }
     };
     mounted.model.check()?;
+    let name = branch.as_deref().unwrap_or(larql_storage::store::MAIN);
+    let view = work.engine().edits().view(mounted.model.base_hash(), name)?;
     tell_assumptions(work, &mounted)?;
-    work.context.state().current = Some(mounted.clone());
+    let mut state = work.context.state();
+    state.current = Some(mounted.clone());
+    state.branch = branch;
+    drop(state);
     work.mounted = Some(mounted);
+    work.set_view(Arc::new(view));
     Ok(())
+}
+
+fn still_open(open: &Transaction) -> Failure {
+    let message = format!("{} is open on the mount in use", open.title());
+    Failure::new(code::TRANSACTION_OPEN, message).hint("COMMIT, SAVE PATCH or ROLLBACK first")
 }
 
 fn tell_assumptions(work: &Work<'_>, mounted: &Mounted) -> Result<(), Failure> {

@@ -46,6 +46,7 @@ mod show_tables;
 mod statistics;
 mod table_scan;
 mod trace;
+mod transaction;
 mod verify;
 mod verify_edge;
 mod work;
@@ -58,6 +59,7 @@ use std::time::Instant;
 use larql_compute::cpu::Cancel;
 use larql_planner::Planned;
 use larql_planner::bind::prepared::with_values;
+use larql_planner::moment;
 use larql_planner::physical::plan::{Node, Operator as Physical};
 use larql_planner::syntax::ast::Parameter;
 use larql_planner::syntax::{SpannedStatement, parse_script};
@@ -185,7 +187,12 @@ fn answer_statement(
     sink: &dyn OutputSink,
     began: Instant,
 ) -> Result<Summary, Failure> {
-    let snapshot = context.snapshot();
+    let mut snapshot = context.snapshot();
+    let (statement, moment) = moment::split(statement).map_err(larql_planner::PlanError::from)?;
+    let statement = &statement;
+    if let Some(moment) = &moment {
+        snapshot.edits = snapshot.edits.and_then(|view| view.as_of(moment).map(Arc::new));
+    }
     let cache = context.engine().cache();
     let text = &script.text[statement.span.start as usize..statement.span.end as usize];
     let key = Key::new(context, &snapshot, text, &script.parameters);
@@ -202,9 +209,16 @@ fn answer_statement(
     if let Some(mounted) = &snapshot.current {
         mounted.model.check()?;
     }
+    if moment.is_some() || planned.mount.is_some() {
+        snapshot.edits.as_ref().map_err(Clone::clone)?;
+    }
     let schema =
         Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
     sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
+    for message in context.engine().edits().told(context.principal()) {
+        let hint = "begin again".to_owned();
+        sink.send(Output::Notice { message, hint }).map_err(|SinkClosed| Failure::cancelled())?;
+    }
     if let Some(answer) = kept.and_then(|kept| kept.answer) {
         for piece in &answer.pieces {
             sink.send(piece.clone()).map_err(|SinkClosed| Failure::cancelled())?;
@@ -332,6 +346,12 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowSessions => Box::new(sessions::ShowSessions::default()),
         Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
         Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
+        Physical::ShowPatches => Box::new(transaction::ShowPatches::default()),
+        Physical::ShowBranches => Box::new(transaction::ShowBranches::default()),
+        Physical::ShowWal => Box::new(transaction::ShowWal::default()),
+        Physical::Transaction(operands) => {
+            Box::new(transaction::RunTransaction::new(operands.clone()))
+        }
         Physical::ShowCaches => Box::new(caches::ShowCaches::default()),
         Physical::ShowTables => Box::new(show_tables::ShowTables::default()),
         Physical::ShowMounts => Box::new(show::ShowMounts::default()),

@@ -13,6 +13,7 @@ use larql_storage::file::Files;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
 use crate::cache::{Answer, Key};
+use crate::edits::View;
 use crate::engine::{CatalogSnapshot, Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
 use crate::knowledge::{Asker, Edges, Knowledge, Source};
@@ -53,6 +54,8 @@ pub struct Work<'a> {
     snapshot: &'a CatalogSnapshot,
     /// The mount that the statement was planned on; USE and EXTRACT replace it for the summary.
     pub mounted: Option<Arc<Mounted>>,
+    /// What the statement sees of the mount's edits.
+    view: Arc<View>,
     /// Says when to stop.
     pub cancel: &'a Cancel,
     sink: &'a dyn OutputSink,
@@ -83,6 +86,8 @@ impl<'a> Work<'a> {
             context,
             snapshot,
             mounted: snapshot.current.clone(),
+            // Who needs the branch that is gone was refused before.
+            view: snapshot.edits.clone().unwrap_or_default(),
             cancel,
             sink,
             script,
@@ -106,6 +111,21 @@ impl<'a> Work<'a> {
         let none =
             || Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"");
         self.mounted.as_ref().map(|mounted| mounted.model.clone()).ok_or_else(none)
+    }
+
+    /// What the statement sees of the mount's edits.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Lets the statement see other edits from here on: its own, or those of what it chose.
+    pub(crate) fn set_view(&mut self, view: Arc<View>) {
+        self.view = view;
+    }
+
+    /// The text of the statement that runs.
+    pub fn statement_text(&self) -> String {
+        self.context.running().map(|running| running.text).unwrap_or_default()
     }
 
     /// The catalog as the statement was planned against it.
@@ -254,8 +274,8 @@ impl<'a> Work<'a> {
             base_hash: mounted
                 .map(|mounted| mounted.model.base_hash().to_owned())
                 .unwrap_or_default(),
-            branch: mounted.map(|_| "main".to_owned()).unwrap_or_default(),
-            lsn: 0,
+            branch: mounted.map(|_| self.view.identity().branch.to_string()).unwrap_or_default(),
+            lsn: self.view.identity().lsn,
             mount: mounted.map(|mounted| mounted.name.clone()).unwrap_or_default(),
         }
     }

@@ -1,6 +1,7 @@
 //! Errors of the other crates as failures: one cause, one code.
 
 use std::io;
+use std::path::Path;
 
 use larql_compute::cpu::{Cancelled, Reason};
 use larql_compute::model::{ArchitectureError, DecodeError};
@@ -9,7 +10,11 @@ use larql_planner::PlanError;
 use larql_planner::syntax::{Span, SyntaxError};
 use larql_storage::catalog::CatalogError;
 use larql_storage::checkpoint::{CheckpointError, CheckpointWriteError};
+use larql_storage::file::NewFileError;
+use larql_storage::patch::PatchError;
+use larql_storage::store::StoreError;
 use larql_storage::vindex::{IndexError, KnowledgeError, VindexError, VindexWriteError};
+use larql_storage::wal::WalError;
 
 use super::{CODES, Failure, code};
 use crate::text::{ChatTemplateError, GuideError, TextError};
@@ -70,6 +75,71 @@ impl From<DecodeError> for Failure {
             _ => code::INTERNAL,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<NewFileError> for Failure {
+    fn from(error: NewFileError) -> Self {
+        match error {
+            NewFileError::Io { path, source, .. } => Self::io(path.display(), &source),
+            error @ NewFileError::Exists { .. } => Self::new(code::EXISTS, error.to_string())
+                .hint("name another file, or remove that one"),
+            error @ NewFileError::Busy { .. } => {
+                Self::new(code::BUSY, error.to_string()).hint("name another file")
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Conflict { .. } => code::CONFLICT,
+            StoreError::NoBranch(_) | StoreError::NoPatch { .. } | StoreError::NoAssertion(_) => {
+                code::UNDEFINED_OBJECT
+            }
+            StoreError::BranchExists(_)
+            | StoreError::PatchExists { .. }
+            | StoreError::AssertionExists(_)
+            | StoreError::NotEmpty { .. } => code::EXISTS,
+            StoreError::MainStays | StoreError::Name { .. } => code::INVALID_PARAMETER,
+            StoreError::Forgotten { .. } | StoreError::Future { .. } => code::HISTORY,
+            StoreError::Record { .. } | StoreError::Format { .. } => code::DAMAGED,
+            StoreError::Wal(error) => wal_code(error),
+            StoreError::NotDurable(error) => wal_code(error),
+            StoreError::Io { source, .. } => io_code(source),
+            StoreError::NoCheckpoint(error) => match &**error {
+                StoreError::Io { source, .. } => io_code(source),
+                _ => code::IO,
+            },
+            StoreError::Closed => code::SHUTTING_DOWN,
+            _ => code::INTERNAL,
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+fn wal_code(error: &WalError) -> &'static str {
+    match error {
+        WalError::Lost(_) | WalError::Mark { .. } => code::DAMAGED,
+        WalError::TooLarge { .. } => code::LIMIT,
+        WalError::Locked { .. } => code::BUSY,
+        WalError::Segment { source, .. } | WalError::Io { source, .. } => io_code(source),
+        _ => code::IO,
+    }
+}
+
+impl Failure {
+    /// A patch's file cannot be applied.
+    pub fn patch(path: &Path, error: &PatchError) -> Self {
+        let (code, hint) = match error {
+            PatchError::OtherBase { .. } => {
+                (code::OTHER_BASE, "USE the model that it was made for, or APPLY it with FORCE")
+            }
+            PatchError::Version(_) => (code::UNSUPPORTED_FORMAT, "update larqld"),
+            _ => (code::BAD_FILE, "docs/formats/vlp.md says what a patch holds"),
+        };
+        Self::new(code, format!("{} {error}", path.display())).hint(hint)
     }
 }
 

@@ -16,6 +16,12 @@ pub const CODES: &[(&str, &str)] = &[
     (code::INVALID_PARAMETER, "a value is not one that this place accepts"),
     (code::UNAUTHENTICATED, "the caller could not be identified"),
     (code::NO_MOUNT_IN_USE, "the statement needs a mount and none is in use"),
+    (code::TRANSACTION_OPEN, "the statement stands outside transactions, and one is open"),
+    (code::NO_TRANSACTION, "the statement stands in a transaction, and none is open"),
+    (code::UNDEFINED_SAVEPOINT, "the transaction has no such savepoint"),
+    (code::CONFLICT, "another transaction changed the same thing first: begin again"),
+    (code::HISTORY, "a moment that is not kept any more, or has not been"),
+    (code::OTHER_BASE, "the patch was made for other weights"),
     (code::UNDEFINED_PREPARED, "no statement is prepared under that name"),
     (code::SYNTAX, "the statement does not parse"),
     (code::FORBIDDEN, "the session's role does not allow the statement"),
@@ -50,6 +56,12 @@ pub const CODES: &[(&str, &str)] = &[
 /// The codes by name.
 pub mod code {
     #![allow(missing_docs)]
+    pub const TRANSACTION_OPEN: &str = "25001";
+    pub const NO_TRANSACTION: &str = "25P01";
+    pub const UNDEFINED_SAVEPOINT: &str = "3B001";
+    pub const CONFLICT: &str = "40001";
+    pub const HISTORY: &str = "72000";
+    pub const OTHER_BASE: &str = "22P05";
     pub const NOT_SUPPORTED: &str = "0A000";
     pub const PROTOCOL: &str = "08P01";
     pub const VALUE_RANGE: &str = "22003";

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::admission::Admission;
 use super::listen::Caller;
 use super::{cancel_when_gone, convert, guarded};
+use crate::edits;
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
 use crate::session::Role;
@@ -68,6 +69,25 @@ impl Admin for Administration {
         let path =
             blocking(move || bundled::unpack(&name, &engine.data_dir().join("models"))).await?;
         Ok(Response::new(wire::UnpackBundledResponse { path: path.display().to_string() }))
+    }
+
+    async fn wal(
+        &self,
+        request: Request<wire::WalRequest>,
+    ) -> Result<Response<wire::WalResponse>, Status> {
+        let (caller, place) = self.door.admit(&request, Role::Admin, "the log of edits")?;
+        let engine = self.engine.clone();
+        let request = convert::wal_request(request.into_inner());
+        let task = engine.begin_task();
+        let lines = blocking(move || {
+            let _held = (task, place);
+            let directory = request.directory.as_deref();
+            let resolve = |path: &str| engine.resolve(path, directory, caller.owner);
+            let files = engine.files_for(caller.owner);
+            edits::wal(&engine, &request.action, &request.model, &request.path, &files, resolve)
+        })
+        .await?;
+        Ok(Response::new(convert::wal_answer(lines)))
     }
 
     async fn logits(

@@ -438,6 +438,31 @@ fn working_directory(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }
 
+/// What is asked of a log of edits.
+pub(super) struct WalRequest {
+    pub(super) action: String,
+    pub(super) model: String,
+    pub(super) path: String,
+    pub(super) directory: Option<PathBuf>,
+}
+
+/// A request for a log of edits, from the wire.
+pub(super) fn wal_request(request: wire::WalRequest) -> WalRequest {
+    WalRequest {
+        action: request.action,
+        model: request.model,
+        path: request.path,
+        directory: working_directory(&request.working_directory),
+    }
+}
+
+/// What is told of a log of edits, to the wire.
+pub(super) fn wal_answer(lines: Vec<(&'static str, String)>) -> wire::WalResponse {
+    let line =
+        |(name, value): (&'static str, String)| wire::WalLine { name: name.to_owned(), value };
+    wire::WalResponse { lines: lines.into_iter().map(line).collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,13 +14,15 @@ use crate::catalog::{
 use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
-    EXTRACT_COLUMNS, INDEX_COLUMNS, LABEL_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS, MOUNT_COLUMNS,
-    SESSION_COLUMNS, SETTING_COLUMNS, STATISTICS_COLUMNS, TABLE_COLUMNS, VERIFY_COLUMNS,
+    BRANCH_COLUMNS, EXTRACT_COLUMNS, INDEX_COLUMNS, LABEL_COLUMNS, LAYER_COLUMNS, MODEL_COLUMNS,
+    MOUNT_COLUMNS, PATCH_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS, STATISTICS_COLUMNS,
+    TABLE_COLUMNS, VERIFY_COLUMNS,
 };
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Label, Level, Operator, Quantisation,
     QueryVector, RELATION_COUNT_INPUT, RelationCount, Use,
 };
+use crate::physical::transaction::Transaction;
 use crate::planned::Role;
 use crate::syntax::ast::{
     self, Band, ExtractComponent, ExtractQuant, LayerChoice, Show, Statement, Text, TextOperand,
@@ -106,6 +108,16 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             let plan = Plan::leaf(Operator::Statistics { mount }, &STATISTICS_COLUMNS);
             Ok(reader.bound(plan, "STATS", Role::Reader))
         }
+        Statement::Begin
+        | Statement::BeginPatch(_)
+        | Statement::Commit
+        | Statement::Rollback(_)
+        | Statement::Savepoint(_)
+        | Statement::SavePatch(_)
+        | Statement::ApplyPatch { .. }
+        | Statement::RemovePatch(_)
+        | Statement::CreateBranch { .. }
+        | Statement::DropBranch(_) => transaction(statement, catalog),
         Statement::Use(target) => bind_use(target, catalog),
         Statement::Mount { path, name } => {
             let name = name.as_ref().map(|name| name.value.clone());
@@ -386,6 +398,16 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let name = if all { None } else { Some(setting_name(name)?) };
             command(Plan::leaf(Operator::ShowSetting { name }, &SETTING_COLUMNS), "SHOW")
         }
+        Show::Patches => {
+            let reader = Reader::current(catalog)?;
+            let plan = Plan::leaf(Operator::ShowPatches, &PATCH_COLUMNS);
+            Ok(reader.bound(plan, "SHOW PATCHES", Role::Reader))
+        }
+        Show::Branches => {
+            let reader = Reader::current(catalog)?;
+            let plan = Plan::leaf(Operator::ShowBranches, &BRANCH_COLUMNS);
+            Ok(reader.bound(plan, "SHOW BRANCHES", Role::Reader))
+        }
         Show::Indexes => {
             let reader = Reader::current(catalog)?;
             let plan = Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS);
@@ -440,20 +462,58 @@ fn one_or_all(reader: &Reader<'_>, layer: Option<&Spanned<u32>>) -> Result<Layer
     }
 }
 
+fn named(name: &Option<ast::Name>) -> Option<String> {
+    name.as_ref().map(|name| name.value.clone())
+}
+
+/// BEGIN, COMMIT and what else is about transactions, patches and branches.
+fn transaction(statement: &Statement, catalog: &dyn Catalog) -> Result<Bound, BindError> {
+    let text = |literal: &Option<ast::Literal>| literal.as_ref().map(|text| text.value.clone());
+    let operands = match statement {
+        Statement::BeginPatch(name) => Transaction::BeginPatch(name.value.clone()),
+        Statement::Commit => Transaction::Commit,
+        Statement::Rollback(name) => Transaction::Rollback(named(name)),
+        Statement::Savepoint(name) => Transaction::Savepoint(name.value.clone()),
+        Statement::SavePatch(name) => Transaction::SavePatch(text(name)),
+        Statement::ApplyPatch { patch, force, .. } => {
+            Transaction::ApplyPatch { patch: patch.value.clone(), force: *force }
+        }
+        Statement::RemovePatch(name) => Transaction::RemovePatch(name.value.clone()),
+        Statement::CreateBranch { name, from, at } => Transaction::CreateBranch {
+            name: name.value.clone(),
+            from: named(from),
+            at: at.clone(),
+        },
+        Statement::DropBranch(name) => Transaction::DropBranch(name.value.clone()),
+        _ => Transaction::Begin,
+    };
+    let reader = Reader::current(catalog)?;
+    let (tag, answers_patch) = (operands.tag(), operands.answers_patch());
+    let operator = Operator::Transaction(operands);
+    let plan = if answers_patch {
+        Plan::leaf(operator, &PATCH_COLUMNS)
+    } else {
+        Plan::leaf(operator, &[])
+    };
+    Ok(reader.bound(plan, tag, Role::Editor))
+}
+
 fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError> {
     let (operator, required_role) = match target {
-        ast::Use::Vindex { reference: ast::Reference::Current, .. } => {
+        ast::Use::Vindex { reference: ast::Reference::Current, branch } => {
             catalog.current().ok_or(BindError::NothingInUse)?;
-            (Use::Current, Role::Reader)
+            (Use::Current { branch: named(branch) }, Role::Reader)
         }
-        ast::Use::Vindex { reference: ast::Reference::Named(name), .. } => {
+        ast::Use::Vindex { reference: ast::Reference::Named(name), branch } => {
             // A mounted name is anybody's to use; a path is opened, which is the admin's.
             let mounted = catalog.mount(&name.value).is_some();
             let required_role = if mounted { Role::Reader } else { Role::Admin };
-            (Use::Vindex(name.value.clone()), required_role)
+            (Use::Vindex { reference: name.value.clone(), branch: named(branch) }, required_role)
         }
         ast::Use::Model { path, .. } => (Use::Model(path.value.clone()), Role::Admin),
-        ast::Use::Remote(url) => (Use::Vindex(url.value.clone()), Role::Admin),
+        ast::Use::Remote(url) => {
+            (Use::Vindex { reference: url.value.clone(), branch: None }, Role::Admin)
+        }
     };
     let plan = Plan::leaf(Operator::Use(operator), &[]);
     Ok(Bound { plan, tag: "USE", required_role, mount: None })

@@ -7,7 +7,7 @@ use crate::layers::LayerSet;
 use crate::logical::Plan;
 use crate::logical::plan::{
     CACHE_COLUMNS, FACTS_TABLE_COLUMNS, INDEX_COLUMNS, MOUNT_COLUMNS, SESSION_COLUMNS,
-    SETTING_COLUMNS, STATEMENT_COLUMNS,
+    SETTING_COLUMNS, STATEMENT_COLUMNS, WAL_COLUMNS,
 };
 use crate::physical::plan::{Operator, RELATION_COUNT_INPUT, RelationCount};
 
@@ -15,7 +15,7 @@ use crate::physical::plan::{Operator, RELATION_COUNT_INPUT, RelationCount};
 pub(super) const SCHEMA: &str = "larql";
 
 /// Every table, with its schema, for messages.
-pub(super) const TABLES: [&str; 8] = [
+pub(super) const TABLES: [&str; 9] = [
     "larql.caches",
     "larql.indexes",
     "larql.mounts",
@@ -24,12 +24,13 @@ pub(super) const TABLES: [&str; 8] = [
     "larql.settings",
     "larql.statements",
     "larql.tables",
+    "larql.wal",
 ];
 
 /// The rows of a table of the schema; `None` where there is none of that name.
 ///
 /// # Errors
-/// `larql.indexes` and `larql.relations` are about the mount in use.
+/// `larql.indexes`, `larql.relations` and `larql.wal` are about the mount in use.
 pub(super) fn table(
     name: &str,
     current: Result<&Reader<'_>, BindError>,
@@ -44,6 +45,10 @@ pub(super) fn table(
         "indexes" => {
             current?;
             Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS)
+        }
+        "wal" => {
+            current?;
+            Plan::leaf(Operator::ShowWal, &WAL_COLUMNS)
         }
         "relations" => {
             let current = current?;

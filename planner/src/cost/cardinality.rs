@@ -98,6 +98,10 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::CreateIndex(_)
         | Operator::Analyze
         | Operator::ShowIndexes
+        | Operator::ShowPatches
+        | Operator::ShowBranches
+        | Operator::ShowWal
+        | Operator::Transaction(_)
         | Operator::Compile(_) => 1.0,
         Operator::ShowSetting { name } => {
             if name.is_some() {

@@ -519,6 +519,44 @@ pub const STATEMENT_COLUMNS: NamedColumns<9> = [
     ("code", ColumnType::Text),
 ];
 
+/// The columns of SHOW PATCHES, SAVE PATCH and APPLY PATCH. `name` is NULL for a transaction that is no patch;
+/// `bytes` are those of its operations in the log, `applied_at` is in UTC.
+pub const PATCH_COLUMNS: NamedColumns<10> = [
+    ("name", ColumnType::Text),
+    ("branch", ColumnType::Text),
+    ("inserts", ColumnType::Integer),
+    ("updates", ColumnType::Integer),
+    ("deletes", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+    ("lsn", ColumnType::Integer),
+    ("applied_at", ColumnType::Text),
+    ("author", ColumnType::Text),
+    ("base_hash", ColumnType::Text),
+];
+
+/// The columns of SHOW BRANCHES. `origin` and `origin_lsn` are NULL for `main`; `transactions` counts those in
+/// force, inherited ones included.
+pub const BRANCH_COLUMNS: NamedColumns<6> = [
+    ("name", ColumnType::Text),
+    ("origin", ColumnType::Text),
+    ("origin_lsn", ColumnType::Integer),
+    ("lsn", ColumnType::Integer),
+    ("transactions", ColumnType::Integer),
+    ("current", ColumnType::Boolean),
+];
+
+/// The columns of `larql.wal`. What a record does not have is NULL, and so is another caller's statement.
+pub const WAL_COLUMNS: NamedColumns<8> = [
+    ("lsn", ColumnType::Integer),
+    ("kind", ColumnType::Text),
+    ("branch", ColumnType::Text),
+    ("patch", ColumnType::Text),
+    ("operations", ColumnType::Integer),
+    ("author", ColumnType::Text),
+    ("at", ColumnType::Text),
+    ("statement", ColumnType::Text),
+];
+
 /// The columns of EXTRACT.
 pub const EXTRACT_COLUMNS: NamedColumns<7> = [
     ("name", ColumnType::Text),

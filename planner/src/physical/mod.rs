@@ -5,6 +5,7 @@ pub mod index;
 pub mod plan;
 pub mod rules;
 pub mod trace;
+pub mod transaction;
 
 mod weight_type;
 mod words;

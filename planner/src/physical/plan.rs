@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::generate::Generate;
 pub use super::index::{CreateIndex, GateIndexScan, IndexMethod, PostingLookup};
 use super::trace::Trace;
+use super::transaction::Transaction;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
 use crate::bind::prepared::Prepared;
@@ -179,6 +180,14 @@ pub enum Operator {
     ShowCaches,
     /// Tables of facts.
     ShowTables,
+    /// The transactions of the session's branch that are in force.
+    ShowPatches,
+    /// The branches of the mount in use.
+    ShowBranches,
+    /// The records of the log of the mount in use.
+    ShowWal,
+    /// Begins, ends and names transactions, patches and branches.
+    Transaction(Transaction),
     /// Ends a session.
     Kill {
         /// Its number.
@@ -689,11 +698,19 @@ pub struct ExplainInfer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Use {
     /// A mount by name, or (when no mount has that name) a vindex directory or reference.
-    Vindex(String),
+    Vindex {
+        /// The name or directory.
+        reference: String,
+        /// One of its branches; by default `main`.
+        branch: Option<String>,
+    },
     /// A checkpoint directory, used without extraction.
     Model(String),
     /// What is in use already.
-    Current,
+    Current {
+        /// One of its branches; by default the one in use.
+        branch: Option<String>,
+    },
 }
 
 /// Operands of [`Operator::Extract`].

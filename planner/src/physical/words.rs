@@ -8,6 +8,7 @@ use super::plan::{
     QueryVector, RelationCount, SortKey, Use, WeightType,
 };
 use super::trace::Trace;
+use super::transaction::Transaction;
 use crate::bind::expression::Expression;
 use crate::layers::Slot;
 use crate::syntax::print::quoted;
@@ -54,6 +55,10 @@ impl Operator {
             Self::ShowCaches => "ShowCaches",
             Self::ShowTables => "ShowTables",
             Self::CachedAnswer { .. } => "CachedAnswer",
+            Self::ShowPatches => "ShowPatches",
+            Self::ShowBranches => "ShowBranches",
+            Self::ShowWal => "ShowWal",
+            Self::Transaction(_) => "Transaction",
             Self::Kill { .. } => "Kill",
             Self::Statistics { .. } => "Statistics",
             Self::Infer(_) => "Infer",
@@ -222,14 +227,21 @@ impl Operator {
             Self::Trace(trace) => trace_detail(&mut detail, trace),
             Self::TraceOpen { path } => detail.add(Quoted(path)),
             Self::Use(target) => match target {
-                Use::Vindex(reference) => detail.add(Quoted(reference)),
+                Use::Vindex { reference, branch } => {
+                    detail.add(Quoted(reference));
+                    detail.add_optional("branch", branch.as_ref());
+                }
                 Use::Model(path) => detail.add(format_args!("model {}", Quoted(path))),
-                Use::Current => detail.add("current"),
+                Use::Current { branch } => {
+                    detail.add("current");
+                    detail.add_optional("branch", branch.as_ref());
+                }
             },
             Self::Mount { path, name } => {
                 detail.add(Quoted(path));
                 detail.add_optional("as", name.as_ref());
             }
+            Self::Transaction(transaction) => transaction_detail(&mut detail, transaction),
             Self::Kill { session } => detail.add(format_args!("session {session}")),
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
@@ -280,6 +292,9 @@ impl Operator {
             | Self::ShowStatements
             | Self::ShowCaches
             | Self::ShowTables
+            | Self::ShowPatches
+            | Self::ShowBranches
+            | Self::ShowWal
             | Self::CachedAnswer { .. }
             | Self::Analyze
             | Self::ShowIndexes => {}
@@ -308,6 +323,30 @@ fn generate_detail(detail: &mut Detail, generate: &Generate) {
         detail.add(format_args!("until {}", Quoted(stop)));
     }
     detail.add(format_args!("ffn {}", generate.ffn));
+}
+
+fn transaction_detail(detail: &mut Detail, transaction: &Transaction) {
+    detail.add(transaction.tag().to_lowercase());
+    match transaction {
+        Transaction::Begin | Transaction::Commit => {}
+        Transaction::Rollback(name) => detail.add_optional("to", name.as_ref()),
+        Transaction::Savepoint(name) | Transaction::DropBranch(name) => detail.add(name),
+        Transaction::SavePatch(name) => {
+            detail.add_optional("as", name.as_ref().map(|name| Quoted(name)).as_ref());
+        }
+        Transaction::BeginPatch(name) | Transaction::RemovePatch(name) => detail.add(Quoted(name)),
+        Transaction::ApplyPatch { patch, force } => {
+            detail.add(Quoted(patch));
+            detail.add_if(*force, "force");
+        }
+        Transaction::CreateBranch { name, from, at } => {
+            detail.add(name);
+            detail.add_optional("from", from.as_ref());
+            if let Some(at) = at {
+                detail.add(at);
+            }
+        }
+    }
 }
 
 fn trace_detail(detail: &mut Detail, trace: &Trace) {

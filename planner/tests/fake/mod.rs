@@ -241,8 +241,8 @@ impl FakeCatalog {
             Operator::Deallocate { name } => {
                 self.prepared.remove(name);
             }
-            Operator::Use(Use::Vindex(name)) => {
-                self.current = MOUNTS.into_iter().find(|mount| mount.name == name.as_str());
+            Operator::Use(Use::Vindex { reference, .. }) => {
+                self.current = MOUNTS.into_iter().find(|mount| mount.name == reference.as_str());
             }
             _ => {}
         }

@@ -55,16 +55,7 @@ impl From<NewFileError> for WriteError {
 impl WriteError {
     fn into_failure(self, path: &Path) -> Failure {
         match self {
-            Self::File(NewFileError::Io { path, source, .. }) => {
-                Failure::io(path.display(), &source)
-            }
-            Self::File(error @ NewFileError::Exists { .. }) => {
-                Failure::new(code::EXISTS, error.to_string())
-                    .hint("name another file, or remove that one")
-            }
-            Self::File(error @ NewFileError::Busy { .. }) => {
-                Failure::new(code::BUSY, error.to_string()).hint("name another file")
-            }
+            Self::File(error) => error.into(),
             Self::Io(error) => Failure::io(path.display(), &error),
             Self::Format(message) => {
                 Failure::new(code::LIMIT, format!("{}: {message}", path.display()))

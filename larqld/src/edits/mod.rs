@@ -1,0 +1,191 @@
+//! Edits of mounted models: which stores are open, what a session sees of them, and its transactions.
+//!
+//! A base hash has one store below `<data-dir>/edits/`, whatever it is mounted as and however often: an edit is
+//! of the model's knowledge, not of a name. A store is opened with the first mount of its base that has edits, so
+//! that a damaged one is told when it is mounted and not when somebody asks.
+//!
+//! A [`View`] is what one statement sees: a branch in one moment, with what its transaction has not committed yet.
+//! Its [`Identity`] with the base hash is the identity of every answer, and part of every cache's key.
+//!
+//! Promises: a view never changes; an edit outside a transaction is durable when it is told; a transaction that
+//! is dropped with its session is told at the next statement of that principal.
+//!
+//! Elsewhere: durability (`storage::store`), what statements change (`editing`), statements (`exec::transaction`).
+
+mod names;
+mod transaction;
+mod view;
+mod wal;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use larql_storage::file::{Files, is_plain_name};
+use larql_storage::overlay::BaseShape;
+use larql_storage::store::{Engine as LogEngine, Record, Store};
+use parking_lot::Mutex;
+
+pub use names::PatchPlace;
+pub(crate) use transaction::provenance;
+pub use transaction::{Transaction, now_ms, timestamp};
+pub use view::{Identity, View};
+pub use wal::wal;
+
+use crate::failure::{Failure, code};
+use crate::mounts::{Kind, Model};
+use crate::session::Principal;
+
+/// Notices that wait for one principal.
+const DROPPED_MAX: usize = 16;
+
+/// The stores of all bases.
+#[derive(Debug)]
+pub struct Edits {
+    files: Arc<dyn Files>,
+    directory: PathBuf,
+    /// By base hash.
+    stores: ArcSwap<BTreeMap<String, Arc<Store>>>,
+    /// One opening at a time.
+    opening: Mutex<()>,
+    /// What sessions left behind when they ended.
+    dropped: Mutex<HashMap<Principal, Vec<String>>>,
+    /// Numbers of views that nobody else has.
+    pending: AtomicU64,
+}
+
+impl Edits {
+    /// The stores below a data directory; none is opened yet.
+    pub fn new(files: Arc<dyn Files>, data_dir: &Path) -> Self {
+        Self {
+            files,
+            directory: data_dir.join("edits"),
+            stores: ArcSwap::default(),
+            opening: Mutex::default(),
+            dropped: Mutex::default(),
+            pending: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the store of a base lies.
+    ///
+    /// # Errors
+    /// `DAMAGED` for a base hash that is no name.
+    pub fn directory_of(&self, base_hash: &str) -> Result<PathBuf, Failure> {
+        if is_plain_name(base_hash) {
+            return Ok(self.directory.join(base_hash));
+        }
+        Err(Failure::new(code::DAMAGED, format!("{base_hash:?} is no base hash")))
+    }
+
+    /// The store of a base, if it is open.
+    pub fn store(&self, base_hash: &str) -> Option<Arc<Store>> {
+        self.stores.load().get(base_hash).cloned()
+    }
+
+    /// Opens the store of a base that has edits: part of mounting it.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, with what is missing of it.
+    pub fn open_existing(&self, base_hash: &str) -> Result<(), Failure> {
+        let directory = self.directory_of(base_hash)?;
+        if self.store(base_hash).is_some() || !Store::exists(&self.files, &directory) {
+            return Ok(());
+        }
+        self.open(base_hash).map(drop)
+    }
+
+    /// The store of a base, created when missing.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn open(&self, base_hash: &str) -> Result<Arc<Store>, Failure> {
+        let _one = self.opening.lock();
+        if let Some(store) = self.store(base_hash) {
+            return Ok(store);
+        }
+        let directory = self.directory_of(base_hash)?;
+        let store = Arc::new(Store::open(&self.files, &directory, base_hash, LogEngine::Sled)?);
+        self.stores.rcu(|stores| {
+            let mut stores = BTreeMap::clone(stores);
+            stores.insert(base_hash.to_owned(), store.clone());
+            stores
+        });
+        Ok(store)
+    }
+
+    /// What a branch of a base is now.
+    ///
+    /// # Errors
+    /// `UNDEFINED_OBJECT` when there is no such branch.
+    pub fn view(&self, base_hash: &str, branch: &str) -> Result<View, Failure> {
+        match self.store(base_hash) {
+            Some(store) => View::now(&store, branch),
+            None => View::unedited(branch),
+        }
+    }
+
+    /// Makes a record durable.
+    ///
+    /// # Errors
+    /// `CONFLICT` when somebody changed the same thing after the moment `seen`; when the log fails.
+    pub fn commit(&self, base_hash: &str, record: Record, seen: u64) -> Result<u64, Failure> {
+        Ok(self.open(base_hash)?.commit(record, seen)?)
+    }
+
+    /// A number for a view that is like no other.
+    fn next_pending(&self) -> u64 {
+        self.pending.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Keeps a notice for the next statement of a principal.
+    pub fn tell_later(&self, principal: &Principal, notice: String) {
+        let mut dropped = self.dropped.lock();
+        let waiting = dropped.entry(principal.clone()).or_default();
+        if waiting.len() < DROPPED_MAX {
+            waiting.push(notice);
+        }
+    }
+
+    /// The notices that wait for a principal.
+    pub fn told(&self, principal: &Principal) -> Vec<String> {
+        let mut dropped = self.dropped.lock();
+        dropped.remove(principal).unwrap_or_default()
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+}
+
+/// What operations must fit to be applied to a model.
+pub fn base_shape(model: &Model) -> BaseShape {
+    let whole = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let architecture = model.architecture();
+    BaseShape {
+        hidden: whole(architecture.hidden_size as u64),
+        features: (0..model.layers()).map(|layer| whole(model.features(layer))).collect(),
+        vocabulary: whole(architecture.vocabulary_size as u64),
+    }
+}
+
+/// Refuses to edit what is not extracted.
+///
+/// # Errors
+/// `MISSING_COMPONENT`, with the EXTRACT to run.
+pub fn require_vindex(model: &Model, name: &str) -> Result<(), Failure> {
+    match model.kind() {
+        Kind::Vindex => Ok(()),
+        Kind::Checkpoint => {
+            let message = format!("\"{name}\" is a checkpoint, and edits are made to a vindex");
+            let hint = format!(
+                "EXTRACT MODEL \"{}\" INTO \"{name}.vindex\" WITH INFERENCE, then USE it",
+                model.path().display()
+            );
+            Err(Failure::new(code::MISSING_COMPONENT, message).hint(hint))
+        }
+    }
+}
