@@ -47,6 +47,15 @@ enum Task {
     Tidy,
     /// Measure this machine: mount, DESCRIBE, gate scan, parser, decode, extraction
     Bench(bench::Arguments),
+    /// Kill a process that edits, at random moments, and look for what it was told
+    Crash {
+        /// How often
+        #[arg(long, default_value_t = 3_000)]
+        rounds: u64,
+        /// Where randomness begins
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run the fuzz targets, each for a minute, or one of them
     Fuzz(fuzz::Arguments),
 }
@@ -57,6 +66,7 @@ fn main() -> ExitCode {
         Task::Test { filter, reference, record } => test(&filter, reference.then_some(record)),
         Task::Tidy => tidy::run(&root()),
         Task::Bench(arguments) => bench::run(&root(), &arguments),
+        Task::Crash { rounds, seed } => crash(rounds, seed),
         Task::Fuzz(arguments) => fuzz::run(&root(), &arguments),
     };
     match result {
@@ -112,6 +122,15 @@ fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
     run(&mut command)
 }
 
+/// The crash tests of `storage/tests/edits/`, longer than CI runs them.
+fn crash(rounds: u64, seed: u64) -> anyhow::Result<()> {
+    run(cargo()
+        .args(["test", "--locked", "-p", "larql-storage", "--test", "edits", "--"])
+        .args(["killed", "power", "faults", "--nocapture"])
+        .env("LARQL_CRASH_ROUNDS", rounds.to_string())
+        .env("LARQL_CRASH_SEED", seed.to_string()))
+}
+
 /// Runs the ordinary tests and, if `reference` is there, those against other programs, whose page it
 /// says whether to write.
 fn test(filter: &[String], reference: Option<bool>) -> anyhow::Result<()> {
@@ -135,6 +154,10 @@ fn test(filter: &[String], reference: Option<bool>) -> anyhow::Result<()> {
             .args(filter))?;
     }
     if filter.is_empty() {
+        // Threads of the log's writer under a scheduler that tries interleavings.
+        run(cargo()
+            .args(["test", "--locked", "-p", "larql-storage", "--features", "shuttle", "--lib"])
+            .arg("interleavings"))?;
         emulated::run()?;
     }
     match reference {
