@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use larql_client::{Client, ExecuteOptions};
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
-use larql_tests::script::answer;
+use larql_tests::script::{Masks, answer};
 
 fn options() -> ExecuteOptions {
     let files = repository().join("tests/scripts/files");
@@ -13,7 +13,7 @@ fn options() -> ExecuteOptions {
 }
 
 async fn ask(client: &mut Client, statement: &str) -> String {
-    answer(client, statement, options()).await
+    answer(client, statement, options(), &Masks::default()).await
 }
 
 async fn session(daemon: &Daemon) -> Client {
