@@ -3,7 +3,7 @@
 //! What a transformer's weights mean stands here: how their bytes become numbers ([`quant`]), the
 //! inner loops ([`kernels`]) and the threads that run them ([`cpu`]), what a model family is and
 //! how it is run ([`model`]), how a token is chosen ([`sample`]), what is learned from a model's own
-//! numbers ([`learn`]), and the products that turn weights into rows of a database ([`browse`]).
+//! numbers ([`learn`]), how what it knows is edited ([`edit`]), and the products that turn weights into rows of a database ([`browse`]).
 //!
 //! Promises: no file is opened, no socket, clock or environment decides a result (one variable,
 //! `LARQL_ISA`, can forbid instruction sets); what comes from outside is checked before memory is
@@ -19,6 +19,7 @@ compile_error!(
 
 pub mod browse;
 pub mod cpu;
+pub mod edit;
 pub mod kernels;
 pub mod learn;
 pub mod model;

@@ -12,6 +12,8 @@
 //! as long as it was; a position's numbers depend on its own sequence alone, so that prefill,
 //! decode, and batches of either give the same bits.
 
+mod edited;
+mod gradient;
 mod readout;
 
 use std::cell::RefCell;
@@ -26,12 +28,13 @@ use super::meter::{Meter, PassMeters};
 use super::norm::Norm;
 use super::projection::Projection;
 use super::rotation::Rotation;
-use super::{Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Role, WeightKey, Weights};
+use super::{Architecture, DenseFfn, Match, Ffn, FfnContext, Hook, KvCache, Role, WeightKey, Weights};
 use crate::cpu::release_scratch;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;
 use crate::kernels::quantised::ServingScratch;
 
+pub use gradient::TokenGradient;
 pub use readout::TokenReadout;
 
 /// Positions that go through the layers together: bounds scratch memory and the time to a cancel.
@@ -189,6 +192,8 @@ struct Outputs {
     rows: usize,
     /// The first of each segment's rows, and the first after them.
     segments: Vec<(usize, usize)>,
+    /// What keys found for each of the rows; none where nothing is looked for.
+    matches: Vec<Vec<Match>>,
     residual: Vec<f32>,
     normed: Vec<f32>,
     /// Rows of the stream whose logits are wanted, of all segments.
@@ -218,6 +223,8 @@ struct Buffers {
     normed: Vec<f32>,
     attention: AttentionBuffers,
     output: Vec<f32>,
+    /// What keys found for each row; empty where nothing is looked for.
+    matches: Vec<Vec<Match>>,
     /// What the layers' own embeddings bring in, where the model has them.
     inputs: Vec<f32>,
 }
@@ -358,6 +365,18 @@ impl<'a> Decoder<'a> {
         &self.outputs.logits[first * vocabulary..end * vocabulary]
     }
 
+    /// What the keys of a segment's overlay found for each of its rows of logits, the closest first;
+    /// empty where it has no keys.
+    pub fn segment_matches(&self, segment: usize) -> &[Vec<Match>] {
+        let (first, end) = self.outputs.segments.get(segment).copied().unwrap_or_default();
+        self.outputs.matches.get(first..end).unwrap_or_default()
+    }
+
+    /// What keys found for the last row of [`logits`](Decoder::logits).
+    pub fn matches(&self) -> &[Match] {
+        self.outputs.matches.get(self.outputs.rows.wrapping_sub(1)).map_or(&[], Vec::as_slice)
+    }
+
     /// The residual stream of the last position after the last layer: `[hidden]`, or empty.
     pub fn residual(&self) -> &[f32] {
         &self.outputs.residual
@@ -444,7 +463,7 @@ impl<'a> Decoder<'a> {
         let mut buffers = std::mem::take(&mut self.buffers);
         let result = (|| {
             while buffers.next_block(segments, lengths) {
-                self.run_block(segments, &mut buffers, hook, cancel)?;
+                self.run_block(segments, lengths, &mut buffers, hook, cancel)?;
                 self.finish_block(segments, lengths, &buffers, cancel, &mut each)?;
             }
             Ok(())
@@ -457,6 +476,7 @@ impl<'a> Decoder<'a> {
     fn run_block(
         &mut self,
         segments: &mut [Segment<'_>],
+        lengths: &[usize],
         buffers: &mut Buffers,
         hook: &mut Option<&mut dyn Hook>,
         cancel: &Cancel,
@@ -472,8 +492,9 @@ impl<'a> Decoder<'a> {
         if let (Some(hook), Some(part)) = (&mut *hook, buffers.parts.first()) {
             hook.begin(part.first, buffers.tokens.len());
         }
+        buffers.begin_matches(segments);
         for layer in 0..self.layers.len() {
-            self.run_layer(layer, segments, buffers, hook, cancel)?;
+            self.run_layer(layer, segments, lengths, buffers, hook, cancel)?;
         }
         for part in &buffers.parts {
             segments[part.segment].cache.advance(part.count);
@@ -496,13 +517,14 @@ impl<'a> Decoder<'a> {
         &mut self,
         index: usize,
         segments: &mut [Segment<'_>],
+        lengths: &[usize],
         buffers: &mut Buffers,
         hook: &mut Option<&mut dyn Hook>,
         cancel: &Cancel,
     ) -> Result<(), DecodeError> {
         cancel.check()?;
         let began = Instant::now();
-        let Buffers { parts, stream, normed, attention, output, inputs, .. } = buffers;
+        let Buffers { parts, stream, normed, attention, output, matches, inputs, .. } = buffers;
         let (layer, block) = (&self.layers[index], self.block(parts, cancel));
         if let Some(hook) = hook {
             hook.pre_layer(index, stream);
@@ -527,6 +549,8 @@ impl<'a> Decoder<'a> {
         if let Some(hook) = hook {
             hook.ffn_in(index, normed);
         }
+        edited::find(index, segments, lengths, parts, normed, matches);
+        let edits = edited::rows(index, segments, parts);
         let context = FfnContext {
             weights: self.weights,
             pool: self.pool,
@@ -535,6 +559,7 @@ impl<'a> Decoder<'a> {
             position_first: parts[0].first,
             stream,
             cancel,
+            edits: &edits,
             layer: &self.networks[index],
             scratch: &self.scratch,
             buffers: &self.ffn_buffers,
@@ -543,6 +568,9 @@ impl<'a> Decoder<'a> {
         let positions = stream.len() / self.architecture.hidden_size;
         let mut bytes =
             self.options.ffn.forward(index, normed, positions, output, &context, observe)?;
+        if let Some(hook) = hook {
+            hook.network_out(index, output);
+        }
         self.end_half(&layer.post_ffn_norm, output);
         if let Some(hook) = hook {
             hook.ffn_out(index, output);
@@ -597,13 +625,8 @@ impl<'a> Decoder<'a> {
                 }
                 continue;
             }
-            let segment = &segments[part.segment];
-            let ends = part.first + part.count == lengths[part.segment] + segment.tokens.len();
-            let wanted = match segment.logits {
-                LogitsWanted::All => part.row..part.row + part.count,
-                LogitsWanted::Last if ends => part.row + part.count - 1..part.row + part.count,
-                _ => 0..0,
-            };
+            let wanted = edited::rows_wanted(segments, lengths, part);
+            self.outputs.keep_matches(wanted.clone(), &buffers.matches, hidden);
             let first = self.outputs.rows + self.outputs.wanted.len() / hidden;
             let end = first + wanted.len();
             let wanted = &stream[wanted.start * hidden..wanted.end * hidden];
@@ -701,6 +724,7 @@ impl Outputs {
     fn clear(&mut self) {
         self.rows = 0;
         self.segments.clear();
+        self.matches.clear();
         self.residual.clear();
         self.normed.clear();
     }

@@ -58,6 +58,11 @@ pub trait Hook {
         let _ = (layer, position, activations);
     }
 
+    /// What the feed-forward network returns, before its output norm.
+    fn network_out(&mut self, layer: usize, output: &mut [f32]) {
+        let _ = (layer, output);
+    }
+
     /// What the feed-forward network is about to add to the stream (after its output norm).
     fn ffn_out(&mut self, layer: usize, output: &mut [f32]) {
         let _ = (layer, output);
@@ -192,6 +197,10 @@ impl Hook for Compose<'_> {
 
     fn activations(&mut self, layer: usize, position: usize, activations: &mut [f32]) {
         self.hooks.iter_mut().for_each(|hook| hook.activations(layer, position, activations));
+    }
+
+    fn network_out(&mut self, layer: usize, output: &mut [f32]) {
+        self.hooks.iter_mut().for_each(|hook| hook.network_out(layer, output));
     }
 
     fn ffn_out(&mut self, layer: usize, output: &mut [f32]) {

@@ -26,8 +26,10 @@ mod layer;
 mod lookup;
 mod meter;
 mod norm;
+pub mod overlay;
 mod paged_attention;
 mod projection;
+pub mod retrieval;
 mod role;
 mod rotation;
 mod tensors;
@@ -41,7 +43,8 @@ pub use attribution::{
 };
 pub use bands::Bands;
 pub use decoder::{
-    DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment, TokenReadout,
+    DecodeError, Decoder, DecoderOptions, LogitsWanted, Precision, Segment, TokenGradient,
+    TokenReadout,
 };
 pub use description::{
     AttentionBias, AttentionDescription, DenseDescription, ExpertGroups, ExpertsDescription,
@@ -53,6 +56,7 @@ pub use ffn::{DenseFfn, Ffn, FfnContext, WalkFfn};
 pub use hooks::{CaptureResiduals, Compose, Hook, ZeroFfn};
 pub use kv_cache::{KvCache, KvPages, KvType, SharedPage};
 pub use meter::{LayerMeters, Meter, PassMeters};
+pub use overlay::{FeatureRows, Match, Overlay, OverlayBuilder, OverlayError, feature_row};
 pub use role::{Role, UnknownRole};
 pub use tensors::{Candidate, Naming, Part, SplitHeads, TensorSpec};
 pub use trace::{CaptureTrace, LayerTrace};

@@ -65,6 +65,31 @@ impl<'a> Norm<'a> {
         }
     }
 
+    /// What a gradient by the normed row is by the row before the norm.
+    ///
+    /// # Shapes
+    /// All `[n]`.
+    pub(super) fn gradient(&self, x: &[f32], by_output: &[f32]) -> Vec<f32> {
+        let count = x.len() as f64;
+        let mean = |numbers: &mut dyn Iterator<Item = f64>| numbers.sum::<f64>() / count;
+        let centre = match self.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => mean(&mut x.iter().map(|&x| f64::from(x))),
+        };
+        let factor = self.factor().of(x);
+        let unit: Vec<f64> = x.iter().map(|&x| (f64::from(x) - centre) * factor).collect();
+        let weighted = by_output.iter().zip(&self.weight);
+        let by_unit: Vec<f64> =
+            weighted.map(|(&by, &weight)| f64::from(by) * f64::from(weight)).collect();
+        let along = mean(&mut unit.iter().zip(&by_unit).map(|(unit, by)| unit * by));
+        let level = match self.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => mean(&mut by_unit.iter().copied()),
+        };
+        let each = unit.iter().zip(&by_unit);
+        each.map(|(unit, by)| (factor * (by - level - unit * along)) as f32).collect()
+    }
+
     /// What the norm multiplies a row with, beside its weight.
     pub(super) fn factor(&self) -> NormFactor {
         NormFactor { kind: self.kind, epsilon: self.epsilon }

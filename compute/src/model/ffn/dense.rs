@@ -52,13 +52,15 @@ fn run(
         bytes += networks.gate_and_up(shares, gates, ups)?;
         assignment.activate(first, gates, ups);
     }
+    assignment.silence(activations);
     if let Some(hook) = observe {
         assignment.show(activations, hook);
     }
     bytes += assignment.add_up(activations, out, sums, |shares, activations, out| {
-        networks.down(shares, activations, out)
+        let bytes = networks.down(shares, activations, out)?;
+        Ok(bytes + assignment.add_edits(shares, activations, out)?)
     })?;
-    Ok(bytes)
+    Ok(bytes + assignment.add_beside(input, out)?)
 }
 
 /// The networks of a layer at work on a block.

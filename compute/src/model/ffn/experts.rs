@@ -163,6 +163,16 @@ impl<'i> Assignment<'i> {
         Ok((assignment, (outputs, sum)))
     }
 
+    /// What the networks may use.
+    pub(super) fn context(&self) -> &'i FfnContext<'i> {
+        self.context
+    }
+
+    /// The layer.
+    pub(super) fn layer(&self) -> usize {
+        self.layer
+    }
+
     /// The tensors of a network.
     pub(super) fn tensors(&self, share: &Share) -> &'i NetworkWeights<'i> {
         &self.context.layer.networks[share.index]
@@ -244,6 +254,17 @@ impl<'i> Assignment<'i> {
                 (None, Precision::Serving) => gated_by_lanes(function, gate, up),
             }
         });
+    }
+
+    /// As [`activate`](Assignment::activate) in any precision as in `Exact`.
+    pub(super) fn activate_exactly(&self, share: &Share, gate: &mut [f32], up: &[f32]) {
+        let function = self.context.architecture.activation;
+        let clamp = self.ffn.experts.and_then(|experts| experts.clamp);
+        match clamp.filter(|_| share.network.expert.is_some()) {
+            Some(clamp) => clamped_swiglu(clamp.limit, clamp.alpha, gate, up),
+            None if self.has_up(share) => gated(function, gate, up),
+            None => gate.iter_mut().for_each(|gate| *gate = function.apply(*gate)),
+        }
     }
 
     /// Shows every position's activations to a hook, and takes over what it changed; networks that

@@ -7,6 +7,7 @@
 //! networks alike, each run for the positions that `experts` assigns to it.
 
 mod dense;
+mod edits;
 mod experts;
 mod router;
 mod walk;
@@ -23,6 +24,7 @@ use crate::kernels::quantised::{GroupScratch, ServingScratch};
 pub use dense::DenseFfn;
 pub use walk::WalkFfn;
 
+pub(super) use self::edits::RowEdits;
 use self::experts::Lists;
 pub(super) use self::weights::LayerWeights;
 
@@ -43,6 +45,8 @@ pub struct FfnContext<'a> {
     pub stream: &'a [f32],
     /// To be asked between tiles.
     pub cancel: &'a Cancel,
+    /// Rows whose sequences have edits in this layer.
+    pub(super) edits: &'a [RowEdits<'a>],
     /// The layer's tensors, looked up.
     pub(super) layer: &'a LayerWeights<'a>,
     /// Memory that is kept from call to call.

@@ -55,12 +55,14 @@ impl Ffn for WalkFfn {
                 }
             }
         }
+        assignment.silence(&mut activations);
         if let Some(hook) = observe {
             assignment.show(&mut activations, hook);
         }
         bytes += assignment.add_up(&activations, out, sums, |shares, activations, out| {
             let (mut bytes, hidden) = (0, context.architecture.hidden_size);
-            let (mut activations, mut out) = (activations, out);
+            let (all, outputs) = (activations, out);
+            let (mut activations, mut out) = (all, &mut *outputs);
             for share in shares {
                 let (own, later) = activations.split_at(share.activations().len());
                 let (place, rest) = out.split_at_mut(share.count() * hidden);
@@ -77,8 +79,9 @@ impl Ffn for WalkFfn {
                     }
                 };
             }
-            Ok(bytes)
+            Ok(bytes + assignment.add_edits(shares, all, outputs)?)
         })?;
+        bytes += assignment.add_beside(input, out)?;
         context.buffers.replace(buffers);
         Ok(bytes)
     }

@@ -10,7 +10,9 @@ mod rows;
 
 use self::pages::Paged;
 use self::rows::Rows;
-use super::{Architecture, DecodeError};
+use std::sync::Arc;
+
+use super::{Architecture, DecodeError, Overlay};
 use crate::cpu::Pool;
 use crate::kernels::attention::{PAGE_POSITIONS, PageHead};
 
@@ -25,6 +27,8 @@ pub struct KvCache {
     length: usize,
     widths: Vec<Widths>,
     storage: Storage,
+    /// The edits that its sequence is read under.
+    overlay: Option<Arc<Overlay>>,
 }
 
 #[derive(Debug)]
@@ -81,7 +85,20 @@ impl KvCache {
             length: 0,
             widths: Widths::of(architecture),
             storage: Storage::Rows(Rows::new(architecture.layers())),
+            overlay: None,
         }
+    }
+
+    /// The same cache for a sequence that is read under edits. What it holds already must have been
+    /// read under the same ones.
+    #[must_use]
+    pub fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> KvCache {
+        KvCache { overlay: overlay.filter(|overlay| !overlay.is_empty()), ..self }
+    }
+
+    /// The edits that its sequence is read under.
+    pub fn overlay(&self) -> Option<&Arc<Overlay>> {
+        self.overlay.as_ref()
     }
 
     /// Positions read so far.
@@ -111,7 +128,7 @@ impl KvCache {
             Storage::Rows(rows) => Storage::Rows(rows.clone()),
             Storage::Paged(paged) => Storage::Paged(paged.clone()),
         };
-        KvCache { widths: self.widths.clone(), storage, ..*self }
+        KvCache { widths: self.widths.clone(), storage, overlay: self.overlay.clone(), ..*self }
     }
 
     /// Forgets all but the first `positions`; a longer length than there is changes nothing.

@@ -289,6 +289,7 @@ impl KvPages {
             length: pages.len() * PAGE_POSITIONS,
             widths: layout.widths.clone(),
             storage: Storage::Paged(Paged { pages, regime, home: Arc::clone(&self.shared) }),
+            overlay: None,
         }
     }
 

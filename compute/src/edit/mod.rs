@@ -1,0 +1,56 @@
+//! Editing what a model knows, in closed form: from prompts and the tokens that should follow them to
+//! vectors for an [`Overlay`](crate::model::Overlay).
+//!
+//! A fact is edited where it is answered: at the last token of its prompts, in the last layers. There
+//! the input of a feed-forward network tells which entity is asked for what, across phrasings, so a
+//! linear [`selector`] of it separates the fact from its neighbours. What the network should answer
+//! there ([`value`]) is found along the residual stream. The two make
+//!
+//! - a key that retrieves an answer, with its threshold ([`selector::Selector`]);
+//! - a feature with its own gate, up and down vectors ([`compose`]);
+//! - an update of the down projection for many facts at once ([`memit`]).
+//!
+//! Promises: the same prompts give the same vectors, whatever the threads; decompositions run in
+//! `f64`; every pass can be cancelled; nothing here knows text, files or statements.
+//!
+//! Elsewhere: choosing the prompts, measuring what an edit does (`larqld/src/editing`), overlays at
+//! work ([`crate::model::overlay`]).
+
+pub mod compose;
+pub mod memit;
+mod probe;
+pub mod selector;
+mod solve;
+pub mod value;
+
+pub use compose::{ComposedFeature, compose};
+pub use memit::{LinearUpdate, Preserved, closed_form};
+pub use probe::{Captured, Editor};
+pub use selector::{Examples, Moments, Selector};
+pub use solve::SolveError;
+pub use value::Values;
+
+use crate::model::DecodeError;
+
+/// Why an edit could not be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// A pass failed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The equations have no solution in finite numbers.
+    #[error(transparent)]
+    Solve(#[from] SolveError),
+    /// The fact's prompts look like those that must not change.
+    #[error(
+        "at layer {layer} the prompts of the fact cannot be told from those of others; choose another layer"
+    )]
+    Inseparable {
+        /// The layer.
+        layer: usize,
+    },
+    /// There is no prompt.
+    #[error("an edit needs at least one prompt")]
+    NoPrompts,
+}
