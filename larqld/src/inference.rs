@@ -4,11 +4,12 @@ use larql_compute::cpu::{Cancel, Cancelled, Pool};
 use larql_compute::kernels::gate_scan::gate_scan;
 use larql_compute::kernels::matvec_transposed;
 use larql_compute::model::{
-    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, KvPages, KvType, Matrix, Orientation,
-    PassMeters, Precision, WalkFfn,
+    Decoder, DecoderOptions, DenseFfn, Ffn, Hook, KvCache, KvPages, KvType, Match, Matrix,
+    Orientation, PassMeters, Precision, WalkFfn,
 };
 use larql_planner::physical::plan::FfnPath;
 
+use crate::editing::applied::Applied;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 
@@ -240,6 +241,20 @@ impl<'a> Run<'a> {
         let options = DecoderOptions { precision, ffn };
         let decoder = Decoder::new(model.architecture(), model, pool, options)?;
         Ok(Self { model, decoder, cache })
+    }
+
+    /// The same run for a sequence that is read under edits from its beginning.
+    #[must_use]
+    pub fn under(mut self, edits: &Applied) -> Self {
+        if let Cache::Own(cache) = self.cache {
+            self.cache = Cache::Own(cache.with_overlay(edits.overlay.clone()));
+        }
+        self
+    }
+
+    /// What keys of the edits found at the last token.
+    pub fn matches(&self) -> &[Match] {
+        self.decoder.matches()
     }
 
     /// Reads tokens and leaves the logits of the last one.

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod config;
 pub mod confined;
 pub mod daemon;
+pub mod editing;
 pub mod edits;
 pub mod engine;
 pub mod exec;

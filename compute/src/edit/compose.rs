@@ -24,12 +24,7 @@ pub struct ComposedFeature {
 ///
 /// # Shapes
 /// `push`: `[hidden]`.
-pub fn compose(
-    layer: usize,
-    selector: &Selector,
-    push: &[f32],
-    threshold: f32,
-) -> ComposedFeature {
+pub fn compose(layer: usize, selector: &Selector, push: &[f32], threshold: f32) -> ComposedFeature {
     let gate = selector.above(threshold).iter().map(|x| x * STEEPNESS).collect();
     let down = push.iter().map(|x| x / STEEPNESS).collect();
     ComposedFeature { layer, gate, up: selector.constant.clone(), down }

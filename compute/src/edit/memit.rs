@@ -98,8 +98,7 @@ pub fn closed_form(
         moments[(index, index)] += ridge;
     }
     add_outer(&mut moments, projected.iter().map(Vec::as_slice), 1.0);
-    let right =
-        Mat::from_fn(features, keys.len(), |row, column| f64::from(projected[column][row]));
+    let right = Mat::from_fn(features, keys.len(), |row, column| f64::from(projected[column][row]));
     let solution = positive_definite(moments.as_ref(), right.as_ref())?;
     let mut update = LinearUpdate { rank: keys.len(), ..LinearUpdate::default() };
     for (column, change) in changes.iter().enumerate() {
@@ -120,4 +119,68 @@ fn project(row: &[f32], free: &[Vec<f64>]) -> Vec<f32> {
         sum.iter_mut().zip(direction).for_each(|(sum, a)| *sum += along * a);
     }
     sum.into_iter().map(|x| x as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(index: usize) -> f32 {
+        ((index * 37 % 41) as f32 - 20.0) / 10.0
+    }
+
+    fn row(seed: usize, length: usize) -> Vec<f32> {
+        (0..length).map(|index| number(seed * 53 + index * index + index)).collect()
+    }
+
+    fn change(update: &LinearUpdate, key: &[f32]) -> Vec<f32> {
+        let (hidden, features) = (update.left.len() / update.rank, key.len());
+        let mut sum = vec![0.0; hidden];
+        for rank in 0..update.rank {
+            let right = &update.right[rank * features..(rank + 1) * features];
+            let factor: f32 = right.iter().zip(key).map(|(a, b)| a * b).sum();
+            let left = &update.left[rank * hidden..(rank + 1) * hidden];
+            sum.iter_mut().zip(left).for_each(|(sum, left)| *sum += factor * left);
+        }
+        sum
+    }
+
+    fn length(row: &[f32]) -> f32 {
+        row.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    #[test]
+    fn an_update_answers_its_keys_and_leaves_what_is_preserved() {
+        let (features, hidden) = (24, 6);
+        let mut preserved = Preserved::new(features);
+        // What is preserved lives in the first half of the features.
+        let kept: Vec<Vec<f32>> = (0..40)
+            .map(|seed| {
+                let mut row = row(seed, features);
+                row[features / 2..].fill(0.0);
+                row
+            })
+            .collect();
+        kept.iter().for_each(|row| preserved.add(row));
+        let keys: Vec<Vec<f32>> = (0..3).map(|seed| row(100 + seed, features)).collect();
+        let changes: Vec<Vec<f32>> = (0..3).map(|seed| row(200 + seed, hidden)).collect();
+        let refs = |rows: &'_ [Vec<f32>]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
+        let (owned_keys, owned_changes) = (refs(&keys), refs(&changes));
+        let keys: Vec<&[f32]> = owned_keys.iter().map(Vec::as_slice).collect();
+        let changes: Vec<&[f32]> = owned_changes.iter().map(Vec::as_slice).collect();
+        let free = preserved.free_directions().unwrap();
+        assert_eq!(free.len(), features / 2);
+        for (free, leak) in [(None, 0.2), (Some(&free[..]), 1e-3)] {
+            let update = closed_form(&keys, &changes, &preserved, 1.0, free).unwrap();
+            assert_eq!(update.rank, 3);
+            for (key, wanted) in keys.iter().zip(&changes) {
+                let found = change(&update, key);
+                let error: Vec<f32> = found.iter().zip(*wanted).map(|(a, b)| a - b).collect();
+                assert!(length(&error) < 0.1 * length(wanted), "{found:?} {wanted:?}");
+            }
+            for row in &kept {
+                assert!(length(&change(&update, row)) < leak * length(row), "confined: {leak}");
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::model::{
     Architecture, DecodeError, Decoder, DecoderOptions, DenseFfn, Hook, KvCache, KvPages, KvType,
     LogitsWanted, Overlay, Precision, Segment, Weights,
 };
+use crate::sample::greedy;
 
 /// Prompts that go through the model together.
 const BATCH: usize = 64;
@@ -44,6 +45,8 @@ pub(super) struct Pushed {
     pub(super) outputs: Vec<Vec<f32>>,
     /// What they were given.
     pub(super) inputs: Vec<Vec<f32>>,
+    /// The activations: `[layers][rows][features]`.
+    pub(super) activations: Vec<Vec<f32>>,
     /// The stream after the last layer: `[rows][hidden]`.
     pub(super) streams: Vec<f32>,
     /// `[rows][vocabulary]`
@@ -120,6 +123,27 @@ impl<'a> Editor<'a> {
         Ok(found)
     }
 
+    /// The likeliest token after each prompt.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn next_tokens(&mut self, prompts: &[&[u32]]) -> Result<Vec<u32>, DecodeError> {
+        let mut found = Vec::with_capacity(prompts.len());
+        for batch in prompts.chunks(BATCH) {
+            let mut caches: Vec<KvCache> = batch.iter().map(|prompt| self.cache(prompt)).collect();
+            let mut segments: Vec<Segment<'_>> = batch
+                .iter()
+                .zip(&mut caches)
+                .map(|(tokens, cache)| Segment { tokens, cache, logits: LogitsWanted::Last })
+                .collect();
+            self.decoder.forward(&mut segments, None, self.cancel)?;
+            for segment in 0..batch.len() {
+                found.push(greedy(self.decoder.segment_logits(segment)).unwrap_or_default());
+            }
+        }
+        Ok(found)
+    }
+
     fn cache(&self, prompt: &[u32]) -> KvCache {
         self.pages.cache(prompt.len() + 1).with_overlay(self.overlay.clone())
     }
@@ -161,6 +185,7 @@ impl<'a> Editor<'a> {
         let mut hook = Push { layers, pushes, last_layer, ..Push::default() };
         hook.found.outputs.resize(layers.len(), Vec::new());
         hook.found.inputs.resize(layers.len(), Vec::new());
+        hook.found.activations.resize(layers.len(), Vec::new());
         self.decoder.forward(&mut segments, Some(&mut hook), self.cancel)?;
         let mut found = hook.found;
         for row in 0..segments.len() {
@@ -249,6 +274,12 @@ impl Hook for Push<'_> {
     fn ffn_in(&mut self, layer: usize, input: &mut [f32]) {
         if let Some(place) = self.layers.iter().position(|&of| of == layer) {
             self.found.inputs[place].extend_from_slice(input);
+        }
+    }
+
+    fn activations(&mut self, layer: usize, _position: usize, activations: &mut [f32]) {
+        if let Some(place) = self.layers.iter().position(|&of| of == layer) {
+            self.found.activations[place].extend_from_slice(activations);
         }
     }
 

@@ -89,15 +89,19 @@ impl Selector {
         let width = mean.len();
         let trace: f64 = (0..width).map(|index| second[(index, index)]).sum();
         // A corpus that is empty leaves the examples alone to decide.
-        let own: f64 = examples.fact.iter().flat_map(|row| row.iter()).map(|&x| f64::from(x).powi(2)).sum();
+        let own: f64 =
+            examples.fact.iter().flat_map(|row| row.iter()).map(|&x| f64::from(x).powi(2)).sum();
         let scale = trace.max(own / examples.fact.len() as f64) / width as f64;
         for index in 0..width {
             second[(index, index)] += RIDGE * scale;
         }
         let mut towards: Vec<f64> = mean.iter().map(|mean| -mean).collect();
         let mut everywhere = mean;
-        let groups =
-            [(examples.fact, 1.0, 1.0), (examples.relations, 0.5, -1.0), (examples.entities, 0.5, -1.0)];
+        let groups = [
+            (examples.fact, 1.0, 1.0),
+            (examples.relations, 0.5, -1.0),
+            (examples.entities, 0.5, -1.0),
+        ];
         for (rows, weight, value) in groups {
             let each = weight / rows.len().max(1) as f64;
             add_outer(&mut second, rows.iter().copied(), each);
@@ -108,12 +112,10 @@ impl Selector {
                 }
             }
         }
-        let right =
-            Mat::from_fn(width, 2, |row, column| [towards[row], everywhere[row]][column]);
+        let right = Mat::from_fn(width, 2, |row, column| [towards[row], everywhere[row]][column]);
         let solution = positive_definite(second.as_ref(), right.as_ref())?;
-        let column = |index: usize| -> Vec<f64> {
-            (0..width).map(|row| solution[(row, index)]).collect()
-        };
+        let column =
+            |index: usize| -> Vec<f64> { (0..width).map(|row| solution[(row, index)]).collect() };
         let scaled = |numbers: Vec<f64>| {
             let level = examples.fact.iter().map(|row| product(&numbers, row)).sum::<f64>()
                 / examples.fact.len() as f64;
@@ -142,4 +144,49 @@ impl Selector {
 
 fn product(numbers: &[f64], row: &[f32]) -> f64 {
     numbers.iter().zip(row).map(|(a, &b)| a * f64::from(b)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An input with something that all have, a direction of its own kind, and noise.
+    fn input(kind: usize, seed: usize) -> Vec<f32> {
+        let noise = |index: usize| ((seed * 31 + index * 17) % 23) as f32 / 23.0 - 0.5;
+        let part = |index: usize| match index {
+            0 => 3.0,
+            index if index == kind + 1 => 2.0,
+            _ => 0.0,
+        };
+        (0..16).map(|index| part(index) + 0.4 * noise(index)).collect()
+    }
+
+    #[test]
+    fn a_selector_is_near_one_for_the_fact_and_not_positive_for_others() {
+        let rows = |kind: usize, count: usize| -> Vec<Vec<f32>> {
+            (0..count).map(|seed| input(kind, seed)).collect()
+        };
+        let mut moments = Moments::new(16);
+        (0..10).flat_map(|kind| rows(kind, 20)).for_each(|row| moments.add(&row, 1.0));
+        let (fact, relations, entities) = (rows(12, 4), rows(2, 6), rows(3, 8));
+        let slices = |rows: &'_ [Vec<f32>]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
+        let owned = [slices(&fact), slices(&relations), slices(&entities)];
+        let [fact, relations, entities]: [Vec<&[f32]>; 3] =
+            std::array::from_fn(|at| owned[at].iter().map(Vec::as_slice).collect());
+        let examples = Examples { fact: &fact, relations: &relations, entities: &entities };
+        let selector = Selector::solve(3, &moments, &examples).unwrap();
+        // Inputs that were not seen.
+        for seed in 50..60 {
+            assert!(selector.response(&input(12, seed)) > 0.6);
+            for other in (0..10).map(|kind| input(kind, seed)) {
+                assert!(selector.response(&other) < 0.0);
+                let all: f32 = selector.constant.iter().zip(&other).map(|(a, b)| a * b).sum();
+                assert!((0.5..1.5).contains(&all), "{all}");
+            }
+        }
+        let none = Examples { fact: &[], ..examples };
+        assert_eq!(Selector::solve(3, &moments, &none), Err(EditError::NoPrompts));
+        let same = Examples { fact: &relations, relations: &relations, entities: &relations };
+        assert_eq!(Selector::solve(3, &moments, &same), Err(EditError::Inseparable { layer: 3 }));
+    }
 }

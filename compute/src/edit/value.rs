@@ -31,6 +31,8 @@ pub struct Values {
     pub pushes: Vec<Vec<f32>>,
     /// What they are given where they do, prompt by prompt: `[layers][prompts][hidden]`.
     pub inputs: Vec<Vec<Vec<f32>>>,
+    /// The activations there: `[layers][prompts][features]`.
+    pub activations: Vec<Vec<Vec<f32>>>,
     /// The target's least probability over the prompts, at full strength.
     pub probability: f64,
 }
@@ -66,8 +68,12 @@ impl Editor<'_> {
                 })
                 .collect();
             let found = self.push(&mut prefixes, layers, &rows)?;
-            let gradients =
-                self.decoder.token_gradients(&found.streams, &found.logits, &targets, self.cancel)?;
+            let gradients = self.decoder.token_gradients(
+                &found.streams,
+                &found.logits,
+                &targets,
+                self.cancel,
+            )?;
             let least = |rows: std::ops::Range<usize>| {
                 let each = gradients[rows].iter().map(|row| row.log_probability);
                 each.fold(f64::INFINITY, f64::min).exp()
@@ -75,13 +81,15 @@ impl Editor<'_> {
             let (full, weak) = (least(0..prompts.len()), least(prompts.len()..twice.len()));
             let score: f64 = gradients.iter().map(|row| row.log_probability.max(-20.0)).sum();
             if step > 0 && best.as_ref().is_none_or(|(known, _)| score > *known) {
-                let inputs = found.inputs.iter().map(|rows| {
-                    rows.chunks_exact(hidden).take(prompts.len()).map(<[f32]>::to_vec).collect()
-                });
+                let strong = |rows: &Vec<f32>| -> Vec<Vec<f32>> {
+                    let width = (rows.len() / twice.len()).max(1);
+                    rows.chunks_exact(width).take(prompts.len()).map(<[f32]>::to_vec).collect()
+                };
                 let values = Values {
                     layers: layers.to_vec(),
                     pushes: pushes.clone(),
-                    inputs: inputs.collect(),
+                    inputs: found.inputs.iter().map(strong).collect(),
+                    activations: found.activations.iter().map(strong).collect(),
                     probability: full,
                 };
                 best = Some((score, values));

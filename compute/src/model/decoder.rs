@@ -28,7 +28,9 @@ use super::meter::{Meter, PassMeters};
 use super::norm::Norm;
 use super::projection::Projection;
 use super::rotation::Rotation;
-use super::{Architecture, DenseFfn, Match, Ffn, FfnContext, Hook, KvCache, Role, WeightKey, Weights};
+use super::{
+    Architecture, DenseFfn, Ffn, FfnContext, Hook, KvCache, Match, Role, WeightKey, Weights,
+};
 use crate::cpu::release_scratch;
 use crate::cpu::{Cancel, Cancelled, Pool};
 use crate::kernels::activation::softcap;

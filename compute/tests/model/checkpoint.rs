@@ -157,6 +157,31 @@ impl Checkpoint {
         self
     }
 
+    /// Replaces one row of a projection `[outputs, inputs]`; nothing where there is no such tensor.
+    pub fn set_row(&mut self, key: WeightKey, row: usize, numbers: &[f32]) {
+        self.change(key, |shape, values| {
+            values[row * shape[1]..(row + 1) * shape[1]].copy_from_slice(numbers);
+        });
+    }
+
+    /// Replaces one column.
+    pub fn set_column(&mut self, key: WeightKey, column: usize, numbers: &[f32]) {
+        self.change(key, |shape, values| {
+            for (row, number) in numbers.iter().enumerate() {
+                values[row * shape[1] + column] = *number;
+            }
+        });
+    }
+
+    fn change(&mut self, key: WeightKey, change: impl FnOnce(&[usize], &mut [f32])) {
+        let Some((dtype, shape, bytes)) = self.tensors.get_mut(&key) else { return };
+        let mut values = vec![0.0; shape.iter().product()];
+        to_f32(*dtype, bytes, &mut values);
+        change(shape, &mut values);
+        *bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        *dtype = Dtype::F32;
+    }
+
     pub fn without(mut self, key: WeightKey) -> Checkpoint {
         self.tensors.remove(&key).expect("a tensor to remove");
         self

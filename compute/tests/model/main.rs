@@ -7,6 +7,7 @@
 mod architecture;
 mod checkpoint;
 mod decoder;
+mod editing;
 mod experts;
 mod families;
 mod ffn;
@@ -14,6 +15,7 @@ mod goldens;
 mod hooks;
 mod invariance;
 mod long;
+mod overlay;
 mod published;
 mod reference;
 mod trace;

@@ -10,10 +10,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{KvPages, LogitsWanted, PassMeters};
+use larql_compute::model::{KvPages, LogitsWanted, Match, PassMeters};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::editing::applied::Applied;
 use crate::failure::Failure;
 use crate::generation::speculation::{Memory, Proposer};
 use crate::generation::{Finished, Sequence, TokenEvent};
@@ -45,6 +46,8 @@ pub type Events = mpsc::Sender<Result<Event, Failure>>;
 pub struct Inferred {
     /// `[vocabulary]`, of the last token.
     pub logits: Vec<f32>,
+    /// The token that an edit retrieved, whose logit was made the largest.
+    pub retrieved: Option<u32>,
     /// What the passes with this prompt took; others may have shared them.
     pub meters: PassMeters,
 }
@@ -65,6 +68,8 @@ pub(super) enum Task {
     Infer {
         /// The prompt.
         tokens: Vec<u32>,
+        /// The edits that it is read under.
+        edits: Arc<Applied>,
         /// Where they go; has room for them.
         answer: SyncSender<Result<Inferred, Failure>>,
     },
@@ -123,6 +128,14 @@ impl Job {
         match &self.task {
             Task::Generate { sequence, .. } => sequence.tokens(),
             Task::Infer { tokens, .. } => tokens,
+        }
+    }
+
+    /// The edits that it sees.
+    pub(super) fn edits(&self) -> &Arc<Applied> {
+        match &self.task {
+            Task::Generate { sequence, .. } => sequence.edits(),
+            Task::Infer { edits, .. } => edits,
         }
     }
 
@@ -230,7 +243,13 @@ impl Job {
     }
 
     /// Takes the logits of what was fed; returns how many of the tokens fed stay.
-    pub(super) fn advance(&mut self, model: &Model, logits: &[f32], fed: usize) -> usize {
+    pub(super) fn advance(
+        &mut self,
+        model: &Model,
+        logits: &[f32],
+        matches: &[Vec<Match>],
+        fed: usize,
+    ) -> usize {
         let read = self.first.is_none();
         if read && let Err(failure) = inference::check_logits(model, logits) {
             self.fail(failure);
@@ -238,14 +257,17 @@ impl Job {
         }
         let first = *self.first.get_or_insert_with(Instant::now);
         match &mut self.task {
-            Task::Infer { answer, .. } => {
+            Task::Infer { tokens, edits, answer } => {
                 let meters = std::mem::take(&mut self.meters);
-                let inferred = Inferred { logits: logits.to_vec(), meters };
-                let _ = answer.try_send(Ok(inferred));
+                let mut logits = logits.to_vec();
+                let matches = matches.last().map_or(&[][..], Vec::as_slice);
+                let inferred = edits.force(model, tokens, matches, &mut logits);
+                let inferred = inferred.map(|retrieved| Inferred { logits, retrieved, meters });
+                let _ = answer.try_send(inferred);
                 self.over = true;
                 fed
             }
-            Task::Generate { sequence, .. } => match sequence.advance(logits) {
+            Task::Generate { sequence, .. } => match sequence.advance(logits, matches) {
                 Err(failure) => {
                     self.fail(failure);
                     fed

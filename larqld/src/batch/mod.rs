@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 
 pub use job::{Event, Events, Inferred};
 
+use crate::editing::applied::Applied;
 use crate::failure::{Failure, code};
 use crate::generation::{self, Sequence};
 use crate::mounts::Model;
@@ -147,7 +148,7 @@ impl Batching {
         self.submit(model, Job::new(principal.clone(), cancel.clone(), task, held))
     }
 
-    /// Reads a prompt and waits for the logits of its last token.
+    /// Reads a prompt under edits and waits for the logits of its last token.
     ///
     /// # Errors
     /// As [`Batching::generate`]; `CANCELLED`; `DAMAGED` when the logits are no numbers.
@@ -156,11 +157,12 @@ impl Batching {
         model: &Arc<Model>,
         principal: &Principal,
         tokens: Vec<u32>,
+        edits: &Arc<Applied>,
         cancel: &Cancel,
     ) -> Result<Inferred, Failure> {
         model.require_inference()?;
         let (answer, answered) = mpsc::sync_channel(1);
-        let task = Task::Infer { tokens, answer };
+        let task = Task::Infer { tokens, edits: edits.clone(), answer };
         self.submit(model, Job::new(principal.clone(), cancel.clone(), task, Box::new(())))?;
         let lost = |_| Failure::new(code::INTERNAL, "the model's runner met a defect of larqld");
         answered.recv().map_err(lost)?

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{
-    DecodeError, Decoder, DecoderOptions, KvCache, KvPages, PAGE_POSITIONS, PassMeters, Precision,
-    Segment, SharedPage,
+    DecodeError, Decoder, DecoderOptions, KvCache, KvPages, Match, PAGE_POSITIONS, PassMeters,
+    Precision, Segment, SharedPage,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -22,6 +22,7 @@ use super::prefix::{Namespace, Page, PrefixIndex};
 use super::queue::{FairQueue, Pushed};
 use super::schedule::{self, Candidate, Feed, Plan, pages};
 use super::{Limits, Network, Runners, State, address, overloaded, shutting_down};
+use crate::editing::applied::Identity;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::session::Principal;
@@ -304,11 +305,12 @@ impl Runner {
             let shared = self.shared.clone();
             let mut inbox = shared.inbox.lock();
             let Some((principal, job)) = inbox.waiting.peek() else { return };
-            let namespace = namespace(&self.model, principal);
+            let namespace = namespace(&self.model, job);
             let tokens = job.tokens();
             // At least one token is left to be read: its logits say how to go on.
             let known = self.prefixes.find(&namespace, &tokens[..tokens.len() - 1]);
             let cache = self.shared.pages.cache_from(&known, job.positions_max());
+            let cache = cache.with_overlay(job.edits().overlay.clone());
             drop(known);
             let needed =
                 pages(tokens.len() + 1, PAGE_POSITIONS) - pages(cache.len(), PAGE_POSITIONS);
@@ -408,7 +410,8 @@ impl Runner {
         let meters = decoder.meters().since(&before);
         self.state.bytes_touched += meters.total().bytes;
         for (segment, feed) in feeds.iter().enumerate() {
-            self.advance(feed, decoder.segment_logits(segment), &meters);
+            let outputs = (decoder.segment_logits(segment), decoder.segment_matches(segment));
+            self.advance(feed, outputs, &meters);
         }
         Stepped::Advanced
     }
@@ -449,7 +452,12 @@ impl Runner {
     }
 
     /// Hands a sequence its part of the step's outcome.
-    fn advance(&mut self, feed: &Feed, logits: &[f32], meters: &PassMeters) {
+    fn advance(
+        &mut self,
+        feed: &Feed,
+        (logits, matches): (&[f32], &[Vec<Match>]),
+        meters: &PassMeters,
+    ) {
         let active = &mut self.running[feed.index];
         let cached = active.cache.len() - feed.tokens;
         let Active { job, cache, served } = active;
@@ -463,7 +471,8 @@ impl Runner {
             *served = self.state.steps;
         }
         if answers {
-            let advance = AssertUnwindSafe(|| job.advance(&self.model, logits, feed.tokens));
+            let advance =
+                AssertUnwindSafe(|| job.advance(&self.model, logits, matches, feed.tokens));
             match catch_unwind(advance) {
                 Ok(kept) => cache.truncate(cached + kept),
                 Err(_) => job.fail(defect()),
@@ -608,18 +617,19 @@ enum Stepped {
     Panicked,
 }
 
-fn namespace(model: &Model, principal: &Principal) -> Namespace {
+fn namespace(model: &Model, job: &Job) -> Namespace {
+    let Identity { branch, lsn } = job.edits().identity.clone();
     Namespace {
-        principal: principal.clone(),
+        principal: job.principal.clone(),
         base_hash: model.base_hash().to_owned(),
-        branch: "main".to_owned(),
-        lsn: 0,
+        branch,
+        lsn,
     }
 }
 
 /// Keeps the whole pages of a sequence in mind.
 fn remember(prefixes: &mut PrefixIndex<SharedPage>, model: &Model, active: &Active) {
-    let namespace = namespace(model, &active.job.principal);
+    let namespace = namespace(model, &active.job);
     let tokens = &active.job.tokens()[..active.cache.len()];
     prefixes.insert(&namespace, tokens, active.cache.whole_pages());
 }

@@ -99,11 +99,13 @@ impl Generate {
         let mut sequence = Sequence::new(&model, request)?;
         let (ffn, pool) = (inference::ffn(self.generate.ffn), work.engine().pool());
         let positions = sequence.positions_max();
-        let mut run = Run::new(&model, pool, &*ffn, Precision::Serving, positions)?;
+        let run = Run::new(&model, pool, &*ffn, Precision::Serving, positions)?;
+        let mut run = run.under(sequence.edits());
         let mut made = Vec::new();
         loop {
             run.prefill(sequence.feed(), None, work.cancel)?;
-            let advance = sequence.advance(run.logits())?;
+            let matches = [run.matches().to_vec()];
+            let advance = sequence.advance(run.logits(), &matches)?;
             made.extend(advance.events);
             if let Some(reason) = advance.finished {
                 work.touch_passes(run.meters());

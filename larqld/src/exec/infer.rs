@@ -1,5 +1,7 @@
 //! INFER: the next token of a prompt.
 
+use std::sync::Arc;
+
 use larql_compute::model::Precision;
 use larql_compute::sample::softmax_top_k;
 use larql_planner::physical::plan::{self, FfnPath};
@@ -28,7 +30,8 @@ impl Operator for Infer {
         let logits = match infer.ffn {
             FfnPath::Dense => {
                 let (batching, principal) = (work.engine().batching(), work.context.principal());
-                let inferred = batching.infer(&model, principal, tokens, work.cancel)?;
+                let inferred =
+                    batching.infer(&model, principal, tokens, &Arc::default(), work.cancel)?;
                 work.touch_passes(&inferred.meters);
                 inferred.logits
             }

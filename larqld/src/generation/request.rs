@@ -5,6 +5,7 @@ use std::sync::Arc;
 use larql_compute::sample::SamplerOptions;
 
 use super::speculation::Speculation;
+use crate::editing::applied::Applied;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::text::{Chat, Constraint};
@@ -43,6 +44,8 @@ pub struct Request {
     /// What the text has to look like. When it ends for another reason than [`Reason::Stop`], or by a
     /// stop string, it is the beginning of such a text.
     pub constraint: Option<Constraint>,
+    /// What was edited in the moment that the request sees.
+    pub edits: Arc<Applied>,
     /// How tokens are guessed ahead.
     pub speculation: Option<Speculation>,
     /// The draft model that `speculation` names, once it was found.
@@ -59,6 +62,7 @@ impl Request {
             stop: Vec::new(),
             logprobs: None,
             constraint: None,
+            edits: Arc::default(),
             speculation: None,
             draft: None,
         }

@@ -1,13 +1,17 @@
 //! One generation without I/O: which tokens to feed next, and what to do with their logits.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::model::{Match, retrieval};
 use larql_compute::sample::{Sampler, log_probabilities};
 
 use super::speculation::{Acceptance, Proposer};
 use super::stop::StopFilter;
 use super::{Prompt, Reason, Request, TOKENS_MAX};
+use crate::editing::applied::Applied;
 use crate::failure::Failure;
 use crate::inference;
 use crate::mounts::Model;
@@ -94,6 +98,9 @@ pub struct Sequence {
     sampler: Sampler,
     guide: Option<Guide>,
     logprobs: Option<usize>,
+    edits: Arc<Applied>,
+    /// What is left to write of an answer that was retrieved.
+    answer: VecDeque<u32>,
     text: TextStream,
     stop: StopFilter,
     /// The most tokens to guess at a time, and how many to guess next.
@@ -131,6 +138,8 @@ impl Sequence {
             sampler,
             guide,
             logprobs: request.logprobs,
+            edits: request.edits.clone(),
+            answer: VecDeque::new(),
             text: TextStream::new(&tokens),
             stop: StopFilter::new(request.stop.clone()),
             proposals_max: proposals,
@@ -148,6 +157,11 @@ impl Sequence {
     /// The prompt's tokens, at least one.
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt]
+    }
+
+    /// The edits that it is made under.
+    pub fn edits(&self) -> &Arc<Applied> {
+        &self.edits
     }
 
     /// The prompt and the tokens made so far.
@@ -216,17 +230,19 @@ impl Sequence {
     ///
     /// # Shapes
     /// `logits`: `[rows, vocabulary]`; after the prompt one row, that of its last token, and then a
-    /// row for each token of [`Sequence::feed`].
+    /// row for each token of [`Sequence::feed`]. `matches`: what keys of the edits found, row by row;
+    /// empty where there are none.
     /// # Errors
     /// `DAMAGED` when the logits are no numbers; the generation cannot go on after an error.
-    pub fn advance(&mut self, logits: &[f32]) -> Result<Advance, Failure> {
+    pub fn advance(&mut self, logits: &[f32], matches: &[Vec<Match>]) -> Result<Advance, Failure> {
         let vocabulary = self.model.architecture().vocabulary_size;
         assert_eq!(logits.len(), self.feed.len().max(1) * vocabulary, "a row for each token fed");
         let fed = std::mem::take(&mut self.feed);
         let mut advance = Advance { kept: 0, events: Vec::new(), finished: None };
         for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
             advance.kept = row + 1;
-            advance.finished = self.step(logits, &mut advance.events)?;
+            let matches = matches.get(row).map_or(&[][..], Vec::as_slice);
+            advance.finished = self.step(logits, matches, &mut advance.events)?;
             // A proposal that is not what was chosen takes everything after it along.
             if advance.finished.is_some() || fed.get(row + 1) != self.tokens.last() {
                 break;
@@ -255,6 +271,7 @@ impl Sequence {
     fn step(
         &mut self,
         logits: &[f32],
+        matches: &[Match],
         events: &mut Vec<TokenEvent>,
     ) -> Result<Option<Reason>, Failure> {
         if self.most == 0 {
@@ -264,7 +281,26 @@ impl Sequence {
             Some(guide) => Some(guide.allowed()?),
             None => None,
         };
+        if self.answer.is_empty()
+            && let Some(knn) = self.edits.retrieved(&self.model, &self.tokens, matches)?
+        {
+            self.answer = knn.set.target_ids.iter().copied().collect();
+        }
+        let next = self.answer.pop_front();
+        let logits: Cow<'_, [f32]> = match next {
+            None => logits.into(),
+            Some(next) => {
+                let mut logits = logits.to_vec();
+                retrieval::force(&mut logits, next);
+                logits.into()
+            }
+        };
+        let logits = &*logits;
         let token = self.sampler.sample(logits, allowed)?;
+        // A constraint may forbid the answer.
+        if next.is_some_and(|next| next != token) {
+            self.answer.clear();
+        }
         if self.ends.binary_search(&token).is_ok() {
             return Ok(Some(Reason::Stop));
         }

@@ -21,6 +21,7 @@ use super::checkpoint_base_hash;
 use super::gate_statistics::Learned;
 use super::inventory::{Inventory, LayerInventory};
 use super::vindex_model::VindexModel;
+use crate::editing::Kept;
 use crate::failure::{Failure, code};
 use crate::indexes::Indexes;
 use crate::knowledge::Knowledge;
@@ -76,6 +77,8 @@ pub struct Model {
     strongest_kept: OnceLock<Option<f64>>,
     /// What LABEL learned, replaced whole when it learns anew.
     knowledge: ArcSwapOption<Knowledge>,
+    /// What is kept of it for edits.
+    edits: Kept,
     /// What finds features without a scan, replaced whole when it changes.
     indexes: ArcSwap<Indexes>,
     /// A number that no other model of this process has.
@@ -158,6 +161,7 @@ impl Model {
             learned,
             strongest_kept: OnceLock::new(),
             knowledge: ArcSwapOption::empty(),
+            edits: Kept::default(),
             indexes: ArcSwap::default(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             changes: AtomicU64::new(0),
@@ -581,6 +585,11 @@ impl Model {
             }));
         }
         labels
+    }
+
+    /// What is kept of it for edits.
+    pub fn kept_edits(&self) -> &Kept {
+        &self.edits
     }
 
     /// What finds features without a scan, as of now.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larql_compute::sample::SamplerOptions;
@@ -304,6 +305,7 @@ pub(super) fn generate_request(
             wire::generate_request::Constraint::JsonSchema(text) => Constraint::JsonSchema(text),
             wire::generate_request::Constraint::Grammar(text) => Constraint::Grammar(text),
         }),
+        edits: Arc::default(),
         speculation: message.speculation.map(|speculation| Speculation {
             kind: match speculation.draft_model {
                 name if name.is_empty() => SpeculationKind::Ngram,

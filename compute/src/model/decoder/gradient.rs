@@ -5,8 +5,8 @@ use super::{DecodeError, Decoder};
 use crate::cpu::Cancel;
 use crate::kernels::matmul_transposed;
 use crate::model::Orientation;
-use crate::model::projection::project_together;
 use crate::model::Precision;
+use crate::model::projection::project_together;
 
 /// The logarithm of a token's probability, and its gradient.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,19 @@
+//! Making edits of what a model knows: from INSERT, UPDATE and DELETE to operations for a transaction.
+//!
+//! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
+//! become operations ([`maker`]): a key, features or updates. What operations make of a model is
+//! [`applied`]; what they do to its answers is told by a [`receipt`].
+//!
+//! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
+//! transactions and their log (`edits`, `storage::store`).
+
+pub mod applied;
+pub mod background;
+mod kept;
+pub mod layers;
+pub mod maker;
+pub mod prompts;
+pub mod receipt;
+mod text;
+
+pub use kept::Kept;

@@ -1,0 +1,190 @@
+//! What an edit did: to the answers that it was made for, to neighbours, and to a text that has
+//! nothing to do with it.
+//!
+//! The prompts that are most at risk are asked, before and after, in one pass each: few enough that
+//! the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit.
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::learn::log_probability;
+use larql_compute::model::{
+    Decoder, DecoderOptions, DenseFfn, KvCache, KvPages, KvType, LogitsWanted, Precision, Segment,
+};
+use larql_compute::sample::greedy;
+use serde_json::json;
+
+use super::applied::Applied;
+use super::prompts::FactPrompts;
+use super::text::HELD_OUT;
+use crate::failure::Failure;
+use crate::mounts::Model;
+
+/// Tokens that are read at most, in prompts of the edit.
+pub const COST_MAX: usize = 12;
+/// Neighbours by kind: the entity's other relations, and the relation of others.
+const NEIGHBOURS_EACH: usize = 2;
+
+/// What an edit did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Receipt {
+    /// The probability of the target's first token after the prompt of the edit.
+    pub before: f64,
+    /// The same under the edit.
+    pub after: f64,
+    /// The same after a paraphrase, before and under the edit.
+    pub paraphrases: Vec<(f64, f64)>,
+    /// What each neighbour's likeliest token lost, in probability.
+    pub losses: Vec<f64>,
+    /// Neighbours whose likeliest token is another one now.
+    pub changed: usize,
+    /// What the text takes more, in bits a token.
+    pub drift: f64,
+    /// Tokens read, in prompts of the edit.
+    pub cost: f64,
+}
+
+impl Receipt {
+    /// The worst that happened to a neighbour, in probability.
+    pub fn harm(&self) -> f64 {
+        self.losses.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// The receipt as the `harm` column shows it.
+    pub fn to_json(&self) -> String {
+        let points = |probability: f64| (probability * 1e4).round() / 100.0;
+        let pairs = self.paraphrases.iter();
+        let pairs: Vec<_> =
+            pairs.map(|(before, after)| json!({"before": before, "after": after})).collect();
+        json!({
+            "worst_points": points(self.harm()),
+            "neighbours": self.losses.len(),
+            "neighbours_changed": self.changed,
+            "paraphrases": pairs,
+            "drift_bits_per_token": self.drift,
+            "cost": (self.cost * 10.0).round() / 10.0,
+        })
+        .to_string()
+    }
+}
+
+/// Measures what `after` does against `before`.
+///
+/// # Errors
+/// As passes of the model.
+pub fn measure(
+    model: &Model,
+    prompts: &FactPrompts,
+    target: u32,
+    (before, after): (&Applied, &Applied),
+    pool: &Pool,
+    cancel: &Cancel,
+) -> Result<Receipt, Failure> {
+    let Some(own) = prompts.fact.first() else { return Ok(Receipt::default()) };
+    let mut budget = (COST_MAX * own.len() / 2).saturating_sub(own.len());
+    let mut asked: Vec<&[u32]> = vec![own];
+    let lists = [
+        (&prompts.paraphrases, 1),
+        (&prompts.relations, NEIGHBOURS_EACH),
+        (&prompts.entities, NEIGHBOURS_EACH),
+    ];
+    let mut paraphrases = 0;
+    for (kind, (list, count)) in lists.into_iter().enumerate() {
+        let step = list.len().div_ceil(count).max(1);
+        for prompt in list.iter().step_by(step).take(count) {
+            if prompt.len() <= budget {
+                budget -= prompt.len();
+                asked.push(prompt);
+                paraphrases += usize::from(kind == 0);
+            }
+        }
+    }
+    let text = model.tokenizer()?.encode(HELD_OUT, true)?;
+    let text = &text[..text.len().min(budget.max(2))];
+    let mut reader = Reader::new(model, pool, cancel)?;
+    let one = reader.read(&asked, text, before)?;
+    let other = reader.read(&asked, text, after)?;
+    let probability = |rows: &[Vec<f32>], row: usize, token: u32| {
+        log_probability(&rows[row], token as usize).exp()
+    };
+    let mut receipt = Receipt {
+        before: probability(&one.prompts, 0, target),
+        after: probability(&other.prompts, 0, target),
+        drift: (other.nats - one.nats) / std::f64::consts::LN_2,
+        cost: 2.0 * (asked.iter().map(|prompt| prompt.len()).sum::<usize>() + text.len()) as f64
+            / own.len() as f64,
+        ..Receipt::default()
+    };
+    for row in 1..=paraphrases {
+        let pair =
+            (probability(&one.prompts, row, target), probability(&other.prompts, row, target));
+        receipt.paraphrases.push(pair);
+    }
+    for row in paraphrases + 1..asked.len() {
+        let token = greedy(&one.prompts[row]).unwrap_or_default();
+        let loss = probability(&one.prompts, row, token) - probability(&other.prompts, row, token);
+        receipt.losses.push(loss.max(0.0));
+        receipt.changed += usize::from(greedy(&other.prompts[row]).ok() != Some(token));
+    }
+    Ok(receipt)
+}
+
+/// A model that reads prompts under one edit and another.
+struct Reader<'a> {
+    model: &'a Model,
+    decoder: Decoder<'a>,
+    pages: KvPages,
+    cancel: &'a Cancel,
+}
+
+/// What was read.
+struct Read {
+    /// Logits after each prompt.
+    prompts: Vec<Vec<f32>>,
+    /// What a token of the text took on average, in nats.
+    nats: f64,
+}
+
+/// Memory for keys and values.
+const KV_BYTES_MAX: usize = 64 << 20;
+
+impl<'a> Reader<'a> {
+    fn new(model: &'a Model, pool: &'a Pool, cancel: &'a Cancel) -> Result<Self, Failure> {
+        let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
+        let architecture = model.architecture();
+        let decoder = Decoder::new(architecture, model, pool, options)?;
+        let pages = KvPages::new(architecture, KvType::default(), KV_BYTES_MAX);
+        Ok(Self { model, decoder, pages, cancel })
+    }
+
+    fn read(&mut self, asked: &[&[u32]], text: &[u32], edits: &Applied) -> Result<Read, Failure> {
+        let all: Vec<&[u32]> = asked.iter().copied().chain([text]).collect();
+        let mut caches: Vec<KvCache> = all
+            .iter()
+            .map(|tokens| self.pages.cache(tokens.len()).with_overlay(edits.overlay.clone()))
+            .collect();
+        let mut segments: Vec<Segment<'_>> = Vec::with_capacity(all.len());
+        for (row, (tokens, cache)) in all.iter().zip(&mut caches).enumerate() {
+            let logits = if row < asked.len() { LogitsWanted::Last } else { LogitsWanted::All };
+            segments.push(Segment { tokens, cache, logits });
+        }
+        self.decoder.forward(&mut segments, None, self.cancel)?;
+        let vocabulary = self.model.architecture().vocabulary_size;
+        let mut rows = Vec::with_capacity(asked.len());
+        let mut nats = 0.0;
+        for (segment, tokens) in all.iter().enumerate() {
+            let logits = self.decoder.segment_logits(segment).chunks_exact(vocabulary);
+            let found = self.decoder.segment_matches(segment);
+            for (row, logits) in logits.enumerate() {
+                let mut logits = logits.to_vec();
+                let matches = found.get(row).map_or(&[][..], Vec::as_slice);
+                let read = if segment < asked.len() { tokens } else { &tokens[..=row] };
+                edits.force(self.model, read, matches, &mut logits)?;
+                match tokens.get(row + 1) {
+                    _ if segment < asked.len() => rows.push(logits),
+                    Some(&next) => nats -= log_probability(&logits, next as usize),
+                    None => {}
+                }
+            }
+        }
+        Ok(Read { prompts: rows, nats: nats / (text.len().max(2) - 1) as f64 })
+    }
+}
