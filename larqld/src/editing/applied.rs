@@ -5,6 +5,7 @@ use std::sync::Arc;
 use larql_compute::model::{FeatureRows, Match, Overlay, OverlayBuilder, OverlayError, retrieval};
 use larql_storage::overlay::{self as stored, Knn};
 
+use crate::edits;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 use crate::text::case_folded;
@@ -29,6 +30,18 @@ pub struct Identity {
     pub branch: String,
     /// The branch's last change.
     pub lsn: u64,
+}
+
+impl Identity {
+    /// That of a view.
+    pub fn of(view: &edits::Identity) -> Self {
+        let branch = match view.pending {
+            0 => view.branch.to_string(),
+            // No branch's name has such a character.
+            pending => format!("{} + {pending}", view.branch),
+        };
+        Self { branch, lsn: view.lsn }
+    }
 }
 
 impl Default for Identity {

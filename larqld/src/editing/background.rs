@@ -23,12 +23,12 @@ pub struct Background {
     pub layers: Vec<usize>,
     /// Moments of their inputs.
     pub moments: Vec<Moments>,
-    /// Moments of their activations; where a layer has experts, none.
+    /// Moments of their activations; none where they were not asked for.
     pub preserved: Vec<Preserved>,
 }
 
 impl Background {
-    /// Measures a base at some layers.
+    /// Measures a base at some layers; what their networks do too where `activations` are wanted.
     ///
     /// # Errors
     /// As passes of the model.
@@ -36,6 +36,7 @@ impl Background {
         model: &Model,
         prompter: &Prompter<'_>,
         layers: &[usize],
+        activations: bool,
         pool: &Pool,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
@@ -43,8 +44,9 @@ impl Background {
         let mut editor = Editor::new(architecture, model, pool, None, cancel)?;
         let mut moments: Vec<Moments> =
             layers.iter().map(|_| Moments::new(architecture.hidden_size)).collect();
+        let looked_at = if activations { layers } else { &[] };
         let mut preserved: Vec<Preserved> =
-            layers.iter().map(|&layer| Preserved::new(architecture.features(layer))).collect();
+            looked_at.iter().map(|&layer| Preserved::new(architecture.features(layer))).collect();
         let prompts = prompter.corpus(PROMPTS)?;
         let text = model.tokenizer()?.encode(HELD_OUT, true)?;
         let text = &text[..text.len().min(TEXT_TOKENS)];
@@ -52,7 +54,7 @@ impl Background {
         let asked: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         for (prompts, last_weight) in [(&asked, LAST_WEIGHT), (&pieces, 1.0)] {
             for batch in prompts.chunks(32) {
-                for positions in editor.capture(batch, layers, true, true)? {
+                for positions in editor.capture(batch, layers, true, activations)? {
                     let last = positions.len() - 1;
                     for (position, captured) in positions.iter().enumerate() {
                         let weight = if position == last { last_weight } else { 1.0 };

@@ -57,6 +57,7 @@ impl Kept {
         model: &Model,
         prompter: &Prompter<'_>,
         layers: &[usize],
+        activations: bool,
         pool: &Pool,
         cancel: &Cancel,
     ) -> Result<Arc<Background>, Failure> {
@@ -65,14 +66,15 @@ impl Kept {
         if let Some((then, background)) = &*self.background.lock()
             && *then == moment
         {
-            if layers.iter().all(|&layer| background.place(layer).is_some()) {
+            let knows = !activations || !background.preserved.is_empty();
+            if knows && layers.iter().all(|&layer| background.place(layer).is_some()) {
                 return Ok(background.clone());
             }
             wanted.extend(&background.layers);
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let measured = Background::measure(model, prompter, &wanted, pool, cancel)?;
+        let measured = Background::measure(model, prompter, &wanted, activations, pool, cancel)?;
         let measured = Arc::new(measured);
         *self.background.lock() = Some((moment, measured.clone()));
         Ok(measured)

@@ -195,7 +195,7 @@ impl<'a> Maker<'a> {
         let mut operations = Vec::with_capacity(layers.len());
         for (place, &layer) in layers.iter().enumerate() {
             let Some(at) = self.background.place(layer) else { continue };
-            let preserved = &self.background.preserved[at];
+            let Some(preserved) = self.background.preserved.get(at) else { continue };
             let free = match confined {
                 true => {
                     Some(preserved.free_directions().map_err(EditError::from).map_err(failure)?)

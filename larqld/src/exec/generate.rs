@@ -68,7 +68,7 @@ impl Generate {
 
     fn begin(&mut self, work: &mut Work<'_>) -> Result<Events, Failure> {
         let model = work.model()?;
-        let request = self.request()?;
+        let request = Request { edits: work.edits(&model)?, ..self.request()? };
         self.position = inference::prompt_tokens(&model, &self.generate.prompt)?.len();
         match self.generate.ffn {
             FfnPath::Dense => {

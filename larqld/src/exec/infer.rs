@@ -1,7 +1,5 @@
 //! INFER: the next token of a prompt.
 
-use std::sync::Arc;
-
 use larql_compute::model::Precision;
 use larql_compute::sample::softmax_top_k;
 use larql_planner::physical::plan::{self, FfnPath};
@@ -27,21 +25,24 @@ impl Operator for Infer {
         let Some(infer) = self.infer.take() else { return Ok(None) };
         let model = work.model()?;
         let tokens = inference::prompt_tokens(&model, &infer.prompt)?;
-        let logits = match infer.ffn {
+        let edits = work.edits(&model)?;
+        let (logits, retrieved) = match infer.ffn {
             FfnPath::Dense => {
                 let (batching, principal) = (work.engine().batching(), work.context.principal());
-                let inferred =
-                    batching.infer(&model, principal, tokens, &Arc::default(), work.cancel)?;
+                let inferred = batching.infer(&model, principal, tokens, &edits, work.cancel)?;
                 work.touch_passes(&inferred.meters);
-                inferred.logits
+                (inferred.logits, inferred.retrieved)
             }
             // A walk reads the weights in an order of its own: it shares no pass.
             FfnPath::Walk { .. } => {
                 let (ffn, pool) = (inference::ffn(infer.ffn), work.engine().pool());
-                let mut run = Run::new(&model, pool, &*ffn, Precision::Serving, tokens.len())?;
+                let run = Run::new(&model, pool, &*ffn, Precision::Serving, tokens.len())?;
+                let mut run = run.under(&edits);
                 run.prefill(&tokens, None, work.cancel)?;
                 work.touch_passes(run.meters());
-                run.logits().to_vec()
+                let mut logits = run.logits().to_vec();
+                let retrieved = edits.force(&model, &tokens, run.matches(), &mut logits)?;
+                (logits, retrieved)
             }
         };
         let tokenizer = model.tokenizer()?;
@@ -54,7 +55,7 @@ impl Operator for Infer {
                     Value::Integer(id.into()),
                     Value::Score(probability),
                     Value::Score(logit),
-                    Value::text("model"),
+                    Value::text(if retrieved == Some(id) { "knn" } else { "model" }),
                 ];
                 if infer.compare {
                     row.push(Value::text(match infer.ffn {

@@ -19,6 +19,7 @@ mod compile;
 mod create_table;
 mod describe;
 mod diff;
+mod edit;
 mod entity_count;
 mod explain;
 mod explain_infer;
@@ -347,6 +348,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
         Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
         Physical::ShowPatches => Box::new(transaction::ShowPatches::default()),
+        Physical::Edit(statement) => Box::new(edit::RunEdit::new(statement.clone())),
         Physical::ShowBranches => Box::new(transaction::ShowBranches::default()),
         Physical::ShowWal => Box::new(transaction::ShowWal::default()),
         Physical::Transaction(operands) => {

@@ -27,7 +27,6 @@ use crate::mounts::Mounted;
 /// # Errors
 /// `MISSING_COMPONENT` on a checkpoint, `INVALID_PARAMETER` for what does not fit the model, `CONFLICT` when
 /// somebody changed the same thing first; when the log fails.
-#[expect(dead_code, reason = "the statements that edit come next")]
 pub(crate) fn edit(
     work: &mut Work<'_>,
     operations: Vec<Operation>,

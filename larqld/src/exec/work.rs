@@ -13,6 +13,7 @@ use larql_storage::file::Files;
 
 use super::{Operator, Output, OutputSink, Row, Summary};
 use crate::cache::{Answer, Key};
+use crate::editing::applied::{Applied, Identity};
 use crate::edits::View;
 use crate::engine::{CatalogSnapshot, Engine, Place, SessionContext};
 use crate::failure::{Failure, code};
@@ -116,6 +117,15 @@ impl<'a> Work<'a> {
     /// What the statement sees of the mount's edits.
     pub fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// What the statement sees of the edits of its mount, ready for passes.
+    ///
+    /// # Errors
+    /// As [`Applied::new`].
+    pub fn edits(&self, model: &Model) -> Result<Arc<Applied>, Failure> {
+        let identity = Identity::of(self.view.identity());
+        model.kept_edits().applied(model, self.view.overlay(), &identity)
     }
 
     /// Lets the statement see other edits from here on: its own, or those of what it chose.

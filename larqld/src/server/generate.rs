@@ -16,7 +16,10 @@ use tonic::{Request, Response, Status};
 use super::admission::Admission;
 use super::listen::Caller;
 use super::{cancel_when_gone, convert, guarded};
+use larql_storage::store::MAIN;
+
 use crate::batch;
+use crate::editing::applied::Identity;
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
 use crate::generation::speculation::SpeculationKind;
@@ -95,6 +98,9 @@ fn begin(
     {
         request.draft = Some(engine.find_model(name, &from)?.model.clone());
     }
+    let view = engine.edits().view(model.base_hash(), MAIN)?;
+    let identity = Identity::of(view.identity());
+    request.edits = model.kept_edits().applied(model, view.overlay(), &identity)?;
     let batching = engine.batching();
     batching.generate(model, &caller.principal, &request, cancel, events.clone(), held)
 }

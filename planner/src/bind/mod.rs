@@ -8,6 +8,7 @@ pub mod prepared;
 mod binder;
 mod compile;
 mod diff;
+mod edit;
 mod generate;
 mod grouping;
 mod index;

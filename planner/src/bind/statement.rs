@@ -135,6 +135,11 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
         }
         Statement::Compile(request) => compile::bind(request, catalog),
         Statement::Diff(request) => diff::bind(request, catalog),
+        Statement::Insert(request) => super::edit::insert(request, span, catalog),
+        Statement::Delete { filter, harm } => super::edit::delete(filter, *harm, catalog),
+        Statement::Update { assignments, filter, harm } => {
+            super::edit::update(assignments, filter, *harm, catalog)
+        }
         Statement::VerifyEdge(filter) => super::verify_edge::bind(filter, catalog),
         Statement::Label { facts, resume } => {
             let reader = Reader::current(catalog)?;

@@ -100,6 +100,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::ShowIndexes
         | Operator::ShowPatches
         | Operator::ShowBranches
+        | Operator::Edit(_)
         | Operator::ShowWal
         | Operator::Transaction(_)
         | Operator::Compile(_) => 1.0,

@@ -519,6 +519,22 @@ pub const STATEMENT_COLUMNS: NamedColumns<9> = [
     ("code", ColumnType::Text),
 ];
 
+/// The columns of INSERT, UPDATE and DELETE, a row for each fact. `lsn` is NULL within a transaction; the
+/// probabilities are of the target's first token after the fact's plainest prompt, before and after; these and
+/// `harm`, a JSON object, are NULL without a receipt.
+pub const EDIT_COLUMNS: NamedColumns<10> = [
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("mode", ColumnType::Text),
+    ("layers", ColumnType::List),
+    ("features", ColumnType::List),
+    ("lsn", ColumnType::Integer),
+    ("probability_before", ColumnType::Real),
+    ("probability_after", ColumnType::Real),
+    ("harm", ColumnType::Text),
+];
+
 /// The columns of SHOW PATCHES, SAVE PATCH and APPLY PATCH. `name` is NULL for a transaction that is no patch;
 /// `bytes` are those of its operations in the log, `applied_at` is in UTC.
 pub const PATCH_COLUMNS: NamedColumns<10> = [

@@ -1,5 +1,6 @@
 //! How an answer is computed: the plan that the daemon runs, and rules that choose access paths.
 
+pub mod edit;
 pub mod generate;
 pub mod index;
 pub mod plan;

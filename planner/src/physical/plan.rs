@@ -184,6 +184,8 @@ pub enum Operator {
     ShowPatches,
     /// The branches of the mount in use.
     ShowBranches,
+    /// INSERT, DELETE, UPDATE.
+    Edit(super::edit::Edit),
     /// The records of the log of the mount in use.
     ShowWal,
     /// Begins, ends and names transactions, patches and branches.

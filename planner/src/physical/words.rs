@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
+use super::edit::Edit;
 use super::generate::Generate;
 use super::plan::{
     Compile, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation,
@@ -57,6 +58,7 @@ impl Operator {
             Self::CachedAnswer { .. } => "CachedAnswer",
             Self::ShowPatches => "ShowPatches",
             Self::ShowBranches => "ShowBranches",
+            Self::Edit(_) => "Edit",
             Self::ShowWal => "ShowWal",
             Self::Transaction(_) => "Transaction",
             Self::Kill { .. } => "Kill",
@@ -242,6 +244,12 @@ impl Operator {
                 detail.add_optional("as", name.as_ref());
             }
             Self::Transaction(transaction) => transaction_detail(&mut detail, transaction),
+            Self::Edit(edit) => {
+                detail.add(edit.tag());
+                if let Edit::Insert(insert) = edit {
+                    detail.add(format_args!("{} facts", insert.facts.len()));
+                }
+            }
             Self::Kill { session } => detail.add(format_args!("session {session}")),
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
