@@ -45,9 +45,12 @@ fn number(index: usize) -> f32 {
     ((index * 29 % 31) as f32 - 15.0) / 60.0
 }
 
+/// Layer, feature, and its vectors; none of a feature that is hidden.
+type Edit = (usize, usize, Option<[Vec<f32>; 3]>);
+
 /// Edits of every kind: three features of the base replaced by others, spread over its networks, and
 /// one hidden; written into the weights or said by an overlay.
-fn edits(architecture: &Architecture) -> Vec<(usize, usize, Option<[Vec<f32>; 3]>)> {
+fn edits(architecture: &Architecture) -> Vec<Edit> {
     let hidden = architecture.hidden_size;
     let row = |seed: usize| (0..hidden).map(|index| number(seed * 7 + index)).collect();
     let mut edits = Vec::new();

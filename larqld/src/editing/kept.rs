@@ -17,12 +17,15 @@ use crate::mounts::Model;
 /// Moments that are kept: those of sessions at work.
 const APPLIED_MAX: usize = 8;
 
+/// The open model, and how often what it answers from has changed.
+type Moment = (u64, u64);
+
 /// What is kept of one model.
 #[derive(Debug, Default)]
 pub struct Kept {
     applied: Mutex<VecDeque<Arc<Applied>>>,
     /// With the layers and the moment of the labels that it was measured in.
-    background: Mutex<Option<((u64, u64), Arc<Background>)>>,
+    background: Mutex<Option<(Moment, Arc<Background>)>>,
 }
 
 impl Kept {

@@ -26,7 +26,7 @@ pub fn queries(words: &[String]) -> Vec<String> {
         numbers.collect::<Vec<_>>().join(", ")
     };
     let mut queries = Vec::new();
-    for at in 0..10 {
+    for (at, relation) in RELATIONS.iter().enumerate() {
         queries.extend([
             format!("SELECT layer, feature, logit FROM EDGES WHERE target = \"{}\"", word(at)),
             format!("SELECT * FROM FEATURES WHERE target = \"{}\" AND layer < {}", word(at), 1 + at % 4),
@@ -38,8 +38,8 @@ pub fn queries(words: &[String]) -> Vec<String> {
             format!("DESCRIBE \"{}\" ALL LAYERS", word(at + 3)),
             format!("WALK \"{}\" TOP {}", word(at), 5 + 20 * at),
             format!("SELECT target, layer FROM EDGES WHERE entity = \"{}\" AND layer < {}", word(at), 1 + at % 5),
-            format!("SELECT entity, target FROM EDGES WHERE relation = \"{}\"", RELATIONS[at]),
-            format!("SELECT entity FROM EDGES WHERE relation = \"{}\" AND target = \"{}\"", RELATIONS[at], word(at)),
+            format!("SELECT entity, target FROM EDGES WHERE relation = \"{}\"", relation),
+            format!("SELECT entity FROM EDGES WHERE relation = \"{}\" AND target = \"{}\"", relation, word(at)),
             format!(
                 "SELECT a.feature, b.feature FROM FEATURES AS a JOIN FEATURES AS b ON a.target = b.target \
                  WHERE a.layer = {} AND b.layer = {} AND a.logit > {}",
