@@ -1,7 +1,7 @@
 //! What sources that read weights alone are worth beside what the model answers.
 //!
-//! A reading is judged by itself when it stands alone. Beside answers it is judged again: of what they
-//! repeat nothing is left to say, and the rest is what the model does not say when it is asked, which is
+//! A reading is judged by itself when it stands alone, or when an answer says the same. Otherwise it is
+//! judged again beside answers: it is then what the model does not say when it is asked, which is
 //! fitted as a source of its own (`gate beside probe`, `residual beside probe`).
 
 use larql_compute::learn::Logistic;
@@ -36,7 +36,7 @@ pub fn beside_signals(
 
 impl Knowledge {
     /// A source's readings of an entity beside the model's answers about it: those that say something
-    /// else, with the confidence that they deserve then.
+    /// else with the confidence that they deserve then, those that agree as they are.
     pub fn beside_answers(
         &self,
         source: Source,
@@ -44,10 +44,12 @@ impl Knowledge {
         answers: &[EdgeRecord],
     ) -> Vec<EdgeRecord> {
         let fit = calibration(&self.file, &beside(source.as_str()), BESIDE_SIGNALS);
-        let others = readings
-            .iter()
-            .filter(|reading| !is_answered(answers, reading.relation, &reading.target));
-        others.map(|reading| judged_again(reading, answers, fit.as_ref())).collect()
+        let judged =
+            |reading: &EdgeRecord| match is_answered(answers, reading.relation, &reading.target) {
+                true => reading.clone(),
+                false => judged_again(reading, answers, fit.as_ref()),
+            };
+        readings.iter().map(judged).collect()
     }
 }
 
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_repeats_is_left_out_whatever_its_case() {
+    fn an_answer_says_the_same_whatever_its_case() {
         let answers = [edge(0, "Paris", 0.9)];
         assert!(is_answered(&answers, 0, "paris"));
         assert!(!is_answered(&answers, 1, "Paris"));

@@ -140,9 +140,10 @@ impl StoreError {
             Self::NoCheckpoint(error) => error.hint(),
             Self::Wal(error) => wal_hint(error),
             Self::Conflict { .. } => "ROLLBACK, look again and repeat the statement",
-            Self::NoBranch(_) | Self::BranchExists(_) | Self::MainStays => {
-                "SHOW BRANCHES lists those that there are"
+            Self::NoBranch(_) => {
+                "USE CURRENT BRANCH main; SHOW BRANCHES then lists those that there are"
             }
+            Self::BranchExists(_) | Self::MainStays => "SHOW BRANCHES lists those that there are",
             Self::NoPatch { .. } | Self::PatchExists { .. } => {
                 "SHOW PATCHES lists those that are applied"
             }

@@ -85,7 +85,7 @@ fn a_failed_statement_has_exit_code_three_and_earlier_rows_stay_printed() {
 ERROR 42P01: there is no table \"NOWHERE\"
 LINE 3: SELECT * FROM NOWHERE;
                       ^^^^^^^
-HINT: tables are EDGES, FEATURES, ENTITIES, larql.caches, larql.indexes, larql.mounts, larql.relations, larql.sessions, larql.settings, larql.statements, larql.tables
+HINT: tables are EDGES, FEATURES, ENTITIES, larql.caches, larql.indexes, larql.mounts, larql.relations, larql.sessions, larql.settings, larql.statements, larql.tables, larql.wal
 ";
     assert_eq!(error, expected);
     // A script that does not parse runs not at all.
