@@ -249,6 +249,7 @@ impl Client {
     }
 
     /// A handle that asks for names while the session is busy.
+    #[cfg(feature = "program")]
     pub(crate) fn link(&self) -> Link {
         self.link.clone()
     }

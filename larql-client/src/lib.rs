@@ -20,15 +20,21 @@
 //! # }
 //! ```
 //!
+//! Without the feature `program`, what is left is the driver: the daemon itself uses that to be another
+//! daemon's client.
+//!
 //! Elsewhere: where a daemon is found and how one is started ([`start`]), the shell ([`shell`]),
 //! the commands of the program ([`cli`]), the protocol itself (`larql-proto`).
 
+#[cfg(feature = "program")]
 pub mod cli;
 mod client;
 mod error;
 mod event;
 mod quote;
+#[cfg(feature = "program")]
 pub mod shell;
+#[cfg(feature = "program")]
 pub mod start;
 mod target;
 mod token;

@@ -64,6 +64,9 @@ pub struct Arguments {
     /// Memory for plans and answers that are kept, in MiB; 0 keeps none [default: 64]
     #[arg(long, env = "LARQLD_RESULT_CACHE_MB", value_name = "MIB")]
     pub result_cache_mb: Option<usize>,
+    /// File with the token to show to daemons that USE REMOTE names [default: none]
+    #[arg(long, env = "LARQLD_REMOTE_TOKEN_FILE", value_name = "FILE")]
+    pub remote_token_file: Option<PathBuf>,
     /// What to log, as tracing filter directives [default: info]
     #[arg(long, env = "LARQLD_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -102,6 +105,7 @@ struct File {
     generate_queue_max: Option<usize>,
     prefill_chunk_tokens: Option<usize>,
     result_cache_mb: Option<usize>,
+    remote_token_file: Option<PathBuf>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -148,6 +152,8 @@ pub struct Config {
     pub batch: batch::Limits,
     /// Memory for plans and answers that are kept; 0 keeps none.
     pub result_cache_bytes: usize,
+    /// Holds the token to show to other daemons; absolute.
+    pub remote_token_file: Option<PathBuf>,
     /// Tracing filter directives.
     pub log: String,
     /// How log lines look.
@@ -244,6 +250,12 @@ impl Config {
             drain: Duration::from_secs(drain),
             batch,
             result_cache_bytes: result_cache_mb << 20,
+            remote_token_file: arguments
+                .remote_token_file
+                .as_ref()
+                .or(file.remote_token_file.as_ref())
+                .map(absolute)
+                .transpose()?,
             log: arguments.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
             tokens: file.tokens.into_iter().map(token).collect::<anyhow::Result<_>>()?,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use larql_client::Token;
 use larql_compute::cpu::{Cancel, Pool};
 use larql_planner::catalog::{
     Catalog as PlannerCatalog, CostConstants, Mount, Prepared, Settings, Table,
@@ -31,6 +32,7 @@ use crate::failure::{Failure, code};
 use crate::machine;
 use crate::mounts::{Kind, Model, Mounted};
 use crate::paths;
+use crate::remote::Remote;
 use crate::session::{self, Principal, Role};
 use crate::tables::{self, FactsTable, Tables};
 
@@ -74,6 +76,8 @@ pub struct Engine {
     costs: CostConstants,
     data_dir: PathBuf,
     roots: ArcSwap<Vec<PathBuf>>,
+    /// Holds the token that other daemons are shown.
+    remote_token_file: Option<PathBuf>,
     started: Instant,
     /// Those that are open, by number.
     sessions: Mutex<BTreeMap<u64, Weak<SessionShared>>>,
@@ -120,6 +124,7 @@ impl Engine {
             costs,
             data_dir: config.data_dir.clone(),
             roots: ArcSwap::from_pointee(config.roots.clone()),
+            remote_token_file: config.remote_token_file.clone(),
             started: Instant::now(),
             sessions: Mutex::default(),
             recent: Recent::default(),
@@ -503,6 +508,18 @@ impl Engine {
         Arc::new(ConfinedFiles::new(self.roots.load_full(), self.files.clone()))
     }
 
+    /// The token that other daemons are shown; none where the configuration names no file.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` for a file that holds none, or that others can read.
+    pub fn remote_token(&self) -> Result<Option<Token>, Failure> {
+        let token = self.remote_token_file.as_deref().map(Token::read).transpose();
+        token.map_err(|error| {
+            Failure::new(code::INVALID_PARAMETER, error.to_string())
+                .hint("remote_token_file names it in the configuration")
+        })
+    }
+
     /// Replaces the directories that sessions other than the owner's may name.
     pub fn replace_roots(&self, roots: Vec<PathBuf>) {
         self.roots.store(Arc::new(roots));
@@ -609,6 +626,10 @@ pub struct SessionState {
     pub branch: Option<String>,
     /// What it has begun and not ended.
     pub transaction: Option<Transaction>,
+    /// Whether the checkpoint in use becomes a vindex when it is edited.
+    pub auto_extract: bool,
+    /// Where the session was sent by `USE REMOTE`.
+    pub remote: Option<Arc<Mutex<Remote>>>,
     /// What is prepared, by name in lower case.
     prepared: Arc<HashMap<String, Arc<Prepared>>>,
 }

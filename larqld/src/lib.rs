@@ -27,6 +27,7 @@ pub mod mounts;
 pub mod paths;
 pub mod pipeline;
 pub mod reference;
+pub mod remote;
 pub mod server;
 pub mod session;
 pub mod source;

@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{Harm, Show, Statement, Use};
+use crate::syntax::ast::{Harm, Show, Statement};
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -32,20 +32,7 @@ const HISTORY: &str = "this version keeps no history yet";
 pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
     let refuse = |what, hint| Err(Unsupported { what, span: spanned.span, hint: Some(hint) });
     match &spanned.statement {
-        Statement::Extract(_) => Ok(()),
-        Statement::Use(target) => match target {
-            Use::Remote(url) => Err(Unsupported {
-                what: "USE REMOTE",
-                span: url.span,
-                hint: Some("connect the client itself: larql --host URL"),
-            }),
-            Use::Model { auto_extract: Some(flag), .. } => Err(Unsupported {
-                what: "AUTO_EXTRACT",
-                span: flag.span,
-                hint: Some("EXTRACT MODEL \"…\" INTO \"…\" WITH INFERENCE, then USE it"),
-            }),
-            Use::Vindex { .. } | Use::Model { .. } => Ok(()),
-        },
+        Statement::Extract(_) | Statement::Use(_) => Ok(()),
         Statement::Explain(explain) => match explain.statement.statement {
             Statement::Explain(_) => Err(Unsupported {
                 what: "EXPLAIN of EXPLAIN",

@@ -43,6 +43,16 @@ impl Confined {
         Self { daemon, address, token, role: role.to_owned(), _directory: directory }
     }
 
+    /// Where the daemon listens: an IP address and a port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The file with the token.
+    pub fn token(&self) -> &Path {
+        &self.token
+    }
+
     /// Opens a session with the token.
     pub async fn client(&self) -> Client {
         let token = larql_client::Token::read(&self.token).expect("a token");

@@ -66,3 +66,33 @@ async fn describe_works_without_extraction_and_explain_says_what_it_takes() {
         last_rows(&daemon, &format!("{script} EXPLAIN (FORMAT TEXT) WALK \"x\" MODE PURE")).await;
     assert!(!format!("{plan:?}").contains("computed"), "{plan:?}");
 }
+
+#[tokio::test]
+async fn a_checkpoint_used_with_auto_extract_becomes_a_vindex_when_it_is_edited() {
+    let daemon = Daemon::start();
+    let model = daemon.data_dir().join("atlas");
+    std::os::unix::fs::symlink(atlas_checkpoint(), &model).expect("a link");
+    let insert = "INSERT INTO EDGES (entity, relation, target) VALUES (\"Zorbland\", \"capital\", \"Mirefalls\") \
+        MODE KNN WITHOUT RECEIPT";
+    let ask = "INFER \"The capital of Zorbland is\" TOP 1";
+    let refused = format!("USE MODEL \"{}\"; {insert}", model.display());
+    let error = daemon.query(&refused).await.expect_err("nothing is extracted by itself");
+    assert_eq!(error.code, "55000", "{error}");
+    let used = format!("USE MODEL \"{}\" AUTO_EXTRACT; SHOW MOUNTS", model.display());
+    let mut client = daemon.client().await;
+    let options = larql_client::ExecuteOptions::here();
+    let answers = client.query(used, options.clone()).await.expect("a checkpoint in use");
+    assert!(answers[1].rows.is_empty(), "nothing is made before it is needed");
+    let answers = client.query(insert, options.clone()).await.expect("an edit");
+    let told: Vec<&str> = answers[0].notices.iter().map(|notice| &*notice.message).collect();
+    assert!(told.iter().any(|message| message.contains("vindexes/atlas-")), "{told:?}");
+    let answers = client.query(ask, options.clone()).await.expect("an answer");
+    assert!(format!("{:?}", answers[0].rows).contains("knn"), "{:?}", answers[0].rows);
+    drop(client);
+    // Another session finds the same vindex, and the edit in it.
+    let again = format!("USE MODEL \"{}\" AUTO_EXTRACT; BEGIN; {ask}; ROLLBACK", model.display());
+    let answers = daemon.query(&again).await.expect("the vindex is there");
+    assert!(format!("{:?}", answers[2].rows).contains("knn"), "{:?}", answers[2].rows);
+    let vindexes = std::fs::read_dir(daemon.data_dir().join("vindexes")).expect("a directory");
+    assert_eq!(vindexes.count(), 1);
+}

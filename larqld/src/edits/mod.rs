@@ -182,7 +182,7 @@ pub fn require_vindex(model: &Model, name: &str) -> Result<(), Failure> {
         Kind::Checkpoint => {
             let message = format!("\"{name}\" is a checkpoint, and edits are made to a vindex");
             let hint = format!(
-                "EXTRACT MODEL \"{}\" INTO \"{name}.vindex\" WITH INFERENCE, then USE it",
+                "EXTRACT MODEL \"{}\" INTO \"{name}.vindex\" WITH INFERENCE, then USE it; or USE MODEL … AUTO_EXTRACT",
                 model.path().display()
             );
             Err(Failure::new(code::MISSING_COMPONENT, message).hint(hint))

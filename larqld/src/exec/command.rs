@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use larql_planner::physical::plan::{Operator as Physical, Use};
+use parking_lot::Mutex;
 
 use super::mount_row::mount_row;
 use super::{Operator, Row, Work};
@@ -11,6 +12,7 @@ use crate::edits::Transaction;
 use crate::failure::{Failure, code};
 use crate::mounts::{Kind, Mounted};
 use crate::paths;
+use crate::remote::Remote;
 
 /// Does one thing once and tells what it did.
 pub(super) struct Command {
@@ -67,8 +69,9 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<(), Failure> {
         return Err(still_open(open));
     }
     let (mounted, branch) = match wanted {
+        Use::Remote(url) => return use_remote(work, url),
         Use::Vindex { reference, branch } => (find(work, reference, Kind::Vindex)?, branch.clone()),
-        Use::Model(reference) => (find(work, reference, Kind::Checkpoint)?, None),
+        Use::Model { path, .. } => (find(work, path, Kind::Checkpoint)?, None),
         Use::Current { branch } => {
             let mounted = work.mounted.clone().ok_or_else(|| {
                 Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"")
@@ -83,9 +86,22 @@ fn use_mount(work: &mut Work<'_>, wanted: &Use) -> Result<(), Failure> {
     let mut state = work.context.state();
     state.current = Some(mounted.clone());
     state.branch = branch;
+    state.auto_extract = matches!(wanted, Use::Model { auto_extract: true, .. });
+    // A session elsewhere ends when nobody owns it any more.
+    let remote = state.remote.take();
     drop(state);
+    drop(remote);
     work.mounted = Some(mounted);
     work.set_view(Arc::new(view));
+    Ok(())
+}
+
+/// Sends the session to another daemon.
+fn use_remote(work: &mut Work<'_>, url: &str) -> Result<(), Failure> {
+    let remote = Remote::connect(url, work.engine().remote_token()?, work.cancel)?;
+    work.notice(format!("statements go to {}", remote.described()), "")?;
+    let before = work.context.state().remote.replace(Arc::new(Mutex::new(remote)));
+    drop(before);
     Ok(())
 }
 

@@ -13,6 +13,7 @@
 //! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
 
 mod aggregate;
+mod auto_extract;
 mod caches;
 mod command;
 mod compile;
@@ -62,8 +63,9 @@ use larql_planner::Planned;
 use larql_planner::bind::prepared::with_values;
 use larql_planner::moment;
 use larql_planner::physical::plan::{Node, Operator as Physical};
-use larql_planner::syntax::ast::Parameter;
+use larql_planner::syntax::ast::{Parameter, Statement};
 use larql_planner::syntax::{SpannedStatement, parse_script};
+use parking_lot::Mutex;
 
 pub(crate) use gate_scan::entity_vector;
 pub use output::{Output, OutputSink, Row, SinkClosed, Summary};
@@ -73,6 +75,7 @@ pub use work::{Meter, Work};
 use crate::cache::{Kept, Key, Recorder, is_cacheable};
 use crate::engine::{CatalogSnapshot, SessionContext};
 use crate::failure::{Failure, code};
+use crate::remote::{self, Remote};
 use crate::session::{self, Role, Script};
 
 /// Rows that one batch holds at most.
@@ -170,12 +173,64 @@ fn run_statement(
     cancel.check()?;
     let text = &script.text[statement.span.start as usize..statement.span.end as usize];
     let mut running = context.begin_statement(text);
-    let outcome = answer_statement(context, script, index, statement, cancel, sink, began);
+    let remote = context.state().remote.clone();
+    let outcome = match remote.filter(|_| !matches!(statement.statement, Statement::Use(_))) {
+        Some(remote) => remotely(&remote, context, script, index, statement, cancel, sink),
+        None => auto_extract::before(context, statement, cancel, sink).and_then(|told| {
+            let sink = auto_extract::Behind::new(sink, told);
+            answer_statement(context, script, index, statement, cancel, &sink, began)
+        }),
+    };
     match &outcome {
         Ok(summary) => running.end(summary.rows, summary.bytes_touched, None),
         Err(failure) => running.end(0, 0, Some(failure.code)),
     }
     sink.send(Output::Summary(outcome?)).map_err(|SinkClosed| Failure::cancelled())
+}
+
+/// Runs a statement where the session was sent; settings are changed here as well.
+fn remotely(
+    remote: &Mutex<Remote>,
+    context: &SessionContext,
+    script: &Script,
+    index: u32,
+    statement: &SpannedStatement,
+    cancel: &Cancel,
+    sink: &dyn OutputSink,
+) -> Result<Summary, Failure> {
+    let began = Instant::now();
+    let span = statement.span.start as usize..statement.span.end as usize;
+    // Values would be refused there where the statement has no place for all of them.
+    let printed = match script.parameters.is_empty() {
+        true => None,
+        false => Some(
+            with_values(statement, &script.parameters)
+                .map_err(|error| Failure::from(larql_planner::PlanError::from(error)))?
+                .to_string(),
+        ),
+    };
+    let mut remote = remote.lock();
+    let directory = script.working_directory.as_ref().filter(|_| remote.is_on_this_machine());
+    let request = remote::Request {
+        text: printed.as_deref().unwrap_or(&script.text[span.clone()]),
+        statement: index,
+        offset: printed.is_none().then_some(span.start),
+        directory: directory.map_or_else(String::new, |path| path.display().to_string()),
+    };
+    let summary = remote.run(request, cancel, sink)?;
+    if matches!(statement.statement, Statement::Set { .. } | Statement::Reset(_)) {
+        answer_statement(context, script, index, statement, cancel, &Nowhere, began)?;
+    }
+    Ok(summary)
+}
+
+/// Takes what nobody is to hear.
+struct Nowhere;
+
+impl OutputSink for Nowhere {
+    fn send(&self, _: Output) -> Result<(), SinkClosed> {
+        Ok(())
+    }
 }
 
 /// Plans and runs a statement, and sends its rows.
@@ -213,8 +268,11 @@ fn answer_statement(
     if moment.is_some() || planned.mount.is_some() {
         snapshot.edits.as_ref().map_err(Clone::clone)?;
     }
-    let schema =
-        Output::Schema { statement: index, tag: planned.tag, columns: planned.columns.clone() };
+    let schema = Output::Schema {
+        statement: index,
+        tag: planned.tag.into(),
+        columns: planned.columns.clone(),
+    };
     sink.send(schema).map_err(|SinkClosed| Failure::cancelled())?;
     for message in context.engine().edits().told(context.principal()) {
         let hint = "begin again".to_owned();

@@ -1,5 +1,6 @@
 //! What a running statement says to its client, piece by piece.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use larql_planner::value::{Column, Value};
@@ -18,7 +19,7 @@ pub enum Output {
         /// Its index in the script.
         statement: u32,
         /// Its first keywords.
-        tag: &'static str,
+        tag: Cow<'static, str>,
         /// What its rows hold.
         columns: Vec<Column>,
     },
@@ -34,13 +35,13 @@ pub enum Output {
     /// How far a long job is.
     Progress {
         /// What the job is doing.
-        stage: &'static str,
+        stage: Cow<'static, str>,
         /// How much is done.
         done: u64,
         /// Of how much; 0 when unknown.
         total: u64,
         /// What is counted.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// Closes the answer of a statement that succeeded.
     Summary(Summary),

@@ -235,7 +235,7 @@ impl<'a> Work<'a> {
         unit: &'static str,
     ) -> Result<(), Failure> {
         self.sink
-            .send(Output::Progress { stage, done, total, unit })
+            .send(Output::Progress { stage: stage.into(), done, total, unit: unit.into() })
             .map_err(|_| Failure::cancelled())
     }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 /// Every code that the daemon can answer, with what it means.
 pub const CODES: &[(&str, &str)] = &[
     (code::NOT_SUPPORTED, "the statement or clause is understood and not supported yet"),
+    (code::CONNECTION, "the daemon that the session was sent to cannot be reached any more"),
     (code::PROTOCOL, "the client broke the protocol"),
     (code::VALUE_RANGE, "a number is out of range"),
     (code::INVALID_PARAMETER, "a value is not one that this place accepts"),
@@ -65,6 +66,7 @@ pub mod code {
     pub const HISTORY: &str = "72000";
     pub const OTHER_BASE: &str = "22P05";
     pub const NOT_SUPPORTED: &str = "0A000";
+    pub const CONNECTION: &str = "08006";
     pub const PROTOCOL: &str = "08P01";
     pub const VALUE_RANGE: &str = "22003";
     pub const INVALID_PARAMETER: &str = "22023";

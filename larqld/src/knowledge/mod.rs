@@ -266,7 +266,7 @@ impl Knowledge {
         let Some(scores) = self.applicability(prober, entity)? else { return Ok(Vec::new()) };
         let reading = match source {
             Source::Gate => prober.read_gate(&[entity])?,
-            _ => prober.read_residual(&[&tokens])?,
+            _ => prober.read_residual(&[entity], &record.templates)?,
         };
         let Some(reading) = reading.first() else { return Ok(Vec::new()) };
         let mut words = [readings::words(prober, reading, &record.mean, &scores, kinds)?];

@@ -20,7 +20,7 @@ use larql_compute::model::{
     Segment, WeightKey, Weights as _, elementwise_scale, product,
 };
 
-use super::answer::phrase_end;
+use super::answer::{fill, phrase_end};
 use super::prefixes::tree;
 use super::readings::Reading;
 use crate::failure::{Failure, code};
@@ -448,13 +448,42 @@ impl<'a> Prober<'a> {
         (0..count).map(|_| self.pages.cache(positions)).collect()
     }
 
-    /// What the stream is at the bare names of entities, up to [`Prober::captured_batch`].
+    /// What the stream is, on average, at the ends of some templates of bare names (`{entity}` stands
+    /// for the name): one reading a name, empty for one without tokens. Templates that a name does not
+    /// fit into are left out of its average; what the layers did is told of the first.
     ///
     /// # Errors
     /// As [`Prober::complete`].
-    pub fn read_residual(&mut self, names: &[&[u32]]) -> Result<Vec<Reading>, Failure> {
-        let captured = self.capture(names)?.into_iter();
-        Ok(captured.map(|one| Reading::of_stream(one.layers, one.scale)).collect())
+    pub fn read_residual(
+        &mut self,
+        names: &[&str],
+        templates: &[String],
+    ) -> Result<Vec<Reading>, Failure> {
+        let mut prompts: Vec<(usize, Vec<u32>)> = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let before = prompts.len();
+            for template in templates {
+                let tokens = self.tokens(&fill(template, name))?;
+                prompts.extend(tokens.map(|tokens| (index, tokens)));
+            }
+            if prompts.len() == before {
+                prompts.extend(self.tokens(name)?.map(|tokens| (index, tokens)));
+            }
+        }
+        let mut readings = vec![(0_usize, Reading::default()); names.len()];
+        for batch in prompts.chunks(self.captured_batch()) {
+            let tokens: Vec<&[u32]> = batch.iter().map(|(_, tokens)| &tokens[..]).collect();
+            for (&(index, _), one) in batch.iter().zip(self.capture(&tokens)?) {
+                let own = Reading::of_stream(one.layers, one.scale);
+                let (count, reading) = &mut readings[index];
+                match count {
+                    0 => *reading = own,
+                    _ => reading.read.iter_mut().zip(&own.read).for_each(|(sum, x)| *sum += x),
+                }
+                *count += 1;
+            }
+        }
+        Ok(readings.into_iter().map(|(count, reading)| reading.divided_by(count)).collect())
     }
 
     /// What every network writes if it reads the mean embedding of a name's tokens by itself, for up

@@ -2,7 +2,8 @@
 //!
 //! For `gate` every feed-forward network reads the mean embedding of the name's tokens by itself,
 //! with nothing of attention or of other layers, and what they write is added up. For `residual` the
-//! model reads the bare name, and what counts is the stream as it leaves the last layer. Either, less
+//! model reads the bare name, by itself or in templates that name no relation (`pipeline::label::bare`
+//! chooses), and what counts is the stream as it leaves the last layer. Either, less
 //! what it is for entities on average, is read through the final norm and the unembedding; the words
 //! it favours become edges where the relations that the entity can have and the kind of word agree. A
 //! word that only begins an object is written out: for `residual` by the model itself, from the name
@@ -62,6 +63,13 @@ impl Reading {
         let stream = layers.last().map_or(&[][..], |last| &last.residual);
         let read = stream.iter().zip(&scale).map(|(x, scale)| x * scale).collect();
         Self { layers, read, scale }
+    }
+
+    /// The mean of what was added up of `count` places.
+    #[must_use]
+    pub fn divided_by(mut self, count: usize) -> Self {
+        self.read.iter_mut().for_each(|x| *x /= count.max(1) as f32);
+        self
     }
 }
 

@@ -114,7 +114,7 @@ pub(super) fn output(id: u64, text: &str, output: Output) -> wire::ServerFrame {
             id,
             Frame::Schema(wire::Schema {
                 statement,
-                tag: tag.to_owned(),
+                tag: tag.into_owned(),
                 columns: columns.iter().map(column).collect(),
             }),
         ),
@@ -133,10 +133,10 @@ pub(super) fn output(id: u64, text: &str, output: Output) -> wire::ServerFrame {
         Output::Progress { stage, done, total, unit } => frame(
             id,
             Frame::Progress(wire::Progress {
-                stage: stage.to_owned(),
+                stage: stage.into_owned(),
                 done,
                 total,
-                unit: unit.to_owned(),
+                unit: unit.into_owned(),
             }),
         ),
         Output::Summary(found) => frame(id, Frame::Summary(summary(found))),

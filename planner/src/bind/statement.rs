@@ -515,10 +515,11 @@ fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError
             let required_role = if mounted { Role::Reader } else { Role::Admin };
             (Use::Vindex { reference: name.value.clone(), branch: named(branch) }, required_role)
         }
-        ast::Use::Model { path, .. } => (Use::Model(path.value.clone()), Role::Admin),
-        ast::Use::Remote(url) => {
-            (Use::Vindex { reference: url.value.clone(), branch: None }, Role::Admin)
+        ast::Use::Model { path, auto_extract } => {
+            let auto_extract = auto_extract.is_some();
+            (Use::Model { path: path.value.clone(), auto_extract }, Role::Admin)
         }
+        ast::Use::Remote(url) => (Use::Remote(url.value.clone()), Role::Admin),
     };
     let plan = Plan::leaf(Operator::Use(operator), &[]);
     Ok(Bound { plan, tag: "USE", required_role, mount: None })

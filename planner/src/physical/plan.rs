@@ -707,7 +707,14 @@ pub enum Use {
         branch: Option<String>,
     },
     /// A checkpoint directory, used without extraction.
-    Model(String),
+    Model {
+        /// The directory.
+        path: String,
+        /// Whether it becomes a vindex when it is edited.
+        auto_extract: bool,
+    },
+    /// Another daemon.
+    Remote(String),
     /// What is in use already.
     Current {
         /// One of its branches; by default the one in use.

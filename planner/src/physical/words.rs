@@ -233,7 +233,13 @@ impl Operator {
                     detail.add(Quoted(reference));
                     detail.add_optional("branch", branch.as_ref());
                 }
-                Use::Model(path) => detail.add(format_args!("model {}", Quoted(path))),
+                Use::Model { path, auto_extract } => {
+                    detail.add(format_args!("model {}", Quoted(path)));
+                    if *auto_extract {
+                        detail.add("extracted when it is edited");
+                    }
+                }
+                Use::Remote(url) => detail.add(format_args!("remote {}", Quoted(url))),
                 Use::Current { branch } => {
                     detail.add("current");
                     detail.add_optional("branch", branch.as_ref());

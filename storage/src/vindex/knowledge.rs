@@ -159,6 +159,10 @@ pub struct ReadingRecord {
     pub source: String,
     /// `[hidden]`.
     pub mean: Vec<f32>,
+    /// Where the name stands as the source reads it, each with `{entity}` in it once, as the name's
+    /// features are found at the first of them; none: the name by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<String>,
 }
 
 /// A logistic function of a source's signals.
@@ -400,6 +404,10 @@ impl KnowledgeFile {
             if reading.mean.len() != hidden {
                 return Err(format!("a reading has {} numbers", reading.mean.len()));
             }
+            if reading.templates.len() > TEMPLATES_MAX {
+                return Err(format!("a reading has {} templates", reading.templates.len()));
+            }
+            reading.templates.iter().try_for_each(|template| one_slot(template))?;
             finite(reading.mean.iter().copied().map(f64::from), "a reading")?;
         }
         for calibration in &self.calibrations {
@@ -453,11 +461,7 @@ impl RelationRecord {
             return Err(format!("relation {:?} has too many templates", self.name));
         }
         for template in &self.templates {
-            // A question and its answer may stand in two lines.
-            text(&template.text.replace('\n', " "), "a template")?;
-            if template.text.matches(ENTITY_SLOT).count() != 1 {
-                return Err(format!("template {:?} has not one {ENTITY_SLOT}", template.text));
-            }
+            one_slot(&template.text)?;
             template.leads.iter().try_for_each(|lead| text(lead, "a lead"))?;
             finite([template.accuracy], "a template's accuracy")?;
         }
@@ -475,6 +479,16 @@ fn text(text: &str, what: &str) -> Result<(), String> {
     match is_storable(text) {
         true => Ok(()),
         false => Err(format!("{what} has {} bytes or a control character", text.len())),
+    }
+}
+
+/// Refuses a template that has not the entity in it once.
+fn one_slot(template: &str) -> Result<(), String> {
+    // A question and its answer may stand in two lines.
+    text(&template.replace('\n', " "), "a template")?;
+    match template.matches(ENTITY_SLOT).count() {
+        1 => Ok(()),
+        _ => Err(format!("template {template:?} has not one {ENTITY_SLOT}")),
     }
 }
 
@@ -552,7 +566,11 @@ mod tests {
                 weights: vec![0.5, 0.25],
                 bias: vec![0.1],
             }),
-            readings: vec![ReadingRecord { source: "gate".to_owned(), mean: vec![0.0, 1.0] }],
+            readings: vec![ReadingRecord {
+                source: "gate".to_owned(),
+                mean: vec![0.0, 1.0],
+                templates: vec!["The {entity}".to_owned()],
+            }],
             calibrations: vec![CalibrationRecord {
                 source: "probe".to_owned(),
                 weights: vec![1.0, 2.0],
@@ -615,9 +633,10 @@ mod tests {
 
     #[test]
     fn whatever_points_nowhere_or_is_no_number_is_refused() {
-        let spoilt: [(&str, Spoil); 11] = [
+        let spoilt: [(&str, Spoil); 12] = [
             ("words", |file| file.kinds.as_mut().unwrap().mean.truncate(1)),
             ("reading", |file| file.readings[0].mean.push(0.0)),
+            ("bare", |file| file.readings[0].templates[0].clear()),
             ("slot", |file| file.relations[0].templates[0].text = "no slot".to_owned()),
             ("control", |file| file.relations[0].name = "a\u{1}b".to_owned()),
             ("empty", |file| file.entities[0].edges[0].target.clear()),

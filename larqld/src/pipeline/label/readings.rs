@@ -13,6 +13,7 @@ use larql_compute::learn::{LinearReadout, Logistic, expected_calibration_error};
 use larql_storage::vindex::knowledge::{CalibrationRecord, EdgeRecord, KindsRecord, ReadingRecord};
 
 use super::applicability::FOLDS;
+use super::bare;
 use super::facts::Facts;
 use crate::failure::Failure;
 use crate::knowledge::READING_KEPT_MIN;
@@ -85,6 +86,7 @@ pub fn learn(
         return Ok(Readings::default());
     };
     let mut fitted = Readings::default();
+    let bare = bare::choose(prober, known, &chosen, cancel)?;
     for (index, source) in ["gate", "residual"].into_iter().enumerate() {
         let mut written: Vec<(usize, Reading)> = Vec::new();
         for batch in chosen.chunks(prober.captured_batch()) {
@@ -94,13 +96,7 @@ pub fn learn(
             let names: Vec<&str> = batch.iter().map(|&entity| known.entities[entity]).collect();
             let read = match source {
                 "gate" => prober.read_gate(&names)?,
-                _ => {
-                    let tokens = names.iter().map(|name| prober.tokens(name));
-                    // Each has tokens, or it would have no score.
-                    let tokens: Vec<Vec<u32>> =
-                        tokens.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-                    prober.read_residual(&tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?
-                }
+                _ => prober.read_residual(&names, &bare)?,
             };
             // The layers are not needed here, and are large.
             let read = read.into_iter().map(|reading| Reading { layers: Vec::new(), ..reading });
@@ -149,7 +145,11 @@ pub fn learn(
                 &predictions,
                 known.answers,
             ));
-            fitted.readings.push(ReadingRecord { source: source.to_owned(), mean });
+            let templates = match source {
+                "residual" => bare.clone(),
+                _ => Vec::new(),
+            };
+            fitted.readings.push(ReadingRecord { source: source.to_owned(), mean, templates });
         }
     }
     progress("readings", 2 * count as u64, 2 * count as u64, "entities")?;
