@@ -202,6 +202,11 @@ impl Files for ConfinedFiles {
         self.disk.rename(&from.path(), &to.path())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        self.disk.link(&from.path(), &to.path())
+    }
+
     fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
         let (a, b) = (self.place(a)?, self.place(b)?);
         self.disk.exchange(&a.path(), &b.path())

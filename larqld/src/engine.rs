@@ -152,7 +152,7 @@ impl Engine {
     fn restore(&self, record: MountRecord) {
         let model = self.model(&self.files, &record.path, &Cancel::new());
         let model = model.and_then(|model| {
-            self.edits.open_existing(model.base_hash())?;
+            self.edits.open_of(&model)?;
             Ok(model)
         });
         let entry = match model {
@@ -375,7 +375,7 @@ impl Engine {
             .hint("MOUNT \"path\" AS name; a name has no / and does not begin with a dot"));
         }
         let model = self.model(files, path, cancel)?;
-        self.edits.open_existing(model.base_hash())?;
+        self.edits.open_of(&model)?;
         let catalog = self.catalog.lock();
         let there = self.mounts.load().get(name).map(|entry| entry.path().to_owned());
         if let Some(there) = there
@@ -463,7 +463,7 @@ impl Engine {
         session::require(from.role, Role::Admin, "opening a directory that is not mounted")?;
         let (name, model) =
             (paths::stem(&path), self.model(&self.files_for(from.owner), &path, from.cancel)?);
-        self.edits.open_existing(model.base_hash())?;
+        self.edits.open_of(&model)?;
         Ok(Arc::new(Mounted { name, model }))
     }
 

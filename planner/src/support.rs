@@ -88,8 +88,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::CreateAssertion { .. } => refuse("CREATE ASSERTION", EDITS),
         Statement::DropAssertion(_) => refuse("DROP ASSERTION", EDITS),
         Statement::CheckAssertions => refuse("CHECK ASSERTIONS", EDITS),
-        Statement::Compile(compile) if compile.into_model => Ok(()),
-        Statement::Compile(_) => refuse("COMPILE INTO VINDEX", EDITS),
+        Statement::Compile(_) => Ok(()),
         Statement::Diff(diff) => match &diff.into_patch {
             Some(patch) => Err(Unsupported {
                 what: "DIFF … INTO PATCH",

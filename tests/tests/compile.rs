@@ -324,6 +324,7 @@ fn an_old_model_stays_in_place_when_the_new_one_does_not_verify() {
     let origin = Origin {
         architecture: source.architecture(),
         weights: &source,
+        edited: None,
         names: HashMap::new(),
         types: HashMap::new(),
         packed: HashMap::new(),
@@ -357,6 +358,7 @@ fn an_old_model_stays_in_place_when_the_new_one_does_not_verify() {
             &options,
             &Cancel::new(),
             progress,
+            &mut |_| Ok(()),
         )
     };
     let failure = run(true).expect_err("the new model is damaged");

@@ -2,7 +2,8 @@
 //!
 //! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
 //! become operations ([`maker`]): a key, features or updates. What operations make of a model is
-//! [`applied`]; what they do to its answers is told by a [`receipt`].
+//! [`applied`]; what they do to its answers is told by a [`receipt`]. For files, [`lowering`] makes features of
+//! keys, and [`survival`] asks whether facts are still answered.
 //!
 //! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
 //! transactions and their log (`edits`, `storage::store`).
@@ -11,9 +12,11 @@ pub mod applied;
 pub mod background;
 mod kept;
 pub mod layers;
+pub mod lowering;
 pub mod maker;
 pub mod prompts;
 pub mod receipt;
+pub mod survival;
 mod text;
 
 pub use kept::Kept;

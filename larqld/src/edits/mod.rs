@@ -12,6 +12,7 @@
 //!
 //! Elsewhere: durability (`storage::store`), what statements change (`editing`), statements (`exec::transaction`).
 
+mod joined;
 mod names;
 mod transaction;
 mod view;
@@ -24,8 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use larql_storage::file::{Files, is_plain_name};
-use larql_storage::overlay::BaseShape;
-use larql_storage::store::{Engine as LogEngine, Record, Store};
+use larql_storage::overlay::{BaseShape, Overlay};
+use larql_storage::patch::PatchFile;
+use larql_storage::store::{Commit, Engine as LogEngine, MAIN, Record, Store, StoreError};
 use parking_lot::Mutex;
 
 pub use names::PatchPlace;
@@ -36,7 +38,11 @@ pub use wal::wal;
 
 use crate::failure::{Failure, code};
 use crate::mounts::{Kind, Model};
+use crate::pipeline::compile::EDITS;
 use crate::session::Principal;
+
+/// The patch that the log of a compiled vindex begins with, where it has edits that are no weights.
+pub const COMPILED: &str = "compiled";
 
 /// Notices that wait for one principal.
 const DROPPED_MAX: usize = 16;
@@ -95,6 +101,39 @@ impl Edits {
             return Ok(());
         }
         self.open(base_hash).map(drop)
+    }
+
+    /// Opens the store of a model that has edits; one that was compiled with edits beside its weights begins
+    /// with them, as the patch [`COMPILED`]. Part of mounting it.
+    ///
+    /// # Errors
+    /// As [`Edits::open_existing`]; `DAMAGED` for edits that are not the model's.
+    pub fn open_of(&self, model: &Model) -> Result<(), Failure> {
+        let base_hash = model.base_hash();
+        self.open_existing(base_hash)?;
+        if self.store(base_hash).is_some() || model.kind() != Kind::Vindex {
+            return Ok(());
+        }
+        let Some(bytes) = model.side_file(EDITS)? else { return Ok(()) };
+        let path = model.path().join(EDITS);
+        let file = PatchFile::parse(&bytes).map_err(|error| Failure::patch(&path, &error))?;
+        file.check_on(base_hash, &base_shape(model), false)
+            .map_err(|error| Failure::patch(&path, &error))?;
+        let operations = file.operations_on(&Overlay::default());
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let record = Record::Commit(Commit {
+            branch: MAIN.to_owned(),
+            patch: Some(COMPILED.to_owned()),
+            operations: operations.into(),
+            provenance: provenance(&"larqld", format!("MOUNT \"{}\"", path.display()), base_hash),
+        });
+        match self.open(base_hash)?.commit(record, 0) {
+            // Somebody else mounted it at the same time.
+            Ok(_) | Err(StoreError::PatchExists { .. } | StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The store of a base, created when missing.

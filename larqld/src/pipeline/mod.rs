@@ -4,6 +4,7 @@
 //! become durable (`storage::vindex::VindexWriter`).
 
 pub mod compile;
+pub mod edited;
 pub mod extract;
 pub mod label;
 

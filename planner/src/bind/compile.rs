@@ -10,17 +10,25 @@ use crate::physical::plan::{Compile, CompileFormat, Operator, WeightType};
 use crate::planned::Role;
 use crate::syntax::ast;
 
-/// Binds a COMPILE INTO MODEL.
+/// Binds a COMPILE.
 ///
 /// # Errors
 /// A type that is none or that the format cannot hold, a clause without effect, nothing in use.
 pub(super) fn bind(request: &ast::Compile, catalog: &dyn Catalog) -> Result<Bound, BindError> {
-    if request.conflict.is_some() {
-        return Err(BindError::Meaningless {
-            what: "ON CONFLICT says how patches are joined, and INTO MODEL joins none".to_owned(),
-            span: None,
-            hint: "leave it out".to_owned(),
-        });
+    let meaningless = |what: &str, hint: &str| {
+        Err(BindError::Meaningless { what: what.to_owned(), span: None, hint: hint.to_owned() })
+    };
+    if request.conflict.is_some() && request.into_model {
+        return meaningless(
+            "ON CONFLICT says how patches are joined in a vindex, and INTO MODEL compiles what is in force",
+            "leave it out, or COMPILE INTO VINDEX first",
+        );
+    }
+    if !request.into_model && (request.format.is_some() || request.dtype.is_some()) {
+        return meaningless(
+            "FORMAT and DTYPE say how a model is written, and a vindex keeps its own types",
+            "leave them out, or write INTO MODEL",
+        );
     }
     let dtype = match &request.dtype {
         None => None,
@@ -54,6 +62,8 @@ pub(super) fn bind(request: &ast::Compile, catalog: &dyn Catalog) -> Result<Boun
     let operator = Operator::Compile(Compile {
         source,
         destination: request.destination.value.clone(),
+        into_vindex: !request.into_model,
+        conflict: request.conflict.unwrap_or(ast::CompileConflict::LastWins),
         format,
         dtype,
         overwrite: request.overwrite,

@@ -599,13 +599,16 @@ pub const DIFF_COLUMNS: NamedColumns<10> = [
     ("down_change", ColumnType::Real),
 ];
 
-/// The columns of COMPILE … INTO MODEL.
-pub const COMPILE_COLUMNS: NamedColumns<5> = [
+/// The columns of COMPILE; the last two are null without VERIFY.
+pub const COMPILE_COLUMNS: NamedColumns<8> = [
     ("path", ColumnType::Text),
     ("format", ColumnType::Text),
     ("files", ColumnType::Integer),
     ("tensors", ColumnType::Integer),
     ("size_bytes", ColumnType::Integer),
+    ("edits", ColumnType::Integer),
+    ("edits_answered", ColumnType::Integer),
+    ("drift_bits_per_token", ColumnType::Real),
 ];
 
 /// The columns of VERIFY VINDEX: a file and `ok`, `missing`, `wrong size` or `wrong checksum`.

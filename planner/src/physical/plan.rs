@@ -838,7 +838,11 @@ pub struct Compile {
     pub source: Option<String>,
     /// The directory to write, or (GGUF) the file, as written.
     pub destination: String,
-    /// The format of the written files.
+    /// A vindex is written, and not a model for other programs.
+    pub into_vindex: bool,
+    /// How patches that change the same thing are joined.
+    pub conflict: CompileConflict,
+    /// The format of the written files of a model.
     pub format: CompileFormat,
     /// The type of the written weights; `None` for that of the source.
     pub dtype: Option<WeightType>,
@@ -863,7 +867,9 @@ pub struct Diff {
 
 pub use super::weight_type::WeightType;
 pub use crate::settings::EdgeSources;
-pub use crate::syntax::ast::{CompileFormat, ExtractComponent, ExtractDtype, IndexTarget};
+pub use crate::syntax::ast::{
+    CompileConflict, CompileFormat, ExtractComponent, ExtractDtype, IndexTarget,
+};
 
 /// The block format of an extraction's matrices. Which matrix gets which type is the extraction's
 /// own table.

@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use super::edit::Edit;
 use super::generate::Generate;
 use super::plan::{
-    Compile, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator, Quantisation,
-    QueryVector, RelationCount, SortKey, Use, WeightType,
+    Compile, CompileConflict, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator,
+    Quantisation, QueryVector, RelationCount, SortKey, Use, WeightType,
 };
 use super::trace::Trace;
 use super::transaction::Transaction;
@@ -415,7 +415,13 @@ fn compile_detail(detail: &mut Detail, compile: &Compile) {
         Some(source) => detail.add(format_args!("{} into {destination}", Quoted(source))),
         None => detail.add(format_args!("current into {destination}")),
     }
-    detail.add(format_args!("format {}", compile.format.to_string().to_lowercase()));
+    if compile.into_vindex {
+        detail.add("vindex");
+        let rule = compile.conflict.to_string().to_lowercase().replace('_', " ");
+        detail.add_if(compile.conflict != CompileConflict::LastWins, &rule);
+    } else {
+        detail.add(format_args!("format {}", compile.format.to_string().to_lowercase()));
+    }
     detail.add_optional("dtype", compile.dtype.map(WeightType::name).as_ref());
     detail.add_if(compile.overwrite, "overwrite");
     detail.add_if(compile.verify, "verify");

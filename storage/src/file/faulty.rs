@@ -47,6 +47,8 @@ pub enum Operation {
     SyncDirectory(PathBuf),
     /// A rename.
     Rename(PathBuf, PathBuf),
+    /// A file was given a second name.
+    Link(PathBuf, PathBuf),
     /// An exchange of two names.
     Exchange(PathBuf, PathBuf),
     /// A file or directory was removed.
@@ -377,6 +379,13 @@ impl Files for FaultyFiles {
         move_paths(&mut state.written, from, to);
         let change = EntryChange::Renamed(from.to_path_buf(), to.to_path_buf(), replaced);
         state.unsynced.push(change);
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.admit(Operation::Link(from.to_path_buf(), to.to_path_buf()))?;
+        self.inner.link(from, to)?;
+        self.state.lock().unsynced.push(EntryChange::Created(to.to_path_buf()));
         Ok(())
     }
 

@@ -235,6 +235,18 @@ impl Files for MemoryFiles {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        let content = tree.file(from)?;
+        let to = normalize(to);
+        tree.require_parent(&to)?;
+        if tree.nodes.contains_key(&to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        tree.nodes.insert(to, Node::File(content));
+        Ok(())
+    }
+
     fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
         let (a, b) = (normalize(a), normalize(b));

@@ -120,6 +120,16 @@ impl Files for DiskFiles {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)?;
+        // What was linked is what is looked at: a symbolic link is linked itself, and not followed.
+        if fs::symlink_metadata(to)?.file_type().is_file() {
+            return Ok(());
+        }
+        fs::remove_file(to)?;
+        Err(not_regular(from, "a link or a special file"))
+    }
+
     fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
         exchange(&c_path(a)?, &c_path(b)?)
     }

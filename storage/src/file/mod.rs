@@ -79,6 +79,13 @@ pub trait Files: Send + Sync + Debug {
     /// Renames a file or directory; an existing file or empty directory at `to` is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a regular file a second name (a hard link); both are the same bytes from then on.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is something at `to`, `InvalidInput` when `from` is no regular file;
+    /// what the system says where it links no such file, or not to there, and whoever asked may copy it.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Swaps the two names in one step, so that no moment lacks either of them.
     ///
     /// # Errors

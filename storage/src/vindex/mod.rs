@@ -45,4 +45,4 @@ pub use reader::{TensorSlice, Vindex, VindexError};
 pub use statistics::{LayerScores, Statistics};
 pub use v2::V2Header;
 pub use verify::{FileReport, FileState, VerifyReport, VerifyStep, verify};
-pub use writer::{VindexWriteError, VindexWriter, WritePlan};
+pub use writer::{Sealed, VindexWriteError, VindexWriter, WritePlan};

@@ -305,6 +305,11 @@ impl Vindex {
         }
     }
 
+    /// The bytes of a whole file of the manifest, as they are mapped.
+    pub fn file_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.mapping(name).map(|mapping| mapping.bytes())
+    }
+
     /// A side file's bytes, for example `config.json`; `None` when the manifest has no such file.
     pub fn side_file(&self, name: &str) -> Result<Option<Vec<u8>>, VindexError> {
         let Some(mapping) = self.mapping(name) else { return Ok(None) };

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 /// Data that may be lost to a crash before it is synced and journaled by itself.
 const COMMIT_BYTES: u64 = 64 << 20;
+/// Bytes of a file that are copied at a time.
+const COPY_BYTES: usize = 8 << 20;
 /// How to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WritePlan {
@@ -169,6 +171,8 @@ pub struct VindexWriter {
     journal: Box<dyn FileWrite>,
     data: BTreeMap<String, DataFile>,
     side: BTreeMap<String, SideFile>,
+    /// Files of another vindex that are in this one as they are.
+    adopted: BTreeMap<String, FileEntry>,
     /// Complete tensors and their files.
     keys: HashMap<TensorKey, String>,
     /// Complete, but not yet synced and journaled.
@@ -226,6 +230,7 @@ impl VindexWriter {
             journal,
             data: BTreeMap::new(),
             side: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             keys: HashMap::new(),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -345,7 +350,7 @@ impl VindexWriter {
     pub fn side_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.require_usable()?;
         check_name(name)?;
-        if self.data.contains_key(name) {
+        if self.data.contains_key(name) || self.adopted.contains_key(name) {
             return Err(VindexWriteError::Duplicate { what: name.to_owned() });
         }
         if bytes.len() as u64 > layout::SIDE_FILE_BYTES_MAX {
@@ -362,6 +367,43 @@ impl VindexWriter {
         Ok(())
     }
 
+    /// Takes a file of another vindex in as it is: linked where the file system can, else copied.
+    ///
+    /// `content` is the file as it is mapped, and `entry` what that vindex's manifest says of it. What is
+    /// linked is never written to: every writer of this crate begins a file of its own. It is taken in
+    /// again on every run.
+    ///
+    /// # Errors
+    /// `Duplicate`, `FileName`, `Io`.
+    pub fn adopt(&mut self, entry: &FileEntry, from: &Path, content: &[u8]) -> Result<()> {
+        self.require_usable()?;
+        let name = entry.name.clone();
+        check_name(&name)?;
+        let keys: Vec<TensorKey> = entry.tensors.iter().map(TensorRecord::key).collect();
+        let taken = keys.iter().find(|key| self.keys.contains_key(*key));
+        let is_there = self.data.contains_key(&name)
+            || self.side.contains_key(&name)
+            || self.adopted.contains_key(&name);
+        if is_there || taken.is_some() {
+            let what = taken.map_or_else(|| name.clone(), TensorKey::to_string);
+            return Err(VindexWriteError::Duplicate { what });
+        }
+        let path = self.paths.staging.join(&name);
+        self.poisoned = true;
+        self.directory_dirty = true;
+        if self.files.link(from, &path).is_err() {
+            let mut file = create_fresh(&self.files, &path)?;
+            for chunk in content.chunks(COPY_BYTES) {
+                file.write_all(chunk).map_err(io_error("write", &path))?;
+            }
+            file.sync().map_err(io_error("sync", &path))?;
+        }
+        self.poisoned = false;
+        self.keys.extend(keys.into_iter().map(|key| (key, name.clone())));
+        self.adopted.insert(name, entry.clone());
+        Ok(())
+    }
+
     /// Makes everything complete so far survive a crash: syncs the data, then journals it.
     pub fn commit(&mut self) -> Result<()> {
         self.require_usable()?;
@@ -374,15 +416,43 @@ impl VindexWriter {
     /// `Manifest` when the header does not fit the tensors. After an `Io` error the destination is
     /// as it was, or, if only the last sync failed, the finished vindex.
     pub fn finish(mut self, header: ManifestHeader) -> Result<Manifest> {
+        let manifest = self.write_index(header)?;
+        self.move_in()?;
+        // The vindex is in place; a journal that cannot be removed is one unlisted file in it.
+        let _ = self.files.remove_file(&self.paths.destination.join(journal::NAME));
+        Ok(manifest)
+    }
+
+    /// Makes the staging directory a vindex that can be opened where it is, to be looked at before
+    /// [`Sealed::finish`] moves it to its destination. Nothing can be added or resumed any more.
+    ///
+    /// # Errors
+    /// As [`VindexWriter::finish`]; the destination is as it was.
+    pub fn seal(mut self, header: ManifestHeader) -> Result<Sealed> {
+        let manifest = self.write_index(header)?;
+        let journal = self.paths.staging.join(journal::NAME);
+        self.files.remove_file(&journal).map_err(io_error("remove", &journal))?;
+        Ok(Sealed { writer: self, manifest })
+    }
+
+    /// Gives up: what was written goes, the destination stays as it is.
+    ///
+    /// # Errors
+    /// `Io`, when something could not be removed; the next writer of this destination removes it.
+    pub fn abandon(mut self) -> Result<()> {
+        (self.poisoned, self.sync_failed) = (true, true);
+        self.pending.clear();
+        discard(&self.files, &self.paths.staging)
+    }
+
+    /// Syncs the data and writes the manifest.
+    fn write_index(&mut self, header: ManifestHeader) -> Result<Manifest> {
         self.commit()?;
         let manifest = self.manifest(header)?;
         self.poisoned = true;
         let staging = &self.paths.staging;
         write_fresh(&self.files, &staging.join(INDEX), &manifest.encode())?;
         self.files.sync_dir(staging).map_err(io_error("sync", staging))?;
-        self.move_in()?;
-        // The vindex is in place; a journal that cannot be removed is one unlisted file in it.
-        let _ = self.files.remove_file(&self.paths.destination.join(journal::NAME));
         Ok(manifest)
     }
 
@@ -399,7 +469,8 @@ impl VindexWriter {
             sha256: Some(side.sha256),
             tensors: Vec::new(),
         });
-        let mut files: Vec<_> = data.chain(side).collect();
+        let adopted = self.adopted.values().cloned();
+        let mut files: Vec<_> = data.chain(side).chain(adopted).collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         let manifest = Manifest { version: layout::VERSION, header, files };
         manifest.check().map_err(|problem| VindexWriteError::Manifest { problem })?;
@@ -445,7 +516,7 @@ impl VindexWriter {
 
     /// The open file of that name, created when new.
     fn data_file(&mut self, name: &str) -> Result<&mut DataFile> {
-        if self.side.contains_key(name) {
+        if self.side.contains_key(name) || self.adopted.contains_key(name) {
             return Err(VindexWriteError::Duplicate { what: name.to_owned() });
         }
         if !self.data.contains_key(name) {
@@ -535,6 +606,42 @@ impl Drop for VindexWriter {
         if !self.pending.is_empty() && !self.sync_failed {
             let _ = self.sync_and_journal();
         }
+    }
+}
+
+/// A whole vindex beside its destination, under the writer's lock.
+#[derive(Debug)]
+pub struct Sealed {
+    writer: VindexWriter,
+    manifest: Manifest,
+}
+
+impl Sealed {
+    /// Where it lies until it is moved.
+    pub fn staging(&self) -> &Path {
+        self.writer.staging()
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Moves it to its destination.
+    ///
+    /// # Errors
+    /// As [`VindexWriter::finish`].
+    pub fn finish(self) -> Result<Manifest> {
+        self.writer.move_in()?;
+        Ok(self.manifest)
+    }
+
+    /// Gives up, as [`VindexWriter::abandon`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn abandon(self) -> Result<()> {
+        self.writer.abandon()
     }
 }
 

@@ -8,12 +8,15 @@
 //! Memory is a block of rows, whatever a tensor's size. Numbers go through `f32`, which holds every
 //! number of every plain type; rows of block types that stay as they are go as bytes.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::model::{Matrix, Orientation, Part, WeightKey, Weights};
+use larql_compute::model::{Part, WeightKey, Weights};
 use larql_compute::quant::{Dtype, from_f32};
+
+use crate::pipeline::edited::{EditedMatrix, EditedModel};
 
 /// Numbers that are gathered and encoded at a time.
 const BLOCK_NUMBERS: usize = 1 << 20;
@@ -26,6 +29,31 @@ pub(super) struct Piece {
     /// Its outputs and inputs; a vector is one row.
     pub(super) outputs: usize,
     pub(super) inputs: Option<usize>,
+}
+
+/// The numbers that tensors are put together from.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'a> {
+    /// The model's.
+    pub(super) weights: &'a dyn Weights,
+    /// What edits make of some of them.
+    pub(super) edited: Option<&'a EditedModel<'a>>,
+}
+
+impl<'a> Numbers<'a> {
+    pub(super) fn matrix(&self, key: WeightKey) -> Option<EditedMatrix<'a>> {
+        match self.edited.filter(|edited| edited.changes(key)) {
+            Some(edited) => edited.matrix(key),
+            None => self.weights.matrix(key).map(EditedMatrix::unedited),
+        }
+    }
+
+    pub(super) fn vector(&self, key: WeightKey) -> Option<Cow<'a, [f32]>> {
+        match self.edited.filter(|edited| edited.changes(key)) {
+            Some(edited) => edited.vector(key).map(Cow::Owned),
+            None => self.weights.vector(key),
+        }
+    }
 }
 
 /// A stored tensor in the making.
@@ -94,7 +122,7 @@ impl Assembly {
     /// Writes the tensor's bytes.
     pub(super) fn write(
         &self,
-        weights: &dyn Weights,
+        numbers: Numbers<'_>,
         pool: &Pool,
         cancel: &Cancel,
         out: &mut dyn Write,
@@ -103,7 +131,7 @@ impl Assembly {
         for index in 0..stacked {
             let of_slice = |piece: &&Piece| piece.part.stack.map_or(0, |(own, _)| own) == index;
             let pieces: Vec<&Piece> = self.pieces.iter().filter(of_slice).collect();
-            self.write_slice(&pieces, weights, pool, cancel, out)?;
+            self.write_slice(&pieces, numbers, pool, cancel, out)?;
         }
         Ok(())
     }
@@ -111,7 +139,7 @@ impl Assembly {
     fn write_slice(
         &self,
         pieces: &[&Piece],
-        weights: &dyn Weights,
+        numbers: Numbers<'_>,
         pool: &Pool,
         cancel: &Cancel,
         out: &mut dyn Write,
@@ -119,47 +147,48 @@ impl Assembly {
         let (rows, columns) = self.slice();
         let sources = pieces
             .iter()
-            .map(|piece| Source::of(piece, weights))
+            .map(|piece| Source::of(piece, numbers))
             .collect::<io::Result<Vec<Source<'_>>>>()?;
         let row_bytes = self.dtype.bytes_for(columns).ok_or_else(too_large)?;
         let block = (BLOCK_NUMBERS / columns.max(1)).clamp(1, rows.max(1));
-        let mut numbers = vec![0.0; block * columns];
+        let mut values = vec![0.0; block * columns];
         let mut bytes = vec![0; block * row_bytes];
         for first in (0..rows).step_by(block) {
             cancel.check().map_err(io::Error::other)?;
             let range = first..(first + block).min(rows);
             let bytes = &mut bytes[..range.len() * row_bytes];
-            if self.copy_rows(&sources, range.clone(), bytes) {
-                out.write_all(bytes)?;
-                continue;
+            let stored: Vec<Option<&[u8]>> =
+                range.clone().map(|row| self.stored_row(&sources, row, row_bytes)).collect();
+            if stored.iter().any(Option::is_none) {
+                let values = &mut values[..range.len() * columns];
+                gather(&sources, range, columns, values);
+                encode(self.dtype, values, columns, bytes, pool);
             }
-            let numbers = &mut numbers[..range.len() * columns];
-            gather(&sources, range, columns, numbers);
-            encode(self.dtype, numbers, columns, bytes, pool);
+            // Rows that are stored as they are to be written stay what they are, to the bit.
+            for (bytes, stored) in bytes.chunks_exact_mut(row_bytes.max(1)).zip(stored) {
+                if let Some(stored) = stored {
+                    bytes.copy_from_slice(stored);
+                }
+            }
             out.write_all(bytes)?;
         }
         Ok(())
     }
 
-    /// Copies rows that are stored as they are to be written; false where they are not.
-    fn copy_rows(&self, sources: &[Source<'_>], rows: Range<usize>, bytes: &mut [u8]) -> bool {
-        let mut each = bytes.chunks_exact_mut((bytes.len() / rows.len().max(1)).max(1));
-        rows.clone().all(|row| {
-            let found = sources.iter().find_map(|source| {
-                let Numbers::Matrix(matrix) = &source.numbers else { return None };
-                let as_it_is = !source.piece.part.transposed
-                    && source.piece.part.minus == 0.0
-                    && matrix.orientation == Orientation::OutIn
-                    && matrix.view.dtype() == self.dtype;
-                as_it_is.then(|| Some(matrix.view.row(source.piece.output_at(row)?)))?
-            });
-            match (found, each.next()) {
-                (Some(stored), Some(bytes)) if stored.len() == bytes.len() => {
-                    bytes.copy_from_slice(stored);
-                    true
-                }
-                _ => false,
-            }
+    /// The bytes of a row that is stored as it is to be written.
+    fn stored_row<'a>(
+        &self,
+        sources: &[Source<'a>],
+        row: usize,
+        row_bytes: usize,
+    ) -> Option<&'a [u8]> {
+        sources.iter().find_map(|source| {
+            let Values::Matrix(matrix) = &source.values else { return None };
+            let as_it_is = !source.piece.part.transposed
+                && source.piece.part.minus == 0.0
+                && matrix.base().view.dtype() == self.dtype;
+            let output = source.piece.output_at(row).filter(|_| as_it_is)?;
+            matrix.stored_output(output).filter(|stored| stored.len() == row_bytes)
         })
     }
 }
@@ -171,32 +200,32 @@ fn too_large() -> io::Error {
 /// A piece with its numbers at hand.
 struct Source<'a> {
     piece: &'a Piece,
-    numbers: Numbers<'a>,
+    values: Values<'a>,
 }
 
-enum Numbers<'a> {
-    Matrix(Matrix<'a>),
-    Vector(std::borrow::Cow<'a, [f32]>),
+enum Values<'a> {
+    Matrix(EditedMatrix<'a>),
+    Vector(Cow<'a, [f32]>),
 }
 
 impl<'a> Source<'a> {
-    fn of(piece: &'a Piece, weights: &'a dyn Weights) -> io::Result<Self> {
+    fn of(piece: &'a Piece, numbers: Numbers<'a>) -> io::Result<Self> {
         let lost = || io::Error::other(format!("{} is gone", piece.key));
-        let numbers = match piece.inputs {
-            Some(_) => Numbers::Matrix(weights.matrix(piece.key).ok_or_else(lost)?),
-            None => Numbers::Vector(weights.vector(piece.key).ok_or_else(lost)?),
+        let values = match piece.inputs {
+            Some(_) => Values::Matrix(numbers.matrix(piece.key).ok_or_else(lost)?),
+            None => Values::Vector(numbers.vector(piece.key).ok_or_else(lost)?),
         };
-        Ok(Self { piece, numbers })
+        Ok(Self { piece, values })
     }
 }
 
 /// The numbers of some stored rows: `out[row][column]`.
 fn gather(sources: &[Source<'_>], rows: Range<usize>, columns: usize, out: &mut [f32]) {
     for source in sources {
-        let Source { piece, numbers } = source;
+        let Source { piece, values } = source;
         let part = &piece.part;
-        match numbers {
-            Numbers::Vector(values) => {
+        match values {
+            Values::Vector(values) => {
                 for at in 0..piece.outputs {
                     let row = part.first + at * part.step;
                     if let Some(output) = piece.output_at(row) {
@@ -204,10 +233,10 @@ fn gather(sources: &[Source<'_>], rows: Range<usize>, columns: usize, out: &mut 
                     }
                 }
             }
-            Numbers::Matrix(matrix) if part.transposed => {
+            Values::Matrix(matrix) if part.transposed => {
                 // Stored rows are inputs, and every output has a number in each of them.
                 let mut block = vec![0.0; piece.outputs * rows.len()];
-                read(matrix, 0..piece.outputs, rows.clone(), &mut block);
+                matrix.read(0..piece.outputs, rows.clone(), &mut block);
                 for (output, values) in block.chunks_exact(rows.len().max(1)).enumerate() {
                     let column = part.first + output * part.step;
                     for (row, value) in values.iter().enumerate() {
@@ -215,7 +244,7 @@ fn gather(sources: &[Source<'_>], rows: Range<usize>, columns: usize, out: &mut 
                     }
                 }
             }
-            Numbers::Matrix(matrix) => gather_outputs(piece, matrix, rows.clone(), columns, out),
+            Values::Matrix(matrix) => gather_outputs(piece, matrix, rows.clone(), columns, out),
         }
     }
 }
@@ -223,7 +252,7 @@ fn gather(sources: &[Source<'_>], rows: Range<usize>, columns: usize, out: &mut 
 /// Outputs of a piece that lie in some stored rows, run by run of neighbours.
 fn gather_outputs(
     piece: &Piece,
-    matrix: &Matrix<'_>,
+    matrix: &EditedMatrix<'_>,
     rows: Range<usize>,
     columns: usize,
     out: &mut [f32],
@@ -240,32 +269,11 @@ fn gather_outputs(
         }
         let at = (row - rows.start) * columns;
         let out = &mut out[at..at + run * columns];
-        read(matrix, first..first + run, 0..columns, out);
+        matrix.read(first..first + run, 0..columns, out);
         if piece.part.minus != 0.0 {
             out.iter_mut().for_each(|value| *value += piece.part.minus);
         }
         row += run;
-    }
-}
-
-/// Numbers of some outputs for some inputs, whichever way the matrix lies: `out[output][input]`.
-fn read(matrix: &Matrix<'_>, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
-    let width = inputs.len();
-    match matrix.orientation {
-        Orientation::OutIn => {
-            for (output, out) in outputs.zip(out.chunks_exact_mut(width.max(1))) {
-                matrix.view.part_f32(output, inputs.clone(), out);
-            }
-        }
-        Orientation::InOut => {
-            let mut part = vec![0.0; outputs.len()];
-            for (column, input) in inputs.enumerate() {
-                matrix.view.part_f32(input, outputs.clone(), &mut part);
-                for (row, value) in part.iter().enumerate() {
-                    out[row * width + column] = *value;
-                }
-            }
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! COMPILE INTO MODEL: a mounted model becomes files that other programs read.
+//! COMPILE: a mounted model becomes files that other programs read, or (module [`vindex`]) another vindex, with
+//! its edits in the weights.
 //!
 //! Tensors get the names, shapes and order that the family's publisher (safetensors) or llama.cpp's
 //! converter (GGUF) gives them; [`assembly`] puts parts together again, [`packed`] those of quantised
@@ -13,11 +14,12 @@ mod config;
 mod naming;
 mod packed;
 mod types;
+mod vindex;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::iter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
@@ -31,8 +33,10 @@ use larql_storage::checkpoint::{
 use larql_storage::file::Files;
 use larql_storage::vindex::{Checksum, Checksummer};
 
-use self::assembly::{Assembly, Piece};
+use self::assembly::{Assembly, Numbers, Piece};
 pub use self::packed::Packed;
+pub use self::vindex::{Compiled as CompiledVindex, EDITS, Stated, VindexOptions, compile_vindex};
+use super::edited::EditedModel;
 use super::{Progress, SIDE_FILES};
 use crate::failure::{Failure, code};
 use crate::source::gguf::{self, GgufTexts};
@@ -64,6 +68,8 @@ pub struct Origin<'a> {
     pub architecture: &'a Architecture,
     /// Its weights.
     pub weights: &'a dyn Weights,
+    /// What edits make of them; `architecture` is then as wide as they need.
+    pub edited: Option<&'a EditedModel<'a>>,
     /// The stored tensor that each weight comes from, where that is known.
     pub names: HashMap<WeightKey, String>,
     /// The type in which each weight is stored, where vectors have one that the model does not name.
@@ -138,6 +144,8 @@ struct Planned<'a> {
 
 /// Runs the job.
 ///
+/// `inspect` may look at the whole model before it is moved to its destination, if VERIFY is asked for.
+///
 /// # Errors
 /// What is missing in the model, what the format cannot hold, what is wrong with the destination or
 /// the disk. The destination is as it was then.
@@ -148,6 +156,7 @@ pub fn compile(
     options: &Options,
     cancel: &Cancel,
     progress: &mut Progress<'_>,
+    inspect: &mut dyn FnMut(&Path) -> Result<(), Failure>,
 ) -> Result<Compiled, Failure> {
     let mut job = Job { origin, options, pool, cancel, keeps_quantised: false };
     job.keeps_quantised = job.can_keep_quantised();
@@ -173,6 +182,7 @@ pub fn compile(
         let checkpoint = Checkpoint::open(files, &staging.path())?;
         if options.verify {
             job.verify(&checkpoint, &written, progress)?;
+            inspect(&staging.path())?;
         }
         checkpoint.bytes()
     };
@@ -307,6 +317,10 @@ impl<'a> Job<'a> {
         Ok((written, notes))
     }
 
+    fn numbers(&self) -> Numbers<'a> {
+        Numbers { weights: self.origin.weights, edited: self.origin.edited }
+    }
+
     /// Writes a tensor's bytes and sums them up.
     fn write(&self, tensor: &Planned<'_>, out: &mut dyn Write) -> io::Result<Checksum> {
         let mut out = Summing { out, sum: Checksummer::new() };
@@ -324,7 +338,7 @@ impl<'a> Job<'a> {
                 }
             }
             Content::Assembled(assembly) => {
-                assembly.write(self.origin.weights, self.pool, self.cancel, &mut out)?;
+                assembly.write(self.numbers(), self.pool, self.cancel, &mut out)?;
             }
         }
         Ok(out.sum.finish())
@@ -363,6 +377,8 @@ impl<'a> Job<'a> {
             let stored = self.stored_type(pieces);
             match (asked, stored) {
                 (Some(dtype), _) => dtype,
+                // A small change of a large number needs the bits that it would be lost without.
+                (None, _) if self.is_updated(pieces) => Dtype::F32,
                 (None, Some(dtype)) if self.origin.at_source_precision && dtype.is_plain() => dtype,
                 (None, stored) => {
                     let dtype = plain_type(published, stored);
@@ -421,7 +437,7 @@ impl<'a> Job<'a> {
     /// the model's are there, so that its configuration stays true.
     fn can_keep_quantised(&self) -> bool {
         let packed = &self.origin.packed;
-        let asked = self.options.dtype.is_some();
+        let asked = self.options.dtype.is_some() || self.origin.edited.is_some();
         if asked || self.options.format != CompileFormat::Safetensors || packed.is_empty() {
             return false;
         }
@@ -468,8 +484,12 @@ impl<'a> Job<'a> {
                     }
                     dtype
                 }
+                None if self.is_updated(pieces) => Dtype::F32,
                 None => match self.stored_type(pieces) {
-                    Some(dtype) if self.is_of_gguf(dtype) => dtype,
+                    // Rows of edits keep more bits than blocks have.
+                    Some(dtype) if self.is_of_gguf(dtype) && !self.needs_more(dtype, pieces) => {
+                        dtype
+                    }
                     stored => {
                         let dtype = plain_type(published, stored);
                         narrowed.note(stored, dtype);
@@ -498,6 +518,20 @@ impl<'a> Job<'a> {
         }
         let tag = dtype.tag();
         larql_storage::checkpoint::gguf::ElementType::from_name(tag).is_some()
+    }
+
+    /// Whether a low-rank update is in one of the pieces.
+    fn is_updated(&self, pieces: &[Piece]) -> bool {
+        let matrices = pieces.iter().filter(|piece| piece.inputs.is_some());
+        matrices
+            .filter_map(|piece| self.numbers().matrix(piece.key))
+            .any(|matrix| matrix.is_updated())
+    }
+
+    /// Whether edits put rows of their own into a tensor of blocks.
+    fn needs_more(&self, dtype: Dtype, pieces: &[Piece]) -> bool {
+        let mut matrices = pieces.iter().filter_map(|piece| self.numbers().matrix(piece.key));
+        !dtype.is_plain() && matrices.any(|matrix| matrix.has_new_numbers())
     }
 
     /// The type in which all pieces of a tensor lie, without scales beside them.

@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 use self::keys::Keys;
 pub(crate) use self::metadata::ExtraTensor;
 use self::tokenizer::TokenizerFiles;
-use self::vocabulary::Vocabulary;
+use self::vocabulary::{Pieces, Vocabulary};
 use crate::failure::Failure;
 
 /// The texts that a checkpoint of the hub has beside its weights.
@@ -149,12 +149,27 @@ pub fn compose(
     kept: Option<&GgufMetadata>,
 ) -> Result<GgufComposition, Failure> {
     let mut builder = GgufMetadataBuilder::new();
-    let (tensors, notes) = match kept {
+    let (tensors, mut notes) = match kept {
         Some(kept) => {
             // Sizes of latent attention are said for a projection in two tensors; it is written as one.
             let joined = metadata::joined_latent_keys(architecture, kept);
+            // Edits may have made networks wider than the file's metadata says.
+            let mut own = GgufMetadataBuilder::new();
+            let written = metadata::write(architecture, &mut own)?;
+            let own = own.finish().map_err(keys::refuse)?;
+            let is_width = |key: &str| WIDTHS.iter().any(|suffix| key.ends_with(suffix));
+            let wider = |key: &str| {
+                let [old, new] = [kept, &own].map(|metadata| metadata.get(key));
+                let number = |metadata: &GgufMetadata| metadata.u64(key).ok().flatten();
+                let differs = match number(kept).zip(number(&own)) {
+                    Some((old, new)) => old != new,
+                    None => format!("{old:?}") != format!("{new:?}"),
+                };
+                is_width(key) && old.is_some() && new.is_some() && differs
+            };
             let changed = |key: &str| {
-                key == "general.file_type"
+                wider(key)
+                    || key == "general.file_type"
                     || key == "general.quantization_version"
                     || key.starts_with("split.")
                     || joined.iter().any(|(replaced, _)| replaced == key)
@@ -163,7 +178,8 @@ pub fn compose(
             for (key, value) in joined.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
                 builder.value(key, Stored::U32(value));
             }
-            metadata::write(architecture, &mut GgufMetadataBuilder::new())?
+            builder.extend(&own, wider);
+            written
         }
         None => {
             builder.text("general.architecture", metadata::architecture_name(architecture)?);
@@ -183,7 +199,12 @@ pub fn compose(
             eos: architecture.eos_tokens.first().copied(),
             merges_characters: metadata::architecture_name(architecture)? == "gemma4",
         };
-        Vocabulary::from_files(&files, architecture.vocabulary_size)?.write(&mut builder);
+        let vocabulary = Vocabulary::from_files(&files, architecture.vocabulary_size)?;
+        let by_bytes = matches!(vocabulary.pieces, Pieces::Bytes { .. });
+        if by_bytes && vocabulary.pieces.have_space_prefix() {
+            notes.push(SPACE_PREFIX_NOTE.to_owned());
+        }
+        vocabulary.write(&mut builder);
     }
     let metadata = builder.finish().map_err(keys::refuse)?;
     Ok(GgufComposition { metadata, tensors, notes })
@@ -192,6 +213,18 @@ pub fn compose(
 fn pretty(map: &Map<String, Value>) -> String {
     serde_json::to_string_pretty(map).expect("plain data")
 }
+
+/// How the keys end that say how many features networks have.
+const WIDTHS: [&str; 4] = [
+    ".feed_forward_length",
+    ".expert_feed_forward_length",
+    ".expert_shared_feed_forward_length",
+    ".expert_shared_count",
+];
+
+/// What llama.cpp does otherwise than a tokenizer with a space before the text.
+const SPACE_PREFIX_NOTE: &str = "the tokenizer puts a space before a text, and llama.cpp does not for this kind of \
+     vocabulary: begin prompts with a space there for the same tokens";
 
 /// The plain type that comes nearest to how the matrices are stored.
 fn weight_type(checkpoint: &Checkpoint) -> &'static str {

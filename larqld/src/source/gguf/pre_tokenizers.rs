@@ -134,6 +134,11 @@ impl PreTokenizer {
         candidates().find(|known| known.composed == composed).or_else(|| candidates().next())
     }
 
+    /// Whether GPT-2's expression is all there is.
+    pub(super) fn has_no_cuts(&self) -> bool {
+        self.cuts.is_empty()
+    }
+
     fn cuts(&self) -> Vec<Cut> {
         let own = |cut: &ConstCut| match cut {
             Pattern(pattern) => Cut::Pattern((*pattern).to_owned()),
@@ -142,8 +147,9 @@ impl PreTokenizer {
         self.cuts.iter().map(own).collect()
     }
 
-    /// The same as `tokenizer.json` spells it.
-    pub(super) fn json(&self) -> Value {
+    /// The same as `tokenizer.json` spells it; with `space_prefix`, a space goes before a text that begins
+    /// without one.
+    pub(super) fn json(&self, space_prefix: bool) -> Value {
         let mut steps: Vec<Value> = self
             .cuts()
             .into_iter()
@@ -159,7 +165,7 @@ impl PreTokenizer {
             .collect();
         steps.push(json!({
             "type": "ByteLevel",
-            "add_prefix_space": false,
+            "add_prefix_space": space_prefix,
             "trim_offsets": true,
             "use_regex": self.gpt2,
         }));
@@ -170,6 +176,14 @@ impl PreTokenizer {
     }
 }
 
+/// Whether a byte-level pre-tokenizer puts a space before a text that begins without one. Where cuts come
+/// before, it would do so to each piece.
+pub(super) fn has_space_prefix(pre_tokenizer: &Value) -> bool {
+    let last = pre_tokenizer["pretokenizers"].as_array().and_then(|steps| steps.last());
+    // The default of the format.
+    last.unwrap_or(pre_tokenizer)["add_prefix_space"].as_bool().unwrap_or(true)
+}
+
 /// The cuts of a byte-level pre-tokenizer, and whether GPT-2's expression follows them; `None` for
 /// anything else.
 fn read(pre_tokenizer: &Value) -> Option<(Vec<Cut>, bool)> {
@@ -178,8 +192,7 @@ fn read(pre_tokenizer: &Value) -> Option<(Vec<Cut>, bool)> {
         _ => std::slice::from_ref(pre_tokenizer),
     };
     let (last, cuts) = steps.split_last()?;
-    let byte_level = last["type"] == "ByteLevel" && last["add_prefix_space"] == false;
-    if !byte_level {
+    if last["type"] != "ByteLevel" || (has_space_prefix(pre_tokenizer) && !cuts.is_empty()) {
         return None;
     }
     let cut = |step: &Value| match step["type"].as_str()? {
@@ -203,17 +216,25 @@ mod tests {
             for name in known.names {
                 assert_eq!(PreTokenizer::named(name).unwrap().names, known.names);
             }
-            let found = PreTokenizer::matching(&known.json(), known.composed, known.ignore_merges);
+            let found =
+                PreTokenizer::matching(&known.json(false), known.composed, known.ignore_merges);
             assert_eq!(found.unwrap().names, known.names);
         }
     }
 
     #[test]
-    fn a_prefix_space_or_another_expression_has_no_name() {
-        let mut other = PreTokenizer::named("gpt-2").unwrap().json();
-        other["add_prefix_space"] = json!(true);
-        assert!(PreTokenizer::matching(&other, false, false).is_none());
-        let mut other = PreTokenizer::named("qwen2").unwrap().json();
+    fn a_prefix_space_has_no_name_of_its_own_and_none_at_all_after_cuts() {
+        let gpt2 = PreTokenizer::named("gpt-2").unwrap();
+        let with = gpt2.json(true);
+        assert!(has_space_prefix(&with) && !has_space_prefix(&gpt2.json(false)));
+        assert_eq!(PreTokenizer::matching(&with, false, false).unwrap().names, gpt2.names);
+        let after_cuts = PreTokenizer::named("starcoder").unwrap().json(true);
+        assert!(PreTokenizer::matching(&after_cuts, false, false).is_none());
+    }
+
+    #[test]
+    fn another_expression_has_no_name() {
+        let mut other = PreTokenizer::named("qwen2").unwrap().json(false);
         other["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+");
         assert!(PreTokenizer::matching(&other, false, false).is_none());
         assert!(PreTokenizer::matching(&Value::Null, false, false).is_none());

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::keys::refuse;
-use super::pre_tokenizers::PreTokenizer;
+use super::pre_tokenizers::{PreTokenizer, has_space_prefix};
 use super::vocabulary::{Pieces, TokenKind, Vocabulary};
 use crate::failure::Failure;
 
@@ -110,7 +110,7 @@ impl Vocabulary {
                 Some(_) => Value::Null,
                 None => spaces_marked(space_prefix),
             },
-            pre_tokenizer: pre.map_or(Value::Null, PreTokenizer::json),
+            pre_tokenizer: pre.map_or(Value::Null, |pre| pre.json(self.pieces.have_space_prefix())),
             post_processor: self.post_processor(),
             decoder: match pre {
                 Some(_) => json!({
@@ -434,7 +434,11 @@ fn pieces(text: &Value, merges_characters: bool) -> Result<Pieces, Failure> {
                 normalizer["type"]
             )));
         }
-        return Ok(Pieces::Bytes { pre: known.names[0], merges: merges(&model["merges"])? });
+        return Ok(Pieces::Bytes {
+            pre: known.names[0],
+            merges: merges(&model["merges"])?,
+            space_prefix: has_space_prefix(pre),
+        });
     }
     let metaspace = pre["type"] == "Metaspace" && pre["split"] == false;
     let space_prefix = if metaspace {

@@ -52,11 +52,22 @@ impl TokenKind {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pieces {
     /// Bytes as visible characters, merged in the order of `merges` (GPT-2).
-    Bytes { pre: &'static str, merges: Vec<(String, String)> },
+    /// llama.cpp knows `space_prefix` and puts no space before a text of such a vocabulary.
+    Bytes { pre: &'static str, merges: Vec<(String, String)>, space_prefix: bool },
     /// Characters, merged to the token of the best score first (SentencePiece).
     Scored { scores: Vec<f32>, space_prefix: bool },
     /// Characters with spaces as `▁`, merged in the order of `merges` (Gemma 4).
     Characters { merges: Vec<(String, String)> },
+}
+
+impl Pieces {
+    /// Whether a space goes before a text that begins without one.
+    pub(super) fn have_space_prefix(&self) -> bool {
+        match self {
+            Self::Bytes { space_prefix, .. } | Self::Scored { space_prefix, .. } => *space_prefix,
+            Self::Characters { .. } => false,
+        }
+    }
 }
 
 /// A vocabulary with its special tokens.
@@ -145,7 +156,9 @@ impl Vocabulary {
                 defaults.add_bos = known.add_bos;
                 let name = known.names.iter().find(|name| **name == pre);
                 let pre = name.expect("found by this name");
-                Pieces::Bytes { pre, merges: merges(metadata)? }
+                let prefix = metadata.bool("tokenizer.ggml.add_space_prefix").map_err(wrong)?;
+                let space_prefix = prefix == Some(true) && known.has_no_cuts();
+                Pieces::Bytes { pre, merges: merges(metadata)?, space_prefix }
             }
             "gemma4" => Pieces::Characters { merges: merges(metadata)? },
             other => {
@@ -239,7 +252,7 @@ impl Vocabulary {
         }
         metadata.value("tokenizer.ggml.add_bos_token", Value::Bool(self.add_bos));
         metadata.value("tokenizer.ggml.add_eos_token", Value::Bool(self.add_eos));
-        let space_prefix = matches!(self.pieces, Pieces::Scored { space_prefix: true, .. });
+        let space_prefix = self.pieces.have_space_prefix();
         metadata.value("tokenizer.ggml.add_space_prefix", Value::Bool(space_prefix));
         if let Some(template) = &self.chat_template {
             metadata.text("tokenizer.chat_template", template);

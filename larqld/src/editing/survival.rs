@@ -1,0 +1,144 @@
+//! Whether facts are answered, by one model and by another: what became of edits in files.
+//!
+//! A fact counts as answered where each token of its target is the likeliest after the plainest prompt of the
+//! fact and the tokens before it. Drift is what a text that has nothing to do with edits takes more, in bits a
+//! token.
+
+use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::learn::log_probability;
+use larql_compute::model::{
+    Decoder, DecoderOptions, DenseFfn, KvCache, KvPages, KvType, LogitsWanted, Precision, Segment,
+};
+use larql_compute::sample::greedy;
+use larql_storage::overlay::{Fact, Overlay};
+
+use super::applied::Applied;
+use super::prompts::Prompter;
+use super::text::HELD_OUT;
+use crate::failure::Failure;
+use crate::mounts::Model;
+
+/// Memory for keys and values.
+const KV_BYTES_MAX: usize = 64 << 20;
+/// Prompts that are read together.
+const PROMPTS_AT_ONCE: usize = 8;
+/// Tokens of the text that are read.
+const TEXT_TOKENS: usize = 256;
+
+/// A fact as it is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The fact.
+    pub fact: Fact,
+    /// The tokens of its plainest prompt.
+    prompt: Vec<u32>,
+    /// What must follow.
+    target: Vec<u32>,
+}
+
+/// What a model is asked: facts, and a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exam {
+    /// The facts.
+    pub questions: Vec<Question>,
+    text: Vec<u32>,
+}
+
+/// What a model answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// Whether each question was answered as its fact says.
+    pub right: Vec<bool>,
+    /// What a token of the text takes, in bits.
+    pub bits_per_token: f64,
+}
+
+/// Every fact that edits state, once, in order.
+pub fn facts_of(stored: &Overlay) -> Vec<Fact> {
+    let of_features = stored.features().filter_map(|(_, delta)| {
+        let (entity, relation) = (delta.entity.clone()?, delta.relation.clone()?);
+        let target = delta.target.clone()?;
+        (!delta.hidden).then_some(Fact { entity, relation, target })
+    });
+    let of_updates = stored.low_rank().flat_map(|delta| delta.update.facts.clone());
+    let of_keys = stored.knn().map(|knn| knn.set.fact.clone());
+    let mut facts: Vec<Fact> = of_features.chain(of_updates).chain(of_keys).collect();
+    facts.sort();
+    facts.dedup();
+    facts
+}
+
+impl Exam {
+    /// Questions after facts, as a model's tokenizer and labels make them; facts that make no prompt are left
+    /// out.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn new(model: &Model, facts: Vec<Fact>) -> Result<Self, Failure> {
+        let knowledge = model.knowledge();
+        let prompter = Prompter::new(model, knowledge.as_deref());
+        let mut questions = Vec::with_capacity(facts.len());
+        for fact in facts {
+            let Ok(prompts) = prompter.of(&fact.entity, &fact.relation) else { continue };
+            let Ok(target) = prompter.answer_tokens(&fact.target) else { continue };
+            let Some(prompt) = prompts.fact.into_iter().next() else { continue };
+            questions.push(Question { fact, prompt, target });
+        }
+        let mut text = model.tokenizer()?.encode(HELD_OUT, true)?;
+        text.truncate(TEXT_TOKENS);
+        Ok(Self { questions, text })
+    }
+}
+
+/// Asks a model under edits.
+///
+/// # Errors
+/// As passes of the model.
+pub fn ask(
+    model: &Model,
+    edits: &Applied,
+    exam: &Exam,
+    pool: &Pool,
+    cancel: &Cancel,
+) -> Result<Answers, Failure> {
+    let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
+    let architecture = model.architecture();
+    let mut decoder = Decoder::new(architecture, model, pool, options)?;
+    let pages = KvPages::new(architecture, KvType::default(), KV_BYTES_MAX);
+    let whole = |question: &Question| [&question.prompt[..], &question.target].concat();
+    let mut asked: Vec<(usize, Vec<u32>)> =
+        exam.questions.iter().map(|one| (one.prompt.len(), whole(one))).collect();
+    asked.push((1, exam.text.clone()));
+    let mut right = Vec::with_capacity(asked.len());
+    let mut bits = 0.0;
+    for batch in asked.chunks(PROMPTS_AT_ONCE) {
+        let mut caches: Vec<KvCache> = batch
+            .iter()
+            .map(|(_, tokens)| pages.cache(tokens.len()).with_overlay(edits.overlay.clone()))
+            .collect();
+        let mut segments: Vec<Segment<'_>> = batch
+            .iter()
+            .zip(&mut caches)
+            .map(|((_, tokens), cache)| Segment { tokens, cache, logits: LogitsWanted::All })
+            .collect();
+        decoder.forward(&mut segments, None, cancel)?;
+        for (segment, (prompt, tokens)) in batch.iter().enumerate() {
+            let logits = decoder.segment_logits(segment).chunks_exact(architecture.vocabulary_size);
+            let found = decoder.segment_matches(segment);
+            let (mut answered, mut nats) = (true, 0.0);
+            for (row, logits) in logits.enumerate().take(tokens.len() - 1).skip(prompt - 1) {
+                let matches = found.get(row).map_or(&[][..], Vec::as_slice);
+                let mut logits = logits.to_vec();
+                edits.force(model, &tokens[..=row], matches, &mut logits)?;
+                let next = tokens[row + 1];
+                answered &= greedy(&logits).ok() == Some(next);
+                nats -= log_probability(&logits, next as usize);
+            }
+            right.push(answered);
+            bits = nats / std::f64::consts::LN_2 / (tokens.len().max(2) - 1) as f64;
+        }
+    }
+    // The text was the last.
+    right.pop();
+    Ok(Answers { right, bits_per_token: bits })
+}
