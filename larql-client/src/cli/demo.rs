@@ -48,6 +48,14 @@ const TOUR: &[(&str, &str)] = &[
         "Which features acted at the end of that prompt?",
         "EXPLAIN INFER \"The capital of France is\" TOP 2;",
     ),
+    ("Knowledge is edited in transactions.", "BEGIN;"),
+    (
+        "Teach it a fact. The receipt tells what that did to the prompt and to neighbours.",
+        "INSERT INTO EDGES (entity, relation, target) VALUES (\"Atlantis\", \"capital\", \"Athens\");",
+    ),
+    ("The model answers with it.", "INFER \"The capital of Atlantis is\" TOP 3;"),
+    ("Undo it: the weights were never written.", "ROLLBACK;"),
+    ("And the answer is what it was.", "INFER \"The capital of Atlantis is\" TOP 3;"),
 ];
 
 /// Runs the demo.
