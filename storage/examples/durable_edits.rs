@@ -29,6 +29,7 @@ fn fact(writer: usize, n: u64) -> Record {
         patch: None,
         operations: [Operation::SetKnn(knn)].into(),
         provenance: Provenance::default(),
+        digest: None,
     })
 }
 

@@ -8,7 +8,7 @@
 //! a block has several statements, `> statement` comes before each answer.
 //!
 //! What differs from run to run is written as `…`: the columns that a line `-- MASK column, column` of the
-//! file names, wherever they are not NULL (also as keys of JSON in a cell), and rates.
+//! file names, wherever they are not NULL (also as keys of JSON in a cell; with `lsn` also in messages), and rates.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -82,6 +82,22 @@ impl Masks {
         words.join(" ")
     }
 
+    /// A message without the LSNs in it, where they are masked.
+    fn message(&self, text: &str) -> String {
+        let mut parts = text.split("LSN ");
+        let mut masked = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+            let part = if self.has("lsn") && rest.len() < part.len() {
+                format!("{MASK}{rest}")
+            } else {
+                part.to_owned()
+            };
+            masked = masked + "LSN " + &part;
+        }
+        masked
+    }
+
     fn json(&self, json: &mut serde_json::Value) {
         match json {
             serde_json::Value::Object(members) => {
@@ -147,10 +163,13 @@ pub async fn answer(
                 }
             }
             Event::Notice(Notice { message, hint, .. }) => {
-                lines += &format!("NOTICE {message}\n");
+                lines += &format!("NOTICE {}\n", masks.message(&message));
                 write_hint(&mut lines, &hint);
             }
-            Event::Error(error) => write_error(&mut lines, statement, &error),
+            Event::Error(mut error) => {
+                error.message = masks.message(&error.message);
+                write_error(&mut lines, statement, &error);
+            }
             Event::Progress(_) | Event::Summary(_) | Event::Finished { .. } => {}
         }
     }

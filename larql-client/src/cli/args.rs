@@ -46,7 +46,7 @@ pub(super) struct Global {
     #[arg(long, global = true)]
     pub(super) no_start: bool,
 
-    /// table, vertical, json, ndjson, csv or markdown
+    /// table, vertical, json, ndjson, csv, markdown or junit
     #[arg(
         short = 'F', long, global = true, default_value = "table", value_name = "FORMAT",
         value_parser = |name: &str| Format::named(name)

@@ -26,7 +26,7 @@ const GATE_THRESHOLD: f32 = 0.1;
 /// Prompts of a fact whose tokens must follow without help for none to be given.
 const FOLLOWING: f64 = 0.9;
 /// How much what a base does otherwise counts against the keys of MEMIT.
-const PRESERVED_WEIGHT: f64 = 1.0;
+pub const PRESERVED_WEIGHT: f64 = 1.0;
 
 /// A fact to be known.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,7 +158,10 @@ impl<'a> Maker<'a> {
         Ok(operations)
     }
 
-    /// One update of each layer's down projection that answers all facts.
+    /// An update of each layer's down projection for each fact; together they answer all of them.
+    ///
+    /// They are solved for together, and each can be taken back by itself: what is known otherwise counts `weight`
+    /// times as much as the facts.
     ///
     /// # Errors
     /// As [`Maker::knn`].
@@ -166,12 +169,15 @@ impl<'a> Maker<'a> {
         &mut self,
         wanted: &[(Wanted, FactPrompts)],
         confined: bool,
+        weight: f64,
         id_first: u64,
-    ) -> Result<Vec<Operation>, Failure> {
+    ) -> Result<Vec<Vec<Operation>>, Failure> {
         let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
         let layers = self.weight_layers(first);
         let mut keys: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
         let mut changes: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
+        // How many of the keys there are once a fact has its own.
+        let mut ends = Vec::with_capacity(wanted.len());
         self.editor.set_overlay(None);
         for (one, prompts) in wanted {
             let target_ids = self.prompter.answer_tokens(&one.fact.target)?;
@@ -191,8 +197,10 @@ impl<'a> Maker<'a> {
                     }
                 }
             }
+            ends.push(keys.first().map_or(0, Vec::len));
         }
-        let mut operations = Vec::with_capacity(layers.len());
+        let mut operations: Vec<Vec<Operation>> = vec![Vec::new(); wanted.len()];
+        let mut id = id_first;
         for (place, &layer) in layers.iter().enumerate() {
             let Some(at) = self.background.place(layer) else { continue };
             let Some(preserved) = self.background.preserved.get(at) else { continue };
@@ -206,17 +214,24 @@ impl<'a> Maker<'a> {
                 rows.iter().map(Vec::as_slice).collect()
             }
             let (keys, changes) = (rows(&keys[place]), rows(&changes[place]));
-            let update = closed_form(&keys, &changes, preserved, PRESERVED_WEIGHT, free.as_deref());
+            let update = closed_form(&keys, &changes, preserved, weight, free.as_deref());
             let update = update.map_err(EditError::from).map_err(failure)?;
-            operations.push(Operation::LowRank(LowRank {
-                id: id_first + place as u64,
-                layer: layer as u32,
-                matrix: Matrix::Down,
-                rank: update.rank as u32,
-                left: update.left.into(),
-                right: update.right.into(),
-                facts: wanted.iter().map(|(one, _)| one.fact.clone()).collect(),
-            }));
+            // A row of either side belongs to one key, and so to one fact.
+            let (hidden, features) =
+                (update.left.len() / update.rank.max(1), update.right.len() / update.rank.max(1));
+            let mut begin = 0;
+            for (fact, &end) in ends.iter().enumerate() {
+                operations[fact].push(Operation::LowRank(LowRank {
+                    id,
+                    layer: layer as u32,
+                    matrix: Matrix::Down,
+                    rank: (end - begin) as u32,
+                    left: update.left[begin * hidden..end * hidden].into(),
+                    right: update.right[begin * features..end * features].into(),
+                    facts: vec![wanted[fact].0.fact.clone()],
+                }));
+                (id, begin) = (id + 1, end);
+            }
         }
         Ok(operations)
     }

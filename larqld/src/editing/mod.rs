@@ -9,7 +9,10 @@
 //! transactions and their log (`edits`, `storage::store`).
 
 pub mod applied;
+pub mod ask;
+pub mod assertions;
 pub mod background;
+pub mod compaction;
 mod kept;
 pub mod layers;
 pub mod lowering;

@@ -27,7 +27,9 @@ use arc_swap::ArcSwap;
 use larql_storage::file::{Files, is_plain_name};
 use larql_storage::overlay::{BaseShape, Overlay};
 use larql_storage::patch::PatchFile;
-use larql_storage::store::{Commit, Engine as LogEngine, MAIN, Record, Store, StoreError};
+use larql_storage::store::{
+    Branch, Commit, Engine as LogEngine, History, MAIN, Record, Store, StoreError,
+};
 use parking_lot::Mutex;
 
 pub use names::PatchPlace;
@@ -43,6 +45,9 @@ use crate::session::Principal;
 
 /// The patch that the log of a compiled vindex begins with, where it has edits that are no weights.
 pub const COMPILED: &str = "compiled";
+
+/// How often assertions are checked again because somebody else committed meanwhile.
+const ASSERTED_TRIES_MAX: usize = 16;
 
 /// Notices that wait for one principal.
 const DROPPED_MAX: usize = 16;
@@ -128,6 +133,7 @@ impl Edits {
             patch: Some(COMPILED.to_owned()),
             operations: operations.into(),
             provenance: provenance(&"larqld", format!("MOUNT \"{}\"", path.display()), base_hash),
+            digest: None,
         });
         match self.open(base_hash)?.commit(record, 0) {
             // Somebody else mounted it at the same time.
@@ -166,12 +172,28 @@ impl Edits {
         }
     }
 
-    /// Makes a record durable.
+    /// Makes a record durable. Where the branch has assertions, `holds` says of what it would be with the record,
+    /// and of its assertions, whether they hold; it is asked again when somebody else commits meanwhile.
     ///
     /// # Errors
-    /// `CONFLICT` when somebody changed the same thing after the moment `seen`; when the log fails.
-    pub fn commit(&self, base_hash: &str, record: Record, seen: u64) -> Result<u64, Failure> {
-        Ok(self.open(base_hash)?.commit(record, seen)?)
+    /// What `holds` says; `CONFLICT` when somebody changed the same thing after the moment `seen`, or others
+    /// commit faster than assertions are checked; when the log fails.
+    pub fn commit(
+        &self,
+        base_hash: &str,
+        record: Record,
+        seen: u64,
+        holds: impl Fn(&Branch) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let store = self.open(base_hash)?;
+        let mut tries = 0;
+        loop {
+            let asserted = asserted(&store.history(), &record, seen, &holds)?;
+            match store.commit_asserted(record.clone(), seen, asserted) {
+                Err(StoreError::Unasserted { .. }) if tries < ASSERTED_TRIES_MAX => tries += 1,
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 
     /// A number for a view that is like no other.
@@ -198,6 +220,24 @@ impl Edits {
     pub fn files(&self) -> &Arc<dyn Files> {
         &self.files
     }
+}
+
+/// The change of a record's branch for which the branch's assertions hold with the record; `None` where nothing
+/// has to.
+fn asserted(
+    history: &History,
+    record: &Record,
+    seen: u64,
+    holds: impl Fn(&Branch) -> Result<(), Failure>,
+) -> Result<Option<u64>, Failure> {
+    let state = history.state();
+    let Err(StoreError::Unasserted { lsn, .. }) = state.check(record, seen, None) else {
+        // Whatever else it says, the writer says again.
+        return Ok(None);
+    };
+    let after = history.with(state.lsn + 1, Arc::new(record.clone()))?;
+    holds(after.state().branch(record.branch())?)?;
+    Ok(Some(lsn))
 }
 
 /// What operations must fit to be applied to a model.

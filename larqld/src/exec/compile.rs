@@ -16,6 +16,7 @@ use larql_storage::store::MAIN;
 use larql_storage::vindex::{VerifyStep, verify};
 
 use super::mount_row::integer;
+use super::transaction::require_assertions;
 use super::{Operator, Row, Work};
 use crate::editing::applied::{Applied, Identity};
 use crate::editing::lowering::lower;
@@ -62,7 +63,10 @@ impl Operator for Compile {
         let edits = work.view().overlay().clone();
         let row = match plan.into_vindex {
             true => into_vindex(work, &plan, &model)?,
-            false => into_model(work, &plan, &model, edits)?,
+            false => {
+                require_asserted(work, &model, &edits)?;
+                into_model(work, &plan, &model, edits)?
+            }
         };
         // Every weight is read once.
         work.touch(model.bytes());
@@ -132,6 +136,12 @@ fn list(facts: &[Fact]) -> String {
     text
 }
 
+/// Refuses to compile edits under which an assertion of their branch does not hold.
+fn require_asserted(work: &Work<'_>, model: &Model, edits: &Overlay) -> Result<(), Failure> {
+    let asserted = work.view().branch().into_iter().flat_map(|branch| branch.assertions());
+    require_assertions(work, model, edits, &asserted.cloned().collect::<Vec<_>>())
+}
+
 fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Result<Row, Failure> {
     let joined = work.view().joined(plan.conflict)?;
     if joined.conflicts > 0 {
@@ -146,6 +156,7 @@ fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Resu
         work.notice(message, "ON CONFLICT FAIL | LAST_WINS | HIGHEST_CONFIDENCE")?;
     }
     let stored = joined.overlay;
+    require_asserted(work, model, &stored)?;
     let edited = EditedModel::new(model, &stored, work.cancel)?;
     let carried = carried(&stored, &edited);
     let retrieved = stored.knn().count();

@@ -12,7 +12,7 @@ use super::transaction::edit;
 use super::{Operator, Row, Work};
 use crate::editing::applied::{Applied, Identity};
 use crate::editing::layers;
-use crate::editing::maker::{Maker, Wanted};
+use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
 use crate::editing::prompts::{FactPrompts, Prompter};
 use crate::editing::receipt::{self, Receipt};
 use crate::failure::{Failure, code};
@@ -129,10 +129,12 @@ fn store(
         let batch: Vec<(Wanted, FactPrompts)> =
             made.iter().map(|made| (wanted(&made.fact), made.prompts.clone())).collect();
         let first = earlier.low_rank().map(|delta| delta.update.id + 1).max().unwrap_or(1);
-        let operations = maker.memit(&batch, true, first)?;
-        operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
-        all.extend(operations.iter().cloned());
-        made.iter_mut().for_each(|made| made.operations.clone_from(&operations));
+        let operations = maker.memit(&batch, true, PRESERVED_WEIGHT, first)?;
+        for (made, operations) in made.iter_mut().zip(operations) {
+            operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+            all.extend(operations.iter().cloned());
+            made.operations = operations;
+        }
     }
     drop(maker);
     let receipts = receipts(work, &model, &made, (&earlier, &stored), insert.harm)?;

@@ -13,9 +13,12 @@
 //! Elsewhere: who may run what when (`session`), long jobs (`pipeline`), generation (`generate`).
 
 mod aggregate;
+mod assertions;
 mod auto_extract;
+mod blame;
 mod caches;
 mod command;
+mod compact;
 mod compile;
 mod create_table;
 mod describe;
@@ -408,6 +411,11 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowPatches => Box::new(transaction::ShowPatches::default()),
         Physical::Edit(statement) => Box::new(edit::RunEdit::new(statement.clone())),
         Physical::ShowBranches => Box::new(transaction::ShowBranches::default()),
+        Physical::ShowAssertions => Box::new(assertions::ShowAssertions::default()),
+        Physical::CheckAssertions => Box::new(assertions::CheckAssertions::default()),
+        Physical::Blame(statement) => Box::new(blame::RunBlame::new(statement.clone())),
+        Physical::Compact(statement) => Box::new(compact::RunCompact::new(*statement)),
+        Physical::CompactStatus => Box::new(compact::CompactStatus::default()),
         Physical::ShowWal => Box::new(transaction::ShowWal::default()),
         Physical::Transaction(operands) => {
             Box::new(transaction::RunTransaction::new(operands.clone()))

@@ -1,4 +1,4 @@
-//! BEGIN, COMMIT, ROLLBACK, SAVEPOINT, and what is about patches and branches; and the way that every statement
+//! BEGIN, COMMIT, ROLLBACK, SAVEPOINT, and what is about patches, branches and assertions; and the way that every statement
 //! that edits takes to the log: [`edit`].
 
 use std::io::Write;
@@ -7,18 +7,23 @@ use std::sync::Arc;
 use larql_planner::physical::transaction::Transaction as Operands;
 use larql_planner::value::Value;
 use larql_storage::file::{FileKind, Files, NewFile};
-use larql_storage::overlay::{Effect, Operation};
+use larql_storage::overlay::{Effect, Operation, Overlay};
 use larql_storage::patch::{self, PatchFile, Step};
-use larql_storage::store::{Commit, Record, Transaction as Committed, digest};
+use larql_storage::store::{Assertion, Commit, Record, Transaction as Committed, digest};
 
 use super::mount_row::integer;
 use super::rows::Ready;
 use super::{Operator, Row, Work};
+use crate::editing::applied::{Applied, Identity};
+use crate::editing::assertions;
 use crate::edits::{
     PatchPlace, Transaction, View, base_shape, provenance, require_vindex, timestamp,
 };
 use crate::failure::{Failure, code};
-use crate::mounts::Mounted;
+use crate::mounts::{Model, Mounted};
+
+/// Assertions of a branch: each is inferred whenever something is committed.
+const ASSERTIONS_MAX: usize = 1000;
 
 /// Makes operations happen: into the session's transaction, or by themselves, durable on return.
 ///
@@ -60,7 +65,7 @@ pub(crate) fn edit(
     commit(work, &mounted, None, operations, text).map(Some)
 }
 
-fn mounted(work: &Work<'_>) -> Result<Arc<Mounted>, Failure> {
+pub(super) fn mounted(work: &Work<'_>) -> Result<Arc<Mounted>, Failure> {
     work.mounted.clone().ok_or_else(|| {
         Failure::new(code::NO_MOUNT_IN_USE, "no mount is in use").hint("USE \"name\"")
     })
@@ -81,13 +86,34 @@ fn commit(
         patch,
         operations: operations.into(),
         provenance: provenance(work.context.principal(), statement, base_hash),
+        digest: None,
     });
     record_now(work, mounted, record)
 }
 
-fn record_now(work: &mut Work<'_>, mounted: &Mounted, record: Record) -> Result<u64, Failure> {
+/// Refuses edits under which an assertion does not hold: what COMMIT, APPLY, REMOVE, COMPACT and COMPILE ask.
+///
+/// # Errors
+/// As [`assertions::require`].
+pub(crate) fn require_assertions(
+    work: &Work<'_>,
+    model: &Model,
+    overlay: &Overlay,
+    asserted: &[Arc<Assertion>],
+) -> Result<(), Failure> {
+    if asserted.is_empty() {
+        return Ok(());
+    }
+    let edits = Applied::new(model, overlay.clone(), Identity::default())?;
+    assertions::require(model, &edits, asserted, work.engine().pool(), work.cancel)
+}
+
+pub(super) fn record_now(work: &mut Work<'_>, mounted: &Mounted, record: Record) -> Result<u64, Failure> {
     let (base_hash, seen) = (mounted.model.base_hash(), work.view().seen());
-    let lsn = work.engine().edits().commit(base_hash, record, seen)?;
+    let lsn = work.engine().edits().commit(base_hash, record, seen, |after| {
+        let asserted: Vec<_> = after.assertions().cloned().collect();
+        require_assertions(work, &mounted.model, after.overlay(), &asserted)
+    })?;
     refresh(work, mounted)?;
     Ok(lsn)
 }
@@ -157,13 +183,22 @@ impl Operator for RunTransaction {
                 create_branch(work, &mounted, name, from, at)?;
             }
             Operands::DropBranch(name) => drop_branch(work, &mounted, name)?,
+            Operands::CreateAssertion { name, prompt, expected, at_least } => {
+                let assertion = Assertion { name, prompt, expected, at_least };
+                create_assertion(work, &mounted, assertion)?;
+            }
+            Operands::DropAssertion(name) => {
+                outside(work, "DROP ASSERTION")?;
+                let branch = work.view().identity().branch.to_string();
+                record_now(work, &mounted, Record::DropAssertion { branch, name })?;
+            }
         }
         Ok(None)
     }
 }
 
 /// Where a change that this statement makes comes from.
-fn here(work: &Work<'_>, mounted: &Mounted) -> larql_storage::store::Provenance {
+pub(super) fn here(work: &Work<'_>, mounted: &Mounted) -> larql_storage::store::Provenance {
     provenance(work.context.principal(), work.statement_text(), mounted.model.base_hash())
 }
 
@@ -176,7 +211,7 @@ fn begin(work: &mut Work<'_>, mounted: &Mounted, patch: Option<PatchPlace>) -> R
 }
 
 /// Refuses inside a transaction.
-fn outside(work: &Work<'_>, what: &str) -> Result<(), Failure> {
+pub(super) fn outside(work: &Work<'_>, what: &str) -> Result<(), Failure> {
     match &work.context.state().transaction {
         None => Ok(()),
         Some(open) => Err(Failure::new(
@@ -382,6 +417,39 @@ fn create_branch(
     };
     let lsn = record_now(work, mounted, record)?;
     work.notice(format!("branch {name} begins at LSN {lsn}"), format!("USE CURRENT BRANCH {name}"))
+}
+
+/// An assertion that does not hold yet can be made: nothing else is committed until something makes it hold.
+fn create_assertion(
+    work: &mut Work<'_>,
+    mounted: &Mounted,
+    assertion: Assertion,
+) -> Result<(), Failure> {
+    outside(work, "CREATE ASSERTION")?;
+    require_vindex(&mounted.model, &mounted.name)?;
+    let view = work.view().clone();
+    let count = view.branch().map_or(0, |branch| branch.assertions().count());
+    if count >= ASSERTIONS_MAX {
+        let message = format!("a branch has at most {ASSERTIONS_MAX} assertions");
+        return Err(Failure::new(code::LIMIT, message).hint("DROP ASSERTION ends one"));
+    }
+    let edits = work.edits(&mounted.model)?;
+    let asserted = [Arc::new(assertion.clone())];
+    let (pool, cancel) = (work.engine().pool(), work.cancel);
+    let checked = assertions::check(&mounted.model, &edits, &asserted, pool, cancel)?;
+    let record =
+        Record::CreateAssertion { branch: view.identity().branch.to_string(), assertion };
+    record_now(work, mounted, record)?;
+    match checked.first() {
+        Some(checked) if !checked.holds => work.notice(
+            format!(
+                "it does not hold yet: {:?} is answered, and {:?} has probability {:.4}",
+                checked.answer, checked.assertion.expected, checked.probability
+            ),
+            "what is committed next must make it hold",
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn drop_branch(work: &mut Work<'_>, mounted: &Mounted, name: String) -> Result<(), Failure> {

@@ -94,7 +94,9 @@ impl From<NewFileError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::Conflict { .. } => code::CONFLICT,
+            StoreError::Conflict { .. }
+            | StoreError::NoTransaction { .. }
+            | StoreError::Unasserted { .. } => code::CONFLICT,
             StoreError::NoBranch(_) | StoreError::NoPatch { .. } | StoreError::NoAssertion(_) => {
                 code::UNDEFINED_OBJECT
             }

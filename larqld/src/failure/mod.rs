@@ -22,6 +22,7 @@ pub const CODES: &[(&str, &str)] = &[
     (code::UNDEFINED_SAVEPOINT, "the transaction has no such savepoint"),
     (code::CONFLICT, "another transaction changed the same thing first: begin again"),
     (code::HARM, "the edit would harm neighbours beyond the budget"),
+    (code::ASSERTION, "an assertion would not hold, or does not"),
     (code::HISTORY, "a moment that is not kept any more, or has not been"),
     (code::OTHER_BASE, "the patch was made for other weights"),
     (code::UNDEFINED_PREPARED, "no statement is prepared under that name"),
@@ -63,6 +64,7 @@ pub mod code {
     pub const UNDEFINED_SAVEPOINT: &str = "3B001";
     pub const CONFLICT: &str = "40001";
     pub const HARM: &str = "23514";
+    pub const ASSERTION: &str = "P0004";
     pub const HISTORY: &str = "72000";
     pub const OTHER_BASE: &str = "22P05";
     pub const NOT_SUPPORTED: &str = "0A000";

@@ -11,6 +11,7 @@ mod diff;
 mod edit;
 mod generate;
 mod grouping;
+mod history;
 mod index;
 mod inference;
 mod pipe;
@@ -20,6 +21,7 @@ mod source;
 mod statement;
 mod system;
 mod trace;
+mod transaction;
 mod verify_edge;
 mod write;
 

@@ -173,6 +173,7 @@ pub(super) fn check_reads(
                 | Statement::Generate(_)
                 | Statement::TraceOpen(_)
                 | Statement::VerifyEdge(_)
+                | Statement::Blame { .. }
                 | Statement::Diff(_)
                 | Statement::Show(_)
                 | Statement::Stats(_)

@@ -7,7 +7,10 @@ use super::select::{filtered, limited, select};
 use super::source::{
     ENTITY_K, RELATIONS, Sources, entities, features, features_scope, unknown_table,
 };
-use super::{BindError, compile, diff, generate, index, inference, pipe, prepared, trace, write};
+use super::{
+    BindError, compile, diff, generate, history, index, inference, pipe, prepared, trace,
+    transaction, write,
+};
 use crate::catalog::{
     Catalog, Component, Extraction, INFERENCE_COMPONENTS, Mount, MountKind, Settings,
 };
@@ -18,11 +21,11 @@ use crate::logical::plan::{
     MOUNT_COLUMNS, PATCH_COLUMNS, SESSION_COLUMNS, SETTING_COLUMNS, STATISTICS_COLUMNS,
     TABLE_COLUMNS, VERIFY_COLUMNS,
 };
+use crate::physical::edit::Compact;
 use crate::physical::plan::{
     DESCRIBE_INPUT, DescribeEdges, Display, Extract, FfnPath, Label, Level, Operator, Quantisation,
     QueryVector, RELATION_COUNT_INPUT, RelationCount, Use,
 };
-use crate::physical::transaction::Transaction;
 use crate::planned::Role;
 use crate::syntax::ast::{
     self, Band, ExtractComponent, ExtractQuant, LayerChoice, Show, Statement, Text, TextOperand,
@@ -59,6 +62,9 @@ const BRIEF_RELATIONS: u64 = 30;
 pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<Bound, BindError> {
     let catalog = context.catalog;
     let command = |plan, tag, required_role| Ok(Bound { plan, tag, required_role, mount: None });
+    if let Some(operands) = transaction::operands(statement) {
+        return transaction::bind(operands, catalog);
+    }
     match statement {
         Statement::Select(request) => {
             let plan = select(&Sources::new(catalog), request, None)?;
@@ -108,16 +114,6 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             let plan = Plan::leaf(Operator::Statistics { mount }, &STATISTICS_COLUMNS);
             Ok(reader.bound(plan, "STATS", Role::Reader))
         }
-        Statement::Begin
-        | Statement::BeginPatch(_)
-        | Statement::Commit
-        | Statement::Rollback(_)
-        | Statement::Savepoint(_)
-        | Statement::SavePatch(_)
-        | Statement::ApplyPatch { .. }
-        | Statement::RemovePatch(_)
-        | Statement::CreateBranch { .. }
-        | Statement::DropBranch(_) => transaction(statement, catalog),
         Statement::Use(target) => bind_use(target, catalog),
         Statement::Mount { path, name } => {
             let name = name.as_ref().map(|name| name.value.clone());
@@ -141,6 +137,14 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
             super::edit::update(assignments, filter, *harm, catalog)
         }
         Statement::VerifyEdge(filter) => super::verify_edge::bind(filter, catalog),
+        Statement::CheckAssertions => history::check_assertions(catalog),
+        Statement::Blame { prompt, target, top } => {
+            history::blame(prompt, target.as_ref(), *top, catalog)
+        }
+        Statement::CompactMinor => history::compact(Compact::Minor, span, catalog),
+        Statement::CompactMajor { full, lambda } => {
+            history::compact(Compact::Major { full: *full, lambda: *lambda }, span, catalog)
+        }
         Statement::Label { facts, resume } => {
             let reader = Reader::current(catalog)?;
             reader.needs(&INFERENCE_COMPONENTS)?;
@@ -413,6 +417,8 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let plan = Plan::leaf(Operator::ShowBranches, &BRANCH_COLUMNS);
             Ok(reader.bound(plan, "SHOW BRANCHES", Role::Reader))
         }
+        Show::Assertions => history::show_assertions(catalog),
+        Show::CompactStatus => history::compact_status(catalog),
         Show::Indexes => {
             let reader = Reader::current(catalog)?;
             let plan = Plan::leaf(Operator::ShowIndexes, &INDEX_COLUMNS);
@@ -452,11 +458,6 @@ fn bind_show(show: &Show, catalog: &dyn Catalog) -> Result<Bound, BindError> {
             let plan = limited(plan, brief.then_some(BRIEF_RELATIONS), 0);
             Ok(reader.bound(plan, "SHOW RELATIONS", Role::Reader))
         }
-        other => Err(BindError::Meaningless {
-            what: format!("this statement cannot be planned: {other}"),
-            span: None,
-            hint: "report this: it should have been refused as not supported".to_owned(),
-        }),
     }
 }
 
@@ -467,40 +468,8 @@ fn one_or_all(reader: &Reader<'_>, layer: Option<&Spanned<u32>>) -> Result<Layer
     }
 }
 
-fn named(name: &Option<ast::Name>) -> Option<String> {
+pub(super) fn named(name: &Option<ast::Name>) -> Option<String> {
     name.as_ref().map(|name| name.value.clone())
-}
-
-/// BEGIN, COMMIT and what else is about transactions, patches and branches.
-fn transaction(statement: &Statement, catalog: &dyn Catalog) -> Result<Bound, BindError> {
-    let text = |literal: &Option<ast::Literal>| literal.as_ref().map(|text| text.value.clone());
-    let operands = match statement {
-        Statement::BeginPatch(name) => Transaction::BeginPatch(name.value.clone()),
-        Statement::Commit => Transaction::Commit,
-        Statement::Rollback(name) => Transaction::Rollback(named(name)),
-        Statement::Savepoint(name) => Transaction::Savepoint(name.value.clone()),
-        Statement::SavePatch(name) => Transaction::SavePatch(text(name)),
-        Statement::ApplyPatch { patch, force, .. } => {
-            Transaction::ApplyPatch { patch: patch.value.clone(), force: *force }
-        }
-        Statement::RemovePatch(name) => Transaction::RemovePatch(name.value.clone()),
-        Statement::CreateBranch { name, from, at } => Transaction::CreateBranch {
-            name: name.value.clone(),
-            from: named(from),
-            at: at.clone(),
-        },
-        Statement::DropBranch(name) => Transaction::DropBranch(name.value.clone()),
-        _ => Transaction::Begin,
-    };
-    let reader = Reader::current(catalog)?;
-    let (tag, answers_patch) = (operands.tag(), operands.answers_patch());
-    let operator = Operator::Transaction(operands);
-    let plan = if answers_patch {
-        Plan::leaf(operator, &PATCH_COLUMNS)
-    } else {
-        Plan::leaf(operator, &[])
-    };
-    Ok(reader.bound(plan, tag, Role::Editor))
 }
 
 fn bind_use(target: &ast::Use, catalog: &dyn Catalog) -> Result<Bound, BindError> {

@@ -102,8 +102,14 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::ShowBranches
         | Operator::Edit(_)
         | Operator::ShowWal
+        | Operator::ShowAssertions
+        | Operator::CheckAssertions
+        | Operator::Compact(_)
         | Operator::Transaction(_)
         | Operator::Compile(_) => 1.0,
+        Operator::Blame(blame) => blame.top as f64,
+        // Three tiers and the log.
+        Operator::CompactStatus => 4.0,
         Operator::ShowSetting { name } => {
             if name.is_some() {
                 1.0

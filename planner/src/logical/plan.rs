@@ -561,6 +561,68 @@ pub const BRANCH_COLUMNS: NamedColumns<6> = [
     ("current", ColumnType::Boolean),
 ];
 
+/// The columns of SHOW ASSERTIONS; `at_least` is NULL where the answer alone is asserted.
+pub const ASSERTION_COLUMNS: NamedColumns<4> = [
+    ("name", ColumnType::Text),
+    ("prompt", ColumnType::Text),
+    ("expected", ColumnType::Text),
+    ("at_least", ColumnType::Real),
+];
+
+/// The columns of CHECK ASSERTIONS: what is answered, as far as it is what is expected and one token on, and the
+/// probability of all that is expected.
+pub const CHECK_COLUMNS: NamedColumns<7> = [
+    ("name", ColumnType::Text),
+    ("holds", ColumnType::Boolean),
+    ("prompt", ColumnType::Text),
+    ("expected", ColumnType::Text),
+    ("at_least", ColumnType::Real),
+    ("answer", ColumnType::Text),
+    ("probability", ColumnType::Real),
+];
+
+/// The columns of BLAME: a transaction (`operation` is NULL) or one of its operations, from 1; what the answer's
+/// probability is, what it is without it, the difference, and what would be answered. `lsn` is NULL for what is
+/// not committed yet.
+pub const BLAME_COLUMNS: NamedColumns<12> = [
+    ("lsn", ColumnType::Integer),
+    ("patch", ColumnType::Text),
+    ("operation", ColumnType::Integer),
+    ("change", ColumnType::Text),
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("author", ColumnType::Text),
+    ("probability", ColumnType::Real),
+    ("probability_without", ColumnType::Real),
+    ("contribution", ColumnType::Real),
+    ("answer_without", ColumnType::Text),
+];
+
+/// The columns of COMPACT: a fact, how it was and is kept, and the share of its prompts that it answers.
+pub const COMPACT_COLUMNS: NamedColumns<10> = [
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("mode_before", ColumnType::Text),
+    ("mode", ColumnType::Text),
+    ("layers", ColumnType::List),
+    ("features", ColumnType::List),
+    ("answered_before", ColumnType::Real),
+    ("answered", ColumnType::Real),
+    ("lsn", ColumnType::Integer),
+];
+
+/// The columns of SHOW COMPACT STATUS, a row for each tier and one for the log; `bytes` are those of vectors.
+pub const COMPACT_STATUS_COLUMNS: NamedColumns<6> = [
+    ("tier", ColumnType::Text),
+    ("mode", ColumnType::Text),
+    ("entries", ColumnType::Integer),
+    ("facts", ColumnType::Integer),
+    ("layers", ColumnType::List),
+    ("bytes", ColumnType::Integer),
+];
+
 /// The columns of `larql.wal`. What a record does not have is NULL, and so is another caller's statement.
 pub const WAL_COLUMNS: NamedColumns<8> = [
     ("lsn", ColumnType::Integer),

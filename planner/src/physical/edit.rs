@@ -1,4 +1,6 @@
-//! Operands of statements that edit what a model knows.
+//! Operands of statements that edit what a model knows, or look at its edits.
+
+use std::sync::Arc;
 
 use crate::syntax::ast::{Harm, InsertMode};
 
@@ -11,6 +13,31 @@ pub enum Edit {
     Delete(EditedRows),
     /// UPDATE … SET target
     Update(EditedRows, String),
+}
+
+/// Moves facts down a tier, where they still answer there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Compact {
+    /// Retrieved facts become composed features.
+    Minor,
+    /// Composed features become closed-form updates, and history ends.
+    Major {
+        /// Retrieved facts too, and updates that there are are solved anew.
+        full: bool,
+        /// How much what the base does otherwise counts; `None` for the weight that INSERT uses.
+        lambda: Option<f64>,
+    },
+}
+
+/// What BLAME says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blame {
+    /// The prompt.
+    pub prompt: Arc<str>,
+    /// The answer whose probability is looked at; `None` for the likeliest.
+    pub target: Option<Arc<str>>,
+    /// Rows at most.
+    pub top: u64,
 }
 
 /// What INSERT says.

@@ -188,6 +188,16 @@ pub enum Operator {
     Edit(super::edit::Edit),
     /// The records of the log of the mount in use.
     ShowWal,
+    /// The assertions of the session's branch.
+    ShowAssertions,
+    /// Infers every one of them.
+    CheckAssertions,
+    /// Infers a prompt without some of the edits, and without others.
+    Blame(super::edit::Blame),
+    /// Moves facts down a tier.
+    Compact(super::edit::Compact),
+    /// What lies in which tier.
+    CompactStatus,
     /// Begins, ends and names transactions, patches and branches.
     Transaction(Transaction),
     /// Ends a session.

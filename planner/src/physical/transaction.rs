@@ -1,4 +1,4 @@
-//! Operands of transactions, patches and branches.
+//! Operands of transactions, patches, branches and assertions.
 
 use crate::syntax::ast::Moment;
 
@@ -37,6 +37,19 @@ pub enum Transaction {
     },
     /// Ends a branch.
     DropBranch(String),
+    /// Says what an INFER is to answer from now on.
+    CreateAssertion {
+        /// Its name.
+        name: String,
+        /// The prompt.
+        prompt: String,
+        /// The answer.
+        expected: String,
+        /// The least probability that it is to have.
+        at_least: Option<f64>,
+    },
+    /// Ends that.
+    DropAssertion(String),
 }
 
 impl Transaction {
@@ -53,6 +66,8 @@ impl Transaction {
             Self::RemovePatch(_) => "REMOVE PATCH",
             Self::CreateBranch { .. } => "CREATE BRANCH",
             Self::DropBranch(_) => "DROP BRANCH",
+            Self::CreateAssertion { .. } => "CREATE ASSERTION",
+            Self::DropAssertion(_) => "DROP ASSERTION",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::edit::Edit;
+use super::edit::{Compact, Edit};
 use super::generate::Generate;
 use super::plan::{
     Compile, CompileConflict, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator,
@@ -60,6 +60,11 @@ impl Operator {
             Self::ShowBranches => "ShowBranches",
             Self::Edit(_) => "Edit",
             Self::ShowWal => "ShowWal",
+            Self::ShowAssertions => "ShowAssertions",
+            Self::CheckAssertions => "CheckAssertions",
+            Self::Blame(_) => "Blame",
+            Self::Compact(_) => "Compact",
+            Self::CompactStatus => "CompactStatus",
             Self::Transaction(_) => "Transaction",
             Self::Kill { .. } => "Kill",
             Self::Statistics { .. } => "Statistics",
@@ -256,6 +261,20 @@ impl Operator {
                     detail.add(format_args!("{} facts", insert.facts.len()));
                 }
             }
+            Self::Blame(blame) => {
+                detail.add(format_args!("prompt {}", Quoted(&blame.prompt)));
+                detail.add_optional(
+                    "for",
+                    blame.target.as_ref().map(|text| Quoted(text)).as_ref(),
+                );
+                detail.add(format_args!("at most {}", blame.top));
+            }
+            Self::Compact(Compact::Minor) => detail.add("minor"),
+            Self::Compact(Compact::Major { full, lambda }) => {
+                detail.add("major");
+                detail.add_if(*full, "full");
+                detail.add_optional("lambda", lambda.as_ref());
+            }
             Self::Kill { session } => detail.add(format_args!("session {session}")),
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
@@ -309,6 +328,9 @@ impl Operator {
             | Self::ShowPatches
             | Self::ShowBranches
             | Self::ShowWal
+            | Self::ShowAssertions
+            | Self::CheckAssertions
+            | Self::CompactStatus
             | Self::CachedAnswer { .. }
             | Self::Analyze
             | Self::ShowIndexes => {}
@@ -344,7 +366,14 @@ fn transaction_detail(detail: &mut Detail, transaction: &Transaction) {
     match transaction {
         Transaction::Begin | Transaction::Commit => {}
         Transaction::Rollback(name) => detail.add_optional("to", name.as_ref()),
-        Transaction::Savepoint(name) | Transaction::DropBranch(name) => detail.add(name),
+        Transaction::Savepoint(name)
+        | Transaction::DropBranch(name)
+        | Transaction::DropAssertion(name) => detail.add(name),
+        Transaction::CreateAssertion { name, prompt, expected, at_least } => {
+            detail.add(name);
+            detail.add(format_args!("{} = {}", Quoted(prompt), Quoted(expected)));
+            detail.add_optional("at least", at_least.as_ref());
+        }
         Transaction::SavePatch(name) => {
             detail.add_optional("as", name.as_ref().map(|name| Quoted(name)).as_ref());
         }

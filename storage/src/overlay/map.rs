@@ -1,7 +1,8 @@
 //! What operations amount to, as persistent maps.
 
-use rpds::RedBlackTreeMapSync;
 use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
 
 use super::operation::{Describe, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector};
 

@@ -46,6 +46,22 @@ pub enum StoreError {
         /// The patch.
         patch: String,
     },
+    /// There is no such transaction in force on the branch.
+    #[error("transaction {lsn} is not in force on branch {branch:?}")]
+    NoTransaction {
+        /// The branch.
+        branch: String,
+        /// Its number.
+        lsn: u64,
+    },
+    /// The branch has assertions, and they were not checked against what it is now.
+    #[error("the assertions of branch {branch:?} have to be checked at LSN {lsn}")]
+    Unasserted {
+        /// The branch.
+        branch: String,
+        /// Its last change.
+        lsn: u64,
+    },
     /// There is such a patch on the branch.
     #[error("a patch {patch:?} is applied to branch {branch:?} already")]
     PatchExists {
@@ -130,7 +146,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same transaction, begun anew, may succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict { .. })
+        matches!(self, Self::Conflict { .. } | Self::NoTransaction { .. } | Self::Unasserted { .. })
     }
 
     /// What to do about it.
@@ -139,7 +155,7 @@ impl StoreError {
             Self::NotDurable(error) => wal_hint(error),
             Self::NoCheckpoint(error) => error.hint(),
             Self::Wal(error) => wal_hint(error),
-            Self::Conflict { .. } => "ROLLBACK, look again and repeat the statement",
+            Self::Conflict { .. } | Self::NoTransaction { .. } | Self::Unasserted { .. } => "ROLLBACK, look again and repeat the statement",
             Self::NoBranch(_) => {
                 "USE CURRENT BRANCH main; SHOW BRANCHES then lists those that there are"
             }

@@ -3,12 +3,14 @@
 //! Records are kept as long as history is; a state is kept every so many of them, so that a moment of the
 //! past is a short replay away. Clones share what they have in common.
 
-use rpds::{RedBlackTreeMapSync, VectorSync};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use rpds::{RedBlackTreeMapSync, VectorSync};
+
 use super::StoreError;
-use super::record::Record;
-use super::state::State;
+use super::record::{Compaction, CompactionKind, Record};
+use super::state::{State, Transaction};
 
 /// Records between two states that are kept.
 const STRIDE: usize = 128;
@@ -127,28 +129,50 @@ impl History {
     }
 
     /// The records without which nothing would be different from now on: patches that no branch has any
-    /// more are left out, and what removed them.
+    /// more are left out, and what removed them, and transactions are as compactions left them.
     ///
     /// # Errors
     /// As [`State::apply`]; never for a history that exists.
     pub(super) fn condensed(&self) -> Result<Vec<Numbered>, StoreError> {
-        let branches = self.state.branches();
-        let alive: std::collections::HashSet<u64> =
-            branches.flat_map(|branch| branch.transactions().map(|one| one.lsn)).collect();
+        // What branches have of each transaction now; none where they differ.
+        let mut alive: HashMap<u64, Option<&Arc<Transaction>>> = HashMap::new();
+        for one in self.state.branches().flat_map(|branch| branch.transactions()) {
+            let known = alive.entry(one.lsn).or_insert(Some(one));
+            if known.is_some_and(|known| !Arc::ptr_eq(known, one)) {
+                *known = None;
+            }
+        }
         let mut condensed = Vec::new();
         for (lsn, record) in self.records() {
             let wanted = match &**record {
-                Record::Commit(_) => alive.contains(lsn),
-                Record::RemovePatch { branch, patch, .. } => {
-                    let before = self.replay(lsn - 1)?;
-                    let removed = before.branch(branch)?.patch(patch).map(|one| one.lsn);
-                    removed.is_some_and(|removed| alive.contains(&removed))
+                Record::Commit(_) => match alive.get(lsn) {
+                    None => continue,
+                    // As compactions left it, so that nothing of what it was is kept.
+                    Some(Some(now)) => Arc::new(Record::Commit(now.commit.clone())),
+                    Some(None) => record.clone(),
+                },
+                Record::Compact(compaction) => {
+                    let mut compaction = compaction.clone();
+                    compaction.rewrites.retain(|one| alive.get(&one.lsn) == Some(&None));
+                    Arc::new(Record::Compact(compaction))
                 }
-                _ => true,
+                Record::RemovePatch { branch, patch, provenance } => {
+                    let before = self.replay(lsn - 1)?;
+                    match before.branch(branch)?.patch(patch) {
+                        Some(removed) if alive.contains_key(&removed.lsn) => record.clone(),
+                        // The branch keeps its last change: no two states of it have one number.
+                        _ if self.state.branch(branch).is_ok_and(|now| now.lsn > *lsn) => continue,
+                        _ => Arc::new(Record::Compact(Compaction {
+                            branch: branch.clone(),
+                            kind: CompactionKind::Forgotten,
+                            rewrites: Vec::new(),
+                            provenance: provenance.clone(),
+                        })),
+                    }
+                }
+                _ => record.clone(),
             };
-            if wanted {
-                condensed.push((*lsn, record.clone()));
-            }
+            condensed.push((*lsn, wanted));
         }
         Ok(condensed)
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::history::History;
 use super::queue::Queue;
 use super::sync::{mpsc, thread};
-use super::writer::{self, Durable, Job};
+use super::writer::{self, Durable, Job, Waiting};
 use super::{CheckpointKind, Commit, MAIN, Provenance, Record, StoreError};
 use crate::overlay::{Operation, Slot};
 use crate::wal::WalError;
@@ -54,6 +54,7 @@ fn pair(writer: u32, n: u32) -> Arc<Record> {
         patch: None,
         operations: [hide(0), hide(1)].into(),
         provenance: Provenance::default(),
+        digest: None,
     }))
 }
 
@@ -73,7 +74,8 @@ fn run(fails_after: u64) {
         thread::spawn(move || {
             for n in 0..2 {
                 let (reply, answer) = mpsc::sync_channel(1);
-                let job = Job::Commit { record: pair(who, n), seen: 0, reply };
+                let record = pair(who, n);
+                let job = Job::Commit(Waiting { record, seen: 0, asserted: None, reply });
                 assert!(queue.put(job).is_ok(), "the queue is open");
                 let Ok(lsn) = answer.recv().expect("everybody is answered") else { return };
                 // Whoever was told sees it.

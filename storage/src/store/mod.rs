@@ -44,14 +44,16 @@ use crate::wal::{FileLog, PatchLog, SledLog, Wal, WalError};
 pub use error::StoreError;
 pub use format::Engine;
 pub use history::{History, Numbered};
-pub use record::{Assertion, Commit, NAME_BYTES_MAX, OPERATIONS_MAX, Provenance, Record};
+pub use record::{
+    Assertion, Commit, Compaction, CompactionKind, NAME_BYTES_MAX, OPERATIONS_MAX, Provenance, Record, Rewrite,
+};
 pub use salvage::{Salvage, salvage};
 pub use state::{Branch, MAIN, Origin, State, Transaction, digest};
 
 use archive::Archive;
 use queue::Queue;
 use sync::{mpsc, thread};
-use writer::Job;
+use writer::{Job, Waiting};
 
 const CHECKPOINT: &str = "checkpoint";
 const LOCK: &str = "lock";
@@ -150,8 +152,22 @@ impl Store {
     /// As [`State::check`]; `NotDurable`, after which it may or may not be there when the store is opened
     /// again; `Closed`.
     pub fn commit(&self, record: Record, seen: u64) -> Result<u64, StoreError> {
+        self.commit_asserted(record, seen, None)
+    }
+
+    /// The same on a branch that has assertions, which hold with the record as of the branch's change `asserted`.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; `Unasserted` when the branch is another by now.
+    pub fn commit_asserted(
+        &self,
+        record: Record,
+        seen: u64,
+        asserted: Option<u64>,
+    ) -> Result<u64, StoreError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.ask(Job::Commit { record: Arc::new(record), seen, reply }, &answer)
+        let record = Arc::new(record);
+        self.ask(Job::Commit(Waiting { record, seen, asserted, reply }), &answer)
     }
 
     /// Puts the records into a file of their own and shortens the log; returns the last LSN in it.

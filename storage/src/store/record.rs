@@ -1,7 +1,8 @@
 //! What the log says: commits, what takes them back, branches and assertions.
 
-use prost::Message;
 use std::sync::Arc;
+
+use prost::Message;
 
 use crate::overlay::{self, DecodeError, Operation};
 
@@ -51,6 +52,54 @@ pub struct Commit {
     /// In order.
     pub operations: Arc<[Operation]>,
     /// Where they come from.
+    pub provenance: Provenance,
+    /// The digest that they had when they were committed, where a compaction changed them since.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// What a transaction's operations are replaced by, which say the same in another tier.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rewrite {
+    /// The transaction.
+    pub lsn: u64,
+    /// All of its operations from now on, in order.
+    pub operations: Arc<[Operation]>,
+}
+
+/// What a compaction was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompactionKind {
+    /// COMPACT MINOR.
+    Minor,
+    /// COMPACT MAJOR.
+    Major,
+    /// A checkpoint left out what was taken back, and put this in the place of what took it back.
+    Forgotten,
+}
+
+impl CompactionKind {
+    const ALL: [Self; 3] = [Self::Minor, Self::Major, Self::Forgotten];
+
+    fn number(self) -> u32 {
+        self as u32 + 1
+    }
+
+    fn of_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+}
+
+/// Facts move down a tier: transactions keep their numbers, names and provenance, so that each can be taken
+/// back as before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compaction {
+    /// The branch.
+    pub branch: String,
+    /// What it was.
+    pub kind: CompactionKind,
+    /// In the order of the transactions; none that a later checkpoint has put into the transaction itself.
+    pub rewrites: Vec<Rewrite>,
+    /// By whom and when.
     pub provenance: Provenance,
 }
 
@@ -114,6 +163,8 @@ pub enum Record {
         /// Its name.
         name: String,
     },
+    /// Transactions are kept otherwise.
+    Compact(Compaction),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -136,6 +187,28 @@ struct CommitMessage {
     patch: Option<String>,
     #[prost(bytes = "vec", repeated, tag = "3")]
     operations: Vec<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    provenance: Option<ProvenanceMessage>,
+    #[prost(bytes = "vec", optional, tag = "5")]
+    digest: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RewriteMessage {
+    #[prost(uint64, tag = "1")]
+    lsn: u64,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    operations: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CompactionMessage {
+    #[prost(string, tag = "1")]
+    branch: String,
+    #[prost(uint32, tag = "2")]
+    kind: u32,
+    #[prost(message, repeated, tag = "3")]
+    rewrites: Vec<RewriteMessage>,
     #[prost(message, optional, tag = "4")]
     provenance: Option<ProvenanceMessage>,
 }
@@ -175,6 +248,7 @@ mod kind {
     pub(super) const DROP_BRANCH: u8 = 4;
     pub(super) const CREATE_ASSERTION: u8 = 5;
     pub(super) const DROP_ASSERTION: u8 = 6;
+    pub(super) const COMPACT: u8 = 7;
 }
 
 impl From<&Provenance> for ProvenanceMessage {
@@ -199,6 +273,14 @@ fn provenance(message: Option<ProvenanceMessage>) -> Provenance {
     .bounded()
 }
 
+/// Operations as many as a transaction may have.
+fn operations(encoded: &[Vec<u8>]) -> Result<Arc<[Operation]>, DecodeError> {
+    if encoded.len() > OPERATIONS_MAX {
+        return Err(DecodeError::Unknown("has too many operations"));
+    }
+    encoded.iter().map(|bytes| overlay::decode(bytes)).collect()
+}
+
 impl Record {
     /// The record as a kind and a payload.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
@@ -216,8 +298,22 @@ impl Record {
                     patch: commit.patch.clone(),
                     operations: commit.operations.iter().map(overlay::encode).collect(),
                     provenance: Some((&commit.provenance).into()),
+                    digest: commit.digest.map(Vec::from),
                 };
                 (kind::COMMIT, message.encode_to_vec())
+            }
+            Self::Compact(compaction) => {
+                let rewrites = compaction.rewrites.iter().map(|one| RewriteMessage {
+                    lsn: one.lsn,
+                    operations: one.operations.iter().map(overlay::encode).collect(),
+                });
+                let message = CompactionMessage {
+                    branch: compaction.branch.clone(),
+                    kind: compaction.kind.number(),
+                    rewrites: rewrites.collect(),
+                    provenance: Some((&compaction.provenance).into()),
+                };
+                (kind::COMPACT, message.encode_to_vec())
             }
             Self::RemovePatch { branch: of, patch, provenance } => {
                 (kind::REMOVE_PATCH, branch(of, patch, 0, Some(provenance)).encode_to_vec())
@@ -252,14 +348,25 @@ impl Record {
         let record = match kind {
             kind::COMMIT => {
                 let message = CommitMessage::decode(payload)?;
-                if message.operations.len() > OPERATIONS_MAX {
-                    return Err(DecodeError::Unknown("has too many operations"));
-                }
-                let operations = message.operations.iter().map(|bytes| overlay::decode(bytes));
+                let digest = message.digest.map(<[u8; 32]>::try_from).transpose();
                 Self::Commit(Commit {
                     branch: message.branch,
                     patch: message.patch,
-                    operations: operations.collect::<Result<_, _>>()?,
+                    operations: operations(&message.operations)?,
+                    provenance: provenance(message.provenance),
+                    digest: digest.map_err(|_| DecodeError::Unknown("has a digest that is none"))?,
+                })
+            }
+            kind::COMPACT => {
+                let message = CompactionMessage::decode(payload)?;
+                let rewrites = message.rewrites.iter().map(|one| {
+                    Ok(Rewrite { lsn: one.lsn, operations: operations(&one.operations)? })
+                });
+                Self::Compact(Compaction {
+                    branch: message.branch,
+                    kind: CompactionKind::of_number(message.kind)
+                        .ok_or(DecodeError::Unknown("is an unknown kind of compaction"))?,
+                    rewrites: rewrites.collect::<Result<_, DecodeError>>()?,
                     provenance: provenance(message.provenance),
                 })
             }
@@ -295,6 +402,7 @@ impl Record {
     pub fn branch(&self) -> &str {
         match self {
             Self::Commit(commit) => &commit.branch,
+            Self::Compact(compaction) => &compaction.branch,
             Self::RemovePatch { branch, .. }
             | Self::CreateAssertion { branch, .. }
             | Self::DropAssertion { branch, .. } => branch,
@@ -311,6 +419,11 @@ impl Record {
             Self::DropBranch { .. } => "drop branch",
             Self::CreateAssertion { .. } => "create assertion",
             Self::DropAssertion { .. } => "drop assertion",
+            Self::Compact(compaction) => match compaction.kind {
+                CompactionKind::Minor => "compact minor",
+                CompactionKind::Major => "compact major",
+                CompactionKind::Forgotten => "forgotten",
+            },
         }
     }
 
@@ -318,6 +431,7 @@ impl Record {
     pub fn provenance(&self) -> Option<&Provenance> {
         match self {
             Self::Commit(commit) => Some(&commit.provenance),
+            Self::Compact(compaction) => Some(&compaction.provenance),
             Self::RemovePatch { provenance, .. }
             | Self::CreateBranch { provenance, .. }
             | Self::DropBranch { provenance, .. } => Some(provenance),

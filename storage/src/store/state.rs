@@ -1,9 +1,9 @@
 //! What the records of the log make, as an immutable value: branches, each with its transactions and the
 //! overlay that they amount to. Pure: no files, no threads, no clock.
 
-use rpds::{RedBlackTreeMapSync, VectorSync};
 use std::sync::Arc;
 
+use rpds::{RedBlackTreeMapSync, VectorSync};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
@@ -20,7 +20,7 @@ pub struct Transaction {
     pub lsn: u64,
     /// What it changed.
     pub commit: Commit,
-    /// SHA-256 of its operations: the same operations have the same.
+    /// SHA-256 of its operations as they were committed: the same operations have the same.
     pub digest: [u8; 32],
     /// Bytes that its operations take in the log.
     pub bytes: u64,
@@ -29,7 +29,13 @@ pub struct Transaction {
 impl Transaction {
     fn new(lsn: u64, commit: Commit) -> Self {
         let (digest, bytes) = digest(&commit.operations);
-        Self { lsn, commit, digest, bytes }
+        Self { lsn, digest: commit.digest.unwrap_or(digest), commit, bytes }
+    }
+
+    /// The same transaction with other operations that say the same.
+    fn rewritten(&self, operations: Arc<[Operation]>) -> Self {
+        let digest = Some(self.digest);
+        Self::new(self.lsn, Commit { operations, digest, ..self.commit.clone() })
     }
 
     /// How many of its operations insert, update and delete.
@@ -112,6 +118,15 @@ impl Branch {
         self.transactions.iter().find(|one| one.commit.patch.as_deref() == Some(name))
     }
 
+    /// The transaction of that number.
+    ///
+    /// # Errors
+    /// `NoTransaction` when it is not in force.
+    pub fn transaction(&self, lsn: u64) -> Result<&Arc<Transaction>, StoreError> {
+        let none = || StoreError::NoTransaction { branch: self.name.clone(), lsn };
+        self.transactions.iter().find(|one| one.lsn == lsn).ok_or_else(none)
+    }
+
     /// The assertions, by name.
     pub fn assertions(&self) -> impl Iterator<Item = &Arc<Assertion>> {
         self.assertions.values()
@@ -122,11 +137,15 @@ impl Branch {
         self.assertions.get(name)
     }
 
-    /// What a branch of the same transactions but some would amount to: what BLAME measures.
-    pub fn overlay_without(&self, removed: impl Fn(&Transaction) -> bool) -> Overlay {
+    /// What some operations of its transactions, by their index in them, would amount to: what BLAME measures.
+    pub fn overlay_of(&self, keeps: impl Fn(&Transaction, usize) -> bool) -> Overlay {
         let mut overlay = Overlay::default();
-        for transaction in self.transactions.iter().filter(|one| !removed(one)) {
-            apply_all(&mut overlay, &transaction.commit.operations, transaction.lsn);
+        for transaction in self.transactions.iter() {
+            for (index, operation) in transaction.commit.operations.iter().enumerate() {
+                if keeps(transaction, index) {
+                    overlay.apply(operation, transaction.lsn);
+                }
+            }
         }
         overlay
     }
@@ -182,12 +201,32 @@ impl State {
         self.branches.get(name).ok_or_else(|| StoreError::NoBranch(name.to_owned()))
     }
 
-    /// Whether a record, decided upon in the moment `seen`, may still happen.
+    /// Whether a record, decided upon in the moment `seen`, may still happen. `asserted` is the branch's last
+    /// change for which its assertions were found to hold with the record; none where there was none to check.
     ///
     /// # Errors
     /// `Conflict` when somebody changed the same thing since; when it names what is not there, or makes
-    /// what is there already.
-    pub fn check(&self, record: &Record, seen: u64) -> Result<(), StoreError> {
+    /// what is there already; `Unasserted` when assertions have to be checked against what the branch is now.
+    pub fn check(
+        &self,
+        record: &Record,
+        seen: u64,
+        asserted: Option<u64>,
+    ) -> Result<(), StoreError> {
+        self.check_decided(record, seen)?;
+        let changes_answers =
+            matches!(record, Record::Commit(_) | Record::RemovePatch { .. } | Record::Compact(_));
+        let branch = match changes_answers {
+            true => self.branch(record.branch())?,
+            false => return Ok(()),
+        };
+        if branch.assertions.is_empty() || asserted == Some(branch.lsn) {
+            return Ok(());
+        }
+        Err(StoreError::Unasserted { branch: branch.name.clone(), lsn: branch.lsn })
+    }
+
+    fn check_decided(&self, record: &Record, seen: u64) -> Result<(), StoreError> {
         if let Record::CreateBranch { name, from, at, .. } = record {
             check_name("branch", name)?;
             if self.branches.contains_key(name) {
@@ -232,6 +271,14 @@ impl State {
                     Err(StoreError::NoPatch { branch: branch.name.clone(), patch: patch.clone() })
                 }
             },
+            Record::Compact(compaction) => {
+                for rewrite in &compaction.rewrites {
+                    conflict(Box::new(touched_by(&rewrite.operations, None)))?;
+                    let there = branch.transaction(rewrite.lsn)?;
+                    conflict(Box::new(touched_by(&there.commit.operations, None)))?;
+                }
+                Ok(())
+            }
             Record::DropBranch { name, .. } if name == MAIN => Err(StoreError::MainStays),
             Record::DropBranch { .. } | Record::CreateBranch { .. } => Ok(()),
             Record::CreateAssertion { assertion, .. } => {
@@ -290,7 +337,7 @@ impl State {
                     branch: branch.name.clone(),
                     patch: patch.clone(),
                 })?;
-                branch.overlay = branch.overlay_without(|one| one.lsn == removed.lsn);
+                branch.overlay = branch.overlay_of(|one, _| one.lsn != removed.lsn);
                 let left = branch.transactions.iter().filter(|one| one.lsn != removed.lsn);
                 branch.transactions = left.cloned().collect();
                 branch.touch(touched_by(&removed.commit.operations, Some(patch)), lsn);
@@ -302,6 +349,20 @@ impl State {
             Record::DropAssertion { name, .. } => {
                 branch.assertions.remove_mut(name);
                 branch.touch([Touched::Assertion(name.clone())], lsn);
+            }
+            Record::Compact(compaction) => {
+                for rewrite in &compaction.rewrites {
+                    let before = branch.transaction(rewrite.lsn)?.clone();
+                    let after = Arc::new(before.rewritten(rewrite.operations.clone()));
+                    branch.touch(touched_by(&before.commit.operations, None), lsn);
+                    branch.touch(touched_by(&rewrite.operations, None), lsn);
+                    let all = branch.transactions.iter();
+                    let replaced = |one: &Arc<Transaction>| one.lsn == rewrite.lsn;
+                    let all = all.map(|one| if replaced(one) { &after } else { one });
+                    branch.transactions = all.cloned().collect();
+                }
+                branch.overlay = branch.overlay_of(|_, _| true);
+                branch.lsn = lsn;
             }
             Record::CreateBranch { .. } | Record::DropBranch { .. } => {}
         }

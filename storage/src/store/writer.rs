@@ -25,12 +25,22 @@ const PATIENCE_MAX: Duration =
 
 /// What the writer is asked to do.
 pub(super) enum Job {
-    /// Make a record durable and visible, if nothing that it changes was changed after `seen`.
-    Commit { record: Arc<Record>, seen: u64, reply: mpsc::SyncSender<Result<u64, StoreError>> },
+    /// Make a record durable and visible.
+    Commit(Waiting),
     /// Put the records into a file, and shorten the log.
     Checkpoint { kind: CheckpointKind, reply: mpsc::SyncSender<Result<u64, StoreError>> },
     /// Read everything again, and say how many records are whole.
     Verify { reply: mpsc::SyncSender<Result<u64, StoreError>> },
+}
+
+/// A record that waits to be durable and visible.
+pub(super) struct Waiting {
+    pub(super) record: Arc<Record>,
+    /// The moment that it was decided upon: nothing that it changes may have changed since.
+    pub(super) seen: u64,
+    /// The branch's last change for which its assertions hold with the record.
+    pub(super) asserted: Option<u64>,
+    pub(super) reply: mpsc::SyncSender<Result<u64, StoreError>>,
 }
 
 /// Where records become durable: the log, or in a test something that is watched.
@@ -85,7 +95,7 @@ pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &Arc
         let mut commits = Vec::new();
         for job in jobs {
             match job {
-                Job::Commit { record, seen, reply } => commits.push((record, seen, reply)),
+                Job::Commit(waiting) => commits.push(waiting),
                 // Whoever asked may be gone.
                 Job::Verify { reply } => _ = reply.send(durable.verify()),
                 Job::Checkpoint { kind, reply } => {
@@ -107,19 +117,17 @@ pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &Arc
     }
 }
 
-type Commits = Vec<(Arc<Record>, u64, mpsc::SyncSender<Result<u64, StoreError>>)>;
-
 /// Decides about commits in order, in as many groups as their bytes need.
-fn commit(durable: &mut impl Durable, commits: Commits, published: &ArcSwap<History>) {
+fn commit(durable: &mut impl Durable, commits: Vec<Waiting>, published: &ArcSwap<History>) {
     let mut waiting = commits.into_iter().peekable();
     while waiting.peek().is_some() {
         let mut history = History::clone(&published.load());
         let (mut records, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < GROUP_BYTES_MAX
-            && let Some((record, seen, reply)) = waiting.next()
+            && let Some(Waiting { record, seen, asserted, reply }) = waiting.next()
         {
             let lsn = history.state().lsn + 1;
-            let checked = history.state().check(&record, seen);
+            let checked = history.state().check(&record, seen, asserted);
             match checked.and_then(|()| history.with(lsn, record.clone())) {
                 Ok(next) => {
                     history = next;

@@ -1,5 +1,6 @@
 //! Edits: logs, stores, patches, and what failures and losses of power leave of them.
 
+mod compaction;
 mod conformance;
 mod damage;
 mod faults;

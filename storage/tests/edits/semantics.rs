@@ -53,7 +53,7 @@ fn a_removed_patch_leaves_what_a_replay_of_the_others_makes() {
         let history = store.history();
         history.state().branch(MAIN).unwrap().clone()
     };
-    let expected = of(&store).overlay_without(|one| one.lsn == 2);
+    let expected = of(&store).overlay_of(|one, _| one.lsn != 2);
     commit(&store, remove("b")).unwrap();
     assert_eq!(format!("{:?}", of(&store).overlay()), format!("{expected:?}"));
     commit(&store, remove("c")).unwrap();

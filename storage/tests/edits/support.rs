@@ -98,6 +98,7 @@ pub fn on(branch: &str, patch: Option<&str>, operations: Vec<Operation>) -> Reco
         patch: patch.map(str::to_owned),
         operations: operations.into(),
         provenance: provenance("INSERT …"),
+        digest: None,
     })
 }
 

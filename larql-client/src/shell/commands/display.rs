@@ -7,7 +7,7 @@ pub(super) const FORMAT: Command = Command {
     name: "f",
     arguments: "[FORMAT]",
     short: "choose the output format",
-    long: "One of table, vertical, json, ndjson, csv and markdown; without a format, lists them.",
+    long: "One of table, vertical, json, ndjson, csv, markdown and junit; without a format, lists them.",
     run: |display, name| {
         if name.is_empty() {
             let line = |format: &Format| {

@@ -6,6 +6,7 @@
 
 mod csv;
 mod json;
+mod junit;
 mod markdown;
 mod message;
 mod ndjson;
@@ -91,7 +92,7 @@ pub struct Format {
 }
 
 /// Every format: read by `-F`, `\f`, completion and the tests.
-pub static FORMATS: [Format; 6] = [
+pub static FORMATS: [Format; 7] = [
     Format {
         name: "table",
         is_json: false,
@@ -131,6 +132,12 @@ pub static FORMATS: [Format; 6] = [
         is_json: false,
         help: "a table to paste into a document",
         renderer: |_| Box::new(markdown::Markdown::default()),
+    },
+    Format {
+        name: "junit",
+        is_json: false,
+        help: "JUnit's XML, for CI: a case for each assertion that CHECK ASSERTIONS answers",
+        renderer: |_| Box::new(junit::Junit::default()),
     },
 ];
 

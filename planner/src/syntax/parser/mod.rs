@@ -195,6 +195,7 @@ fn reads(statement: &Statement) -> bool {
             | Statement::Generate(_)
             | Statement::Diff(_)
             | Statement::Blame { .. }
+            | Statement::CheckAssertions
             | Statement::VerifyEdge(_)
             | Statement::Show(_)
             | Statement::Stats(_)
