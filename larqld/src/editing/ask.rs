@@ -76,8 +76,9 @@ impl Question {
             let longest = ways.iter().map(Vec::len).max().unwrap_or(0);
             if longest == 0 {
                 let message = format!("{expected:?} has no token in the vocabulary");
-                return Err(Failure::new(crate::failure::code::EMPTY_TEXT, message)
-                    .hint("write a word"));
+                return Err(
+                    Failure::new(crate::failure::code::EMPTY_TEXT, message).hint("write a word")
+                );
             }
             if longest > EXPECTED_TOKENS_MAX {
                 let message = format!(

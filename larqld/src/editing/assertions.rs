@@ -78,8 +78,9 @@ pub fn failure(checked: &[Checked]) -> Option<Failure> {
         first.probability
     );
     Some(
-        Failure::new(code::ASSERTION, message)
-            .hint("CHECK ASSERTIONS shows them; DROP ASSERTION ends one that is not meant any more"),
+        Failure::new(code::ASSERTION, message).hint(
+            "CHECK ASSERTIONS shows them; DROP ASSERTION ends one that is not meant any more",
+        ),
     )
 }
 

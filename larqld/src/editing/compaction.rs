@@ -9,9 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_storage::overlay::{
-    DeleteKnn, Fact, Mode, Operation, Overlay as Stored, Slot, Touched,
-};
+use larql_storage::overlay::{DeleteKnn, Fact, Mode, Operation, Overlay as Stored, Slot, Touched};
 use larql_storage::store::{Branch, Rewrite};
 
 use super::applied::{Applied, Identity};
@@ -97,11 +95,7 @@ pub fn facts(branch: &Branch, tiers: &[Mode]) -> Vec<Kept> {
 }
 
 /// The one fact that an operation states, if it is what the overlay has of it.
-fn stated(
-    overlay: &Stored,
-    lsn: u64,
-    operation: &Operation,
-) -> Option<(Fact, Mode, Option<f32>)> {
+fn stated(overlay: &Stored, lsn: u64, operation: &Operation) -> Option<(Fact, Mode, Option<f32>)> {
     match operation {
         Operation::SetKnn(knn) => {
             let there = overlay.fact(&knn.fact.entity, &knn.fact.relation)?;
@@ -246,11 +240,7 @@ impl Compactor<'_> {
     }
 
     /// The part of each fact's questions that is answered under some edits.
-    fn answered(
-        &self,
-        questions: &[Vec<Question>],
-        overlay: &Stored,
-    ) -> Result<Vec<f64>, Failure> {
+    fn answered(&self, questions: &[Vec<Question>], overlay: &Stored) -> Result<Vec<f64>, Failure> {
         let edits = Applied::new(self.model, overlay.clone(), Identity::default())?;
         let asked: Vec<_> = questions.iter().flatten().map(|one| (one, &edits)).collect();
         let mut answers = ask(self.model, &asked, self.pool, self.cancel)?.into_iter();

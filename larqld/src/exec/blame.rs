@@ -187,7 +187,8 @@ impl Search<'_, '_> {
             self.work.notice(message, "")?;
         }
         if !open.is_empty() {
-            let message = format!("{PASSES_MAX} passes are the most: not everything was looked into");
+            let message =
+                format!("{PASSES_MAX} passes are the most: not everything was looked into");
             self.work.notice(message, "what changes the answer most was looked into first")?;
             found.extend(open);
         }
@@ -296,9 +297,8 @@ impl Search<'_, '_> {
 fn pieces(range: Range<usize>, count: usize) -> impl Iterator<Item = Range<usize>> {
     let (first, length) = (range.start, range.len());
     let count = count.min(length).max(1);
-    (0..count).map(move |piece| {
-        first + length * piece / count..first + length * (piece + 1) / count
-    })
+    (0..count)
+        .map(move |piece| first + length * piece / count..first + length * (piece + 1) / count)
 }
 
 /// What an operation does, in a word or two.

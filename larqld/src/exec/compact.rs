@@ -89,11 +89,7 @@ fn move_facts(work: &Work<'_>, statement: Compact) -> Result<Vec<Outcome>, Failu
     })
 }
 
-fn commit(
-    work: &mut Work<'_>,
-    outcomes: &[Outcome],
-    kind: CompactionKind,
-) -> Result<u64, Failure> {
+fn commit(work: &mut Work<'_>, outcomes: &[Outcome], kind: CompactionKind) -> Result<u64, Failure> {
     let mounted = mounted(work)?;
     let branch = work.view().branch().cloned().ok_or_else(Failure::cancelled)?;
     let (facts, made): (Vec<_>, Vec<_>) =

@@ -108,7 +108,11 @@ pub(crate) fn require_assertions(
     assertions::require(model, &edits, asserted, work.engine().pool(), work.cancel)
 }
 
-pub(super) fn record_now(work: &mut Work<'_>, mounted: &Mounted, record: Record) -> Result<u64, Failure> {
+pub(super) fn record_now(
+    work: &mut Work<'_>,
+    mounted: &Mounted,
+    record: Record,
+) -> Result<u64, Failure> {
     let (base_hash, seen) = (mounted.model.base_hash(), work.view().seen());
     let lsn = work.engine().edits().commit(base_hash, record, seen, |after| {
         let asserted: Vec<_> = after.assertions().cloned().collect();
@@ -437,8 +441,7 @@ fn create_assertion(
     let asserted = [Arc::new(assertion.clone())];
     let (pool, cancel) = (work.engine().pool(), work.cancel);
     let checked = assertions::check(&mounted.model, &edits, &asserted, pool, cancel)?;
-    let record =
-        Record::CreateAssertion { branch: view.identity().branch.to_string(), assertion };
+    let record = Record::CreateAssertion { branch: view.identity().branch.to_string(), assertion };
     record_now(work, mounted, record)?;
     match checked.first() {
         Some(checked) if !checked.holds => work.notice(

@@ -260,7 +260,11 @@ fn operator_work(node: &Node, rows: f64, rows_in: f64, context: &Context<'_>) ->
         // A pass with all edits, and at least one without each that is named.
         Operator::Blame(_) | Operator::CheckAssertions => {
             let one = forward(mount, FfnPath::Dense, true);
-            Work { bytes: one.bytes * (rows + 1.0), operations: one.operations * (rows + 1.0), ..one }
+            Work {
+                bytes: one.bytes * (rows + 1.0),
+                operations: one.operations * (rows + 1.0),
+                ..one
+            }
         }
         // A pass for the prompt, and one for each token after the first.
         Operator::Generate(generate) => {

@@ -263,10 +263,7 @@ impl Operator {
             }
             Self::Blame(blame) => {
                 detail.add(format_args!("prompt {}", Quoted(&blame.prompt)));
-                detail.add_optional(
-                    "for",
-                    blame.target.as_ref().map(|text| Quoted(text)).as_ref(),
-                );
+                detail.add_optional("for", blame.target.as_ref().map(|text| Quoted(text)).as_ref());
                 detail.add(format_args!("at most {}", blame.top));
             }
             Self::Compact(Compact::Minor) => detail.add("minor"),

@@ -155,7 +155,9 @@ impl StoreError {
             Self::NotDurable(error) => wal_hint(error),
             Self::NoCheckpoint(error) => error.hint(),
             Self::Wal(error) => wal_hint(error),
-            Self::Conflict { .. } | Self::NoTransaction { .. } | Self::Unasserted { .. } => "ROLLBACK, look again and repeat the statement",
+            Self::Conflict { .. } | Self::NoTransaction { .. } | Self::Unasserted { .. } => {
+                "ROLLBACK, look again and repeat the statement"
+            }
             Self::NoBranch(_) => {
                 "USE CURRENT BRANCH main; SHOW BRANCHES then lists those that there are"
             }

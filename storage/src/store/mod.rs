@@ -45,7 +45,8 @@ pub use error::StoreError;
 pub use format::Engine;
 pub use history::{History, Numbered};
 pub use record::{
-    Assertion, Commit, Compaction, CompactionKind, NAME_BYTES_MAX, OPERATIONS_MAX, Provenance, Record, Rewrite,
+    Assertion, Commit, Compaction, CompactionKind, NAME_BYTES_MAX, OPERATIONS_MAX, Provenance,
+    Record, Rewrite,
 };
 pub use salvage::{Salvage, salvage};
 pub use state::{Branch, MAIN, Origin, State, Transaction, digest};

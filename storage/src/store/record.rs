@@ -354,7 +354,8 @@ impl Record {
                     patch: message.patch,
                     operations: operations(&message.operations)?,
                     provenance: provenance(message.provenance),
-                    digest: digest.map_err(|_| DecodeError::Unknown("has a digest that is none"))?,
+                    digest: digest
+                        .map_err(|_| DecodeError::Unknown("has a digest that is none"))?,
                 })
             }
             kind::COMPACT => {

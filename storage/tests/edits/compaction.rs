@@ -124,7 +124,10 @@ fn a_branch_with_assertions_takes_only_what_was_checked_against_what_it_is() {
     assert!(matches!(late.unwrap_err(), StoreError::Unasserted { .. }), "another came between");
     store.commit(create_branch("b", MAIN, lsn), lsn).unwrap();
     let inherited = store.commit(on("b", None, vec![knn("Peru", "Lima", 8)]), lsn + 1);
-    assert!(matches!(inherited.unwrap_err(), StoreError::Unasserted { .. }), "a branch has them too");
+    assert!(
+        matches!(inherited.unwrap_err(), StoreError::Unasserted { .. }),
+        "a branch has them too"
+    );
     let (branch, name) = (MAIN.to_owned(), "a".to_owned());
     commit(&store, Record::DropAssertion { branch, name }).unwrap();
     commit(&store, insert()).unwrap();

@@ -9,7 +9,7 @@ use larql_client::ExecuteOptions;
 use larql_tests::daemon::Daemon;
 use serde_json::{Value as Json, json};
 
-use super::{ask, fact_and_feature, patch, session, write};
+use super::{ask, fact_and_feature, patch, session, text, write};
 
 async fn daemon() -> (Daemon, tempfile::TempDir) {
     let daemon = Daemon::start();
@@ -76,7 +76,9 @@ async fn attack_28_a_damaged_file_of_a_vindex_is_named() {
     let (daemon, files) = daemon().await;
     let vindex = daemon.data_dir().join("vindexes/atlas.vindex");
     let other = files.path().join("other.vindex");
-    daemon.extract(&larql_tests::goldens::Golden::load("llama2").path, &other, "WITH INFERENCE").await;
+    daemon
+        .extract(&larql_tests::goldens::Golden::load("llama2").path, &other, "WITH INFERENCE")
+        .await;
     let names: Vec<String> = std::fs::read_dir(&vindex)
         .expect("the vindex")
         .map(|entry| entry.expect("an entry"))
@@ -262,7 +264,11 @@ async fn attack_35_nothing_is_written_through_a_link_to_the_base() {
     let compile = format!("COMPILE CURRENT INTO MODEL \"{}\" OVERWRITE", product.display());
     let said = ask(&mut client, &compile, files.path()).await;
     println!("{said}");
-    assert_eq!(larql_tests::files::contents(&vindex), before, "the base was written through a link");
+    assert_eq!(
+        larql_tests::files::contents(&vindex),
+        before,
+        "the base was written through a link"
+    );
 }
 
 /// Case 56: an edit is of a branch; other branches, and the moment before, answer as before, and each
@@ -272,7 +278,7 @@ async fn attack_56_an_edit_changes_no_answer_of_another_branch_and_answers_name_
     let (daemon, _files) = daemon().await;
     let (mut editor, mut tenant) = (session(&daemon).await, session(&daemon).await);
     let infer = "INFER \"The capital of France is\" TOP 1";
-    let mut ask = async |client: &mut larql_client::Client, script: &str| {
+    let ask = async |client: &mut larql_client::Client, script: &str| {
         let answers = client.query(script, ExecuteOptions::default()).await;
         answers.unwrap_or_else(|error| panic!("{script}: {error}")).pop().expect("an answer")
     };
@@ -285,7 +291,7 @@ async fn attack_56_an_edit_changes_no_answer_of_another_branch_and_answers_name_
     )
     .await;
     let (mine, theirs) = (ask(&mut editor, infer).await, ask(&mut tenant, infer).await);
-    assert_eq!(mine.rows[0][1].as_str(), Some("Berlin"));
+    assert_eq!(text(&mine.rows[0][1]), "Berlin");
     assert_eq!((&theirs.rows, &*theirs.summary.branch), (&before.rows, "main"));
     assert_eq!(&*mine.summary.branch, "mine");
     assert!(mine.summary.lsn > theirs.summary.lsn);

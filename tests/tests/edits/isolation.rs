@@ -9,7 +9,7 @@ use std::path::Path;
 use larql_client::{Client, ExecuteOptions};
 use larql_tests::daemon::Daemon;
 
-use super::session;
+use super::{session, text};
 
 const HISTORIES: u64 = 3;
 const STEPS: usize = 40;
@@ -73,7 +73,7 @@ async fn answers(client: &mut Client, moment: &str) -> Vec<String> {
         let statement = format!("INFER \"The capital of {entity} is\" TOP 1{moment}");
         let answers = client.query(&*statement, ExecuteOptions::default()).await;
         let answers = answers.unwrap_or_else(|error| panic!("{statement}: {error}"));
-        found.push(answers[0].rows[0][1].as_str().expect("a token").to_owned());
+        found.push(text(&answers[0].rows[0][1]));
     }
     found
 }
@@ -147,9 +147,10 @@ async fn history(daemon: &Daemon, seed: u64) {
                 let Some(open) = one.open.take() else { continue };
                 let line = lines.get_mut(&one.branch).expect("it is there");
                 let mut known = line.now();
-                let lost = open.writes.iter().any(|(entity, _)| {
-                    known.get(entity).is_some_and(|(_, lsn)| *lsn > open.began)
-                });
+                let lost = open
+                    .writes
+                    .iter()
+                    .any(|(entity, _)| known.get(entity).is_some_and(|(_, lsn)| *lsn > open.began));
                 match run(&mut one.client, "COMMIT").await {
                     Ok(lsn) => {
                         assert!(!lost, "{what}: two writers changed one fact");

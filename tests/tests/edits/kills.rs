@@ -11,7 +11,7 @@ use std::time::Duration;
 use larql_client::ExecuteOptions;
 use larql_tests::daemon::Daemon;
 
-use super::{at, fact_and_feature, session, write};
+use super::{at, fact_and_feature, session, text, write};
 
 const ROUNDS: u64 = 8;
 const WRITERS: usize = 3;
@@ -33,20 +33,18 @@ fn number(name: &str, otherwise: u64) -> u64 {
 }
 
 /// Applies patches, and takes every fourth back, until the daemon is gone.
-async fn write_until_killed(
-    daemon: &Daemon,
-    writer: usize,
-    files: &Path,
-    told: &Mutex<Vec<Told>>,
-) {
+async fn write_until_killed(daemon: &Daemon, writer: usize, files: &Path, told: &Mutex<Vec<Told>>) {
     let mut client = session(daemon).await;
     loop {
         let n = told.lock().expect("no holder panics")[writer].next;
         let name = format!("w{writer}_{n}");
-        write(&files.join(format!("{name}.vlp")), &fact_and_feature(
-            &format!("E{writer}.{n}"),
-            writer * FEATURES_EACH + n % FEATURES_EACH,
-        ));
+        write(
+            &files.join(format!("{name}.vlp")),
+            &fact_and_feature(
+                &format!("E{writer}.{n}"),
+                writer * FEATURES_EACH + n % FEATURES_EACH,
+            ),
+        );
         let mark = |of: &dyn Fn(&mut Told)| of(&mut told.lock().expect("no holder panics")[writer]);
         mark(&|told| (told.in_doubt, told.next) = (Some(n), n + 1));
         let apply = format!("APPLY PATCH \"{name}.vlp\"");
@@ -72,7 +70,7 @@ async fn check(daemon: &Daemon, told: &mut [Told], round: u64) {
     let answers = client.query(script, ExecuteOptions::default()).await.expect("it answers");
     let mut present: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); told.len()];
     for row in &answers[0].rows {
-        let name = row[0].as_str().expect("a name");
+        let name = text(&row[0]);
         let (writer, n) = name[1..].split_once('_').expect("of a writer");
         present[writer.parse::<usize>().expect("a number")].insert(n.parse().expect("a number"));
     }
@@ -85,12 +83,16 @@ async fn check(daemon: &Daemon, told: &mut [Told], round: u64) {
         assert!(there.is_disjoint(&told.removed), "a removal is lost: {what}");
         // What was in doubt is decided now.
         for n in doubt {
-            if there.contains(&n) { told.applied.insert(n) } else { told.applied.remove(&n) };
+            if there.contains(&n) {
+                told.applied.insert(n)
+            } else {
+                told.applied.remove(&n)
+            };
         }
         told.in_doubt = None;
     }
     let entries = |mode: &str| {
-        let of = answers[1].rows.iter().find(|row| row[0].as_str() == Some(mode));
+        let of = answers[1].rows.iter().find(|row| text(&row[0]) == mode);
         of.and_then(|row| row[1].as_integer()).expect("entries")
     };
     let all: usize = present.iter().map(BTreeSet::len).sum();

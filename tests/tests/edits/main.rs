@@ -6,7 +6,7 @@ mod kills;
 
 use std::path::Path;
 
-use larql_client::{Client, ExecuteOptions};
+use larql_client::{Client, ExecuteOptions, Value};
 use larql_tests::daemon::Daemon;
 use larql_tests::repository;
 use larql_tests::script::{Masks, answer};
@@ -30,6 +30,12 @@ async fn session(daemon: &Daemon) -> Client {
     let mut client = daemon.client().await;
     client.query("USE \"atlas\"", ExecuteOptions::default()).await.expect("atlas is mounted");
     client
+}
+
+/// A cell that is text.
+fn text(value: &Value) -> String {
+    let Value::Text(text) = value else { panic!("{value:?} is no text") };
+    text.to_string()
 }
 
 /// A patch file of the repository, to change.

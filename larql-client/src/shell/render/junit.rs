@@ -110,11 +110,9 @@ impl Renderer for Junit {
                 write!(out, "    <testcase classname=\"{name}\" name=\"{case}\"")?;
                 match problem {
                     None => writeln!(out, "/>")?,
-                    Some(problem) => writeln!(
-                        out,
-                        "><failure message=\"{}\"/></testcase>",
-                        escaped(problem)
-                    )?,
+                    Some(problem) => {
+                        writeln!(out, "><failure message=\"{}\"/></testcase>", escaped(problem))?
+                    }
                 }
             }
             writeln!(out, "  </testsuite>")?;
