@@ -64,6 +64,9 @@ pub struct Arguments {
     /// Memory for plans and answers that are kept, in MiB; 0 keeps none [default: 64]
     #[arg(long, env = "LARQLD_RESULT_CACHE_MB", value_name = "MIB")]
     pub result_cache_mb: Option<usize>,
+    /// The latest LSNs that AS OF can read; 0: all since the last COMPACT MAJOR [default: 0]
+    #[arg(long, env = "LARQLD_HISTORY_LSNS", value_name = "N")]
+    pub history_lsns: Option<u64>,
     /// File with the token to show to daemons that USE REMOTE names [default: none]
     #[arg(long, env = "LARQLD_REMOTE_TOKEN_FILE", value_name = "FILE")]
     pub remote_token_file: Option<PathBuf>,
@@ -105,6 +108,7 @@ struct File {
     generate_queue_max: Option<usize>,
     prefill_chunk_tokens: Option<usize>,
     result_cache_mb: Option<usize>,
+    history_lsns: Option<u64>,
     remote_token_file: Option<PathBuf>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -152,6 +156,8 @@ pub struct Config {
     pub batch: batch::Limits,
     /// Memory for plans and answers that are kept; 0 keeps none.
     pub result_cache_bytes: usize,
+    /// The latest LSNs that AS OF can read; 0: all since the last COMPACT MAJOR.
+    pub history_lsns: u64,
     /// Holds the token to show to other daemons; absolute.
     pub remote_token_file: Option<PathBuf>,
     /// Tracing filter directives.
@@ -250,6 +256,7 @@ impl Config {
             drain: Duration::from_secs(drain),
             batch,
             result_cache_bytes: result_cache_mb << 20,
+            history_lsns: arguments.history_lsns.or(file.history_lsns).unwrap_or(0),
             remote_token_file: arguments
                 .remote_token_file
                 .as_ref()

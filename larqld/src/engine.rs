@@ -110,7 +110,7 @@ impl Engine {
         let pool = Arc::new(Pool::new(config.threads));
         let costs = machine::costs(&catalog, &pool);
         let tables = Tables::open(files.clone(), config.data_dir.join("tables"));
-        let edits = Edits::new(files.clone(), &config.data_dir);
+        let edits = Edits::new(files.clone(), &config.data_dir, config.history_lsns);
         let engine = Arc::new(Self {
             files,
             tables,

@@ -122,12 +122,22 @@ fn demo(shell: bool, release: bool) -> anyhow::Result<()> {
     run(&mut command)
 }
 
-/// The crash tests of `storage/tests/edits/`, longer than CI runs them.
+/// Kills of a store's process for each kill of a daemon.
+const ROUNDS_A_DAEMON: u64 = 20;
+
+/// The crash tests of `storage/tests/edits/` and of `tests/tests/edits/`, longer than CI runs them.
 fn crash(rounds: u64, seed: u64) -> anyhow::Result<()> {
     run(cargo()
         .args(["test", "--locked", "-p", "larql-storage", "--test", "edits", "--"])
-        .args(["killed", "power", "faults", "--nocapture"])
+        .args(["killed", "power", "faults", "compaction", "--nocapture"])
         .env("LARQL_CRASH_ROUNDS", rounds.to_string())
+        .env("LARQL_CRASH_SEED", seed.to_string()))?;
+    build(false)?;
+    run(cargo()
+        .args(["test", "--locked", "-p", "larql-tests", "--test", "edits", "--"])
+        .args(["kills", "isolation", "--nocapture"])
+        .env("LARQL_DAEMON_CRASH_ROUNDS", rounds.div_ceil(ROUNDS_A_DAEMON).to_string())
+        .env("LARQL_HISTORY_SEED", seed.to_string())
         .env("LARQL_CRASH_SEED", seed.to_string()))
 }
 

@@ -57,6 +57,8 @@ const DROPPED_MAX: usize = 16;
 pub struct Edits {
     files: Arc<dyn Files>,
     directory: PathBuf,
+    /// The latest LSNs that can be asked for; 0: all that there are.
+    history_lsns: u64,
     /// By base hash.
     stores: ArcSwap<BTreeMap<String, Arc<Store>>>,
     /// One opening at a time.
@@ -68,10 +70,12 @@ pub struct Edits {
 }
 
 impl Edits {
-    /// The stores below a data directory; none is opened yet.
-    pub fn new(files: Arc<dyn Files>, data_dir: &Path) -> Self {
+    /// The stores below a data directory; none is opened yet. `history_lsns` of the latest LSNs can be asked for,
+    /// or 0 for all that there are.
+    pub fn new(files: Arc<dyn Files>, data_dir: &Path, history_lsns: u64) -> Self {
         Self {
             files,
+            history_lsns,
             directory: data_dir.join("edits"),
             stores: ArcSwap::default(),
             opening: Mutex::default(),
@@ -167,7 +171,7 @@ impl Edits {
     /// `UNDEFINED_OBJECT` when there is no such branch.
     pub fn view(&self, base_hash: &str, branch: &str) -> Result<View, Failure> {
         match self.store(base_hash) {
-            Some(store) => View::now(&store, branch),
+            Some(store) => View::now(&store, branch, self.history_lsns),
             None => View::unedited(branch),
         }
     }

@@ -26,6 +26,8 @@ pub struct View {
     identity: Identity,
     /// The moment that was looked at: later changes of others conflict with what is decided now.
     seen: u64,
+    /// The first moment that may be asked for.
+    first: u64,
     /// `None` where nothing was ever edited.
     history: Option<Arc<History>>,
     branch: Option<Arc<Branch>>,
@@ -35,7 +37,14 @@ pub struct View {
 impl Default for View {
     fn default() -> Self {
         let identity = Identity { branch: MAIN.into(), lsn: 0, pending: 0 };
-        Self { identity, seen: 0, history: None, branch: None, overlay: Overlay::default() }
+        Self {
+            identity,
+            seen: 0,
+            first: 0,
+            history: None,
+            branch: None,
+            overlay: Overlay::default(),
+        }
     }
 }
 
@@ -49,18 +58,23 @@ impl View {
     }
 
     /// The view of a branch now.
-    pub(super) fn now(store: &Store, branch: &str) -> Result<Self, Failure> {
+    pub(super) fn now(store: &Store, branch: &str, history_lsns: u64) -> Result<Self, Failure> {
         let history = store.history();
         let state = history.state().clone();
         let branch = state.branch(branch)?.clone();
-        Ok(Self::of(history, branch, state.lsn))
+        let latest = match history_lsns {
+            0 => 0,
+            count => state.lsn.saturating_sub(count),
+        };
+        let first = history.first().max(latest);
+        Ok(Self::of(history, branch, state.lsn, first))
     }
 
-    fn of(history: Arc<History>, branch: Arc<Branch>, seen: u64) -> Self {
+    fn of(history: Arc<History>, branch: Arc<Branch>, seen: u64, first: u64) -> Self {
         let identity =
             Identity { branch: branch.name.as_str().into(), lsn: branch.lsn, pending: 0 };
         let overlay = branch.overlay().clone();
-        Self { identity, seen, history: Some(history), branch: Some(branch), overlay }
+        Self { identity, seen, first, history: Some(history), branch: Some(branch), overlay }
     }
 
     /// The same branch in a moment of the past; before it began, its origin.
@@ -87,9 +101,12 @@ impl View {
                 Err(StoreError::Future { lsn, last: 0 }.into())
             };
         };
+        if lsn < self.first {
+            return Err(StoreError::Forgotten { lsn, first: self.first }.into());
+        }
         let state = history.as_of(lsn)?;
         let branch = self.branch_in(&state)?;
-        Ok(Self::of(history.clone(), branch, lsn))
+        Ok(Self::of(history.clone(), branch, lsn, self.first))
     }
 
     /// The view's branch in another state, or where it came from.

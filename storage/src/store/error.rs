@@ -169,7 +169,9 @@ impl StoreError {
                 "SHOW ASSERTIONS lists those that there are"
             }
             Self::Name { .. } => "choose another name",
-            Self::Forgotten { .. } => "COMPACT MAJOR ends history; later moments can be read",
+            Self::Forgotten { .. } => {
+                "COMPACT MAJOR and the setting history_lsns end history; later moments can be read"
+            }
             Self::Future { .. } => "SELECT * FROM larql.wal lists the moments that there are",
             Self::Record { .. } | Self::Format { .. } => SALVAGE,
             Self::NotEmpty { .. } => "import into a data directory without edits of that base",

@@ -1,9 +1,12 @@
 //! Every write, sync and stop of a store's life fails once, and power is lost after it.
 
 use super::support::*;
-use larql_storage::file::{Fault, FaultyFiles, Files, MemoryFiles};
+use larql_storage::file::{Fault, FaultyFiles, Files, MemoryFiles, NewFile};
+use larql_storage::patch::{PatchFile, Step};
 use larql_storage::store::{CheckpointKind, MAIN, Store, StoreError};
 use larql_storage::wal::INLINE_BYTES_MAX;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a store's life acknowledged, and what it was asked for beyond that.
@@ -119,6 +122,69 @@ fn a_full_disk_loses_nothing_acknowledged() {
     for crash in [keep, lose, tear] {
         let sizes = |n: usize| (n < 60).then(|| Fault::DiskFull(n as u64 * 7919));
         each(sizes, crash);
+    }
+}
+
+/// A patch is saved as the daemon does it: the file is whole and synced, then the log says so, then the file gets
+/// its name.
+fn save(files: &Arc<dyn Files>) -> Result<(), Box<dyn std::error::Error>> {
+    let store = Place::file_in(files.clone()).try_open()?;
+    let operations = vec![knn("France", "Lyon", 8), knn("Peru", "Cusco", INLINE_BYTES_MAX)];
+    let file = PatchFile {
+        base_model: "atlas".into(),
+        base_checksum: Some(BASE.into()),
+        created_at: String::new(),
+        description: None,
+        author: None,
+        tags: Vec::new(),
+        steps: operations.iter().cloned().map(Step::Operation).collect(),
+    };
+    let mut written = NewFile::create(files, Path::new(SAVED))?;
+    file.write(&mut written)?;
+    written.flush()?;
+    written.prepare()?;
+    commit(&store, on(MAIN, Some("p"), operations))?;
+    written.finish()?;
+    Ok(())
+}
+
+const SAVED: &str = "/p.vlp";
+
+#[test]
+fn a_patch_that_fails_anywhere_while_it_is_saved_is_whole_where_it_is() {
+    let faults: [fn(usize) -> Fault; 4] =
+        [Fault::Stop, Fault::Write, Fault::Sync, |n| Fault::DiskFull(n as u64 * 1021)];
+    for fault in faults {
+        let mut saved = 0;
+        for n in 0..1000 {
+            let memory = MemoryFiles::shared();
+            let faulty = FaultyFiles::new(memory.clone(), Some(fault(n)));
+            let files: Arc<dyn Files> = Arc::new(faulty.clone());
+            let outcome = save(&files);
+            drop(files);
+            faulty.crash_torn(n as u64).unwrap();
+            let what = format!("{:?} ({outcome:?})", fault(n));
+            let store = Place::file_in(memory.clone()).try_open();
+            let store = store.unwrap_or_else(|error| panic!("{what}: {error}"));
+            let branch = store.history().state().branch(MAIN).unwrap().clone();
+            let committed = branch.patch("p").is_some();
+            assert_eq!(branch.overlay().knn().count(), if committed { 2 } else { 0 }, "{what}");
+            // What has the name is whole, and the log knows of it.
+            if let Ok(bytes) = memory.read(Path::new(SAVED), 1 << 30) {
+                let file = PatchFile::parse(&bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert!(committed && file.steps.len() == 2, "{what}");
+            } else {
+                assert!(outcome.is_err(), "{what}");
+            }
+            if outcome.is_ok() {
+                assert!(committed, "{what}");
+                saved += 1;
+                if saved > 3 {
+                    break;
+                }
+            }
+        }
+        assert!(saved > 3, "some fault comes too late");
     }
 }
 

@@ -201,7 +201,7 @@ async fn a_staging_directory_of_other_options_is_not_resumed() {
 }
 
 /// Gives this thread mounts of its own and returns a small file system; `None` where the user may not.
-fn small_file_system(at: &Path, bytes: u64) -> Option<SmallFileSystem> {
+pub(super) fn small_file_system(at: &Path, bytes: u64) -> Option<SmallFileSystem> {
     // SAFETY: unshare takes flags only; the calling thread gets file system state of its own.
     let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
     if !unshared {
@@ -222,7 +222,7 @@ fn small_file_system(at: &Path, bytes: u64) -> Option<SmallFileSystem> {
 }
 
 /// A tmpfs of this thread and the processes that it starts.
-struct SmallFileSystem {
+pub(super) struct SmallFileSystem {
     at: PathBuf,
 }
 
@@ -235,7 +235,7 @@ impl SmallFileSystem {
         unsafe { libc::mount(kind, at.as_ptr(), kind, flags, size.as_ptr().cast()) == 0 }
     }
 
-    fn resize(&self, bytes: u64) {
+    pub(super) fn resize(&self, bytes: u64) {
         assert!(self.mount(bytes, libc::MS_REMOUNT), "remount");
     }
 }

@@ -5,6 +5,7 @@ mod extract;
 mod files;
 mod models;
 mod mounts;
+mod patches;
 mod protocol;
 mod start;
 mod statements;
