@@ -156,7 +156,7 @@ impl Engine {
             Ok(model)
         });
         let entry = match model {
-            Ok(model) => MountEntry::Open(Arc::new(Mounted { name: record.name.clone(), model })),
+            Ok(model) => MountEntry::Open(Arc::new(Mounted::new(record.name.clone(), model))),
             Err(failure) => {
                 tracing::warn!(mount = record.name, "not available: {}", failure.message);
                 MountEntry::Unavailable { path: record.path, failure }
@@ -399,11 +399,11 @@ impl Engine {
             if let MountEntry::Open(there) = entry
                 && there.model.path() == model.path()
             {
-                let mounted = Mounted { name: other.clone(), model: model.clone() };
+                let mounted = Mounted::new(other.clone(), model.clone());
                 self.publish(other, Some(MountEntry::Open(Arc::new(mounted))));
             }
         }
-        let mounted = Arc::new(Mounted { name: name.to_owned(), model });
+        let mounted = Arc::new(Mounted::new(name.to_owned(), model));
         self.publish(name, Some(MountEntry::Open(mounted.clone())));
         Ok(mounted)
     }
@@ -464,7 +464,7 @@ impl Engine {
         let (name, model) =
             (paths::stem(&path), self.model(&self.files_for(from.owner), &path, from.cancel)?);
         self.edits.open_of(&model)?;
-        Ok(Arc::new(Mounted { name, model }))
+        Ok(Arc::new(Mounted::new(name, model)))
     }
 
     /// The base hash of a mount, also of one that is not available, or the one that is named by itself.
@@ -835,7 +835,11 @@ impl CatalogSnapshot {
 
 impl PlannerCatalog for CatalogSnapshot {
     fn current(&self) -> Option<Arc<dyn Mount>> {
-        self.current.clone().map(|mounted| mounted as Arc<dyn Mount>)
+        let current = self.current.clone()?;
+        Some(match &self.edits {
+            Ok(view) if !view.overlay().is_empty() => Arc::new(current.under(view.overlay())),
+            _ => current as Arc<dyn Mount>,
+        })
     }
 
     fn mount(&self, name: &str) -> Option<Arc<dyn Mount>> {

@@ -56,6 +56,14 @@ pub trait Mount: Send + Sync + fmt::Debug {
     fn layers(&self) -> u32;
     /// Number of features of a layer; 0 for a layer that was not extracted.
     fn features(&self, layer: u32) -> u64;
+    /// The same with those that the session's edits add.
+    fn features_edited(&self, layer: u32) -> u64 {
+        self.features(layer)
+    }
+    /// Whether the session sees edits of it.
+    fn is_edited(&self) -> bool {
+        false
+    }
     /// Width of the residual stream.
     fn hidden_size(&self) -> u64;
     /// Number of tokens.

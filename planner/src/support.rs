@@ -2,7 +2,7 @@
 //!
 //! A statement or clause leaves this table when its operator lands.
 
-use crate::syntax::ast::{Harm, Statement};
+use crate::syntax::ast::Statement;
 use crate::syntax::{Span, SpannedStatement};
 
 /// A statement or clause that is not served.
@@ -43,11 +43,7 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Prepare { statement, .. } | Statement::Copy { statement, .. } => {
             check(statement)
         }
-        Statement::Merge { .. } => refuse("MERGE", EDITS),
         Statement::Rebalance { .. } => refuse("REBALANCE", EDITS),
-        Statement::ApplyPatch { harm: Some(Harm::Max { .. }), .. } => {
-            refuse("MAX HARM of APPLY PATCH", "apply it to a branch, and look at what it changes")
-        }
         Statement::Diff(diff) => match &diff.into_patch {
             Some(patch) => Err(Unsupported {
                 what: "DIFF … INTO PATCH",

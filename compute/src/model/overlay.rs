@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Architecture, Matrix, Orientation, Role, WeightKey, Weights};
+use crate::kernels::activation::{clamped_swiglu, gated};
 use crate::kernels::dot;
 
 /// Why edits do not fit a model.
@@ -147,6 +148,40 @@ impl Overlay {
         let features = edited.flat_map(|edits| edits.rows.values()).flat_map(|rows| &rows.features);
         let end = features.copied().max().map_or(0, |most| most + 1);
         end.saturating_sub(architecture.features(layer))
+    }
+
+    /// What an edited feature is activated by for an input of its network, 0 for one that is hidden, whether
+    /// or not a router would choose its expert; `None` for a feature that is as in the base.
+    ///
+    /// # Shapes
+    /// `input`: `[hidden]`.
+    pub fn activation(
+        &self,
+        architecture: &Architecture,
+        layer: usize,
+        feature: usize,
+        input: &[f32],
+    ) -> Option<f32> {
+        let edits = self.layers.get(&layer)?;
+        let edited = edits.rows.iter().find_map(|(expert, rows)| {
+            Some((*expert, rows, rows.features.binary_search(&feature).ok()?))
+        });
+        let Some((expert, rows, at)) = edited else {
+            return edits.silenced.contains(&feature).then_some(0.0);
+        };
+        let row = |rows: &[f32]| dot(&rows[at * input.len()..(at + 1) * input.len()], input);
+        let mut gate = [row(&rows.gates) + rows.gate_bias[at]];
+        let function = architecture.activation;
+        if rows.ups.is_empty() {
+            return Some(function.apply(gate[0]));
+        }
+        let up = [row(&rows.ups) + rows.up_bias[at]];
+        let clamp = architecture.layer(layer).ffn.experts.as_ref().and_then(|of| of.clamp);
+        match clamp.filter(|_| expert.is_some()) {
+            Some(clamp) => clamped_swiglu(clamp.limit, clamp.alpha, &mut gate, &up),
+            None => gated(function, &mut gate, &up),
+        }
+        Some(gate[0])
     }
 
     /// The edits of a layer's networks.

@@ -136,6 +136,7 @@ fn reads_mount_only(plan: &Node) -> bool {
             | Operator::Concatenate
             | Operator::DescribeEdges(_)
             | Operator::KnownEdges(_)
+            | Operator::EditedEdges(_)
             | Operator::EntityCount
             | Operator::RelationCount(_)
             | Operator::LayerStatistics { .. }

@@ -1,11 +1,12 @@
 //! What is kept of a model for edits: the latest edits that were made ready for passes, and what was
 //! measured of the base.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use larql_compute::browse::TokenList;
 use larql_compute::cpu::{Cancel, Pool};
-use larql_storage::overlay::Overlay;
+use larql_storage::overlay::{Overlay, Vector};
 use parking_lot::Mutex;
 
 use super::applied::{Applied, Identity};
@@ -17,6 +18,9 @@ use crate::mounts::Model;
 /// Moments that are kept: those of sessions at work.
 const APPLIED_MAX: usize = 8;
 
+/// Edited down vectors whose output tokens are kept; more take the place of all before.
+const TOKENS_MAX: usize = 8192;
+
 /// The open model, and how often what it answers from has changed.
 type Moment = (u64, u64);
 
@@ -26,6 +30,9 @@ pub struct Kept {
     applied: Mutex<VecDeque<Arc<Applied>>>,
     /// With the layers and the moment of the labels that it was measured in.
     background: Mutex<Option<(Moment, Arc<Background>)>>,
+    /// Output tokens of edited down vectors, by where a vector lies; each with its vector, so that nothing
+    /// else comes to lie there.
+    tokens: Mutex<HashMap<usize, (Vector, TokenList)>>,
 }
 
 impl Kept {
@@ -49,6 +56,50 @@ impl Kept {
         }
         kept.push_back(applied.clone());
         Ok(applied)
+    }
+
+    /// The output tokens of edited down vectors, each `[hidden]`, and the bytes that were read for them;
+    /// none where the vocabulary's table is not here.
+    ///
+    /// # Errors
+    /// When cancelled.
+    pub fn output_tokens(
+        &self,
+        model: &Model,
+        vectors: &[Vector],
+        pool: &Pool,
+        cancel: &Cancel,
+    ) -> Result<(Vec<TokenList>, u64), Failure> {
+        let place = |vector: &Vector| vector.as_ptr() as usize;
+        let mut lists: Vec<Option<TokenList>> = {
+            let kept = self.tokens.lock();
+            vectors
+                .iter()
+                .map(|vector| kept.get(&place(vector)).map(|(_, list)| list.clone()))
+                .collect()
+        };
+        let missing = vectors.iter().zip(&lists).filter(|(_, list)| list.is_none());
+        let missing: Vec<Vector> = missing.map(|(vector, _)| vector.clone()).collect();
+        let mut bytes = 0;
+        if !missing.is_empty() {
+            let numbers: Vec<f32> =
+                missing.iter().flat_map(|vector| vector.iter()).copied().collect();
+            let found = model.output_tokens_of(&numbers, pool, cancel)?;
+            let (found, read) = found.unwrap_or_else(|| (vec![TokenList::new(); missing.len()], 0));
+            bytes = read;
+            let mut kept = self.tokens.lock();
+            if kept.len() + missing.len() > TOKENS_MAX {
+                kept.clear();
+            }
+            let mut found = found.into_iter();
+            for (vector, list) in vectors.iter().zip(&mut lists).filter(|(_, list)| list.is_none())
+            {
+                let computed = found.next().unwrap_or_default();
+                kept.insert(place(vector), (vector.clone(), computed.clone()));
+                *list = Some(computed);
+            }
+        }
+        Ok((lists.into_iter().map(Option::unwrap_or_default).collect(), bytes))
     }
 
     /// How the base behaves, measured anew when labels changed or other layers are asked for.

@@ -22,7 +22,7 @@ use crate::mounts::Model;
 /// Where a selector's response counts as the fact, between 0 (elsewhere) and 1 (its prompts).
 const KEY_THRESHOLD: f32 = 0.3;
 /// Where a composed feature begins to answer, on the same scale.
-const GATE_THRESHOLD: f32 = 0.1;
+pub(super) const GATE_THRESHOLD: f32 = 0.1;
 /// Prompts of a fact whose tokens must follow without help for none to be given.
 const FOLLOWING: f64 = 0.9;
 /// How much what a base does otherwise counts against the keys of MEMIT.
@@ -50,7 +50,7 @@ pub struct Maker<'a> {
 }
 
 /// What a fact's prompts look like to the networks of some layers.
-struct Study {
+pub(super) struct Study {
     layers: Vec<usize>,
     /// `[layers][prompts][hidden]`, each.
     fact: Vec<Vec<Vec<f32>>>,
@@ -236,6 +236,10 @@ impl<'a> Maker<'a> {
         Ok(operations)
     }
 
+    pub(super) fn model(&self) -> &'a Model {
+        self.model
+    }
+
     fn weight_layers(&self, wanted: &Wanted) -> Vec<usize> {
         match &wanted.layers {
             Some(layers) => layers.clone(),
@@ -243,7 +247,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn is_gated(&self, layer: usize) -> bool {
+    pub(super) fn is_gated(&self, layer: usize) -> bool {
         self.model.architecture().layer(layer).ffn.dense.is_none_or(|dense| dense.gated)
     }
 
@@ -266,7 +270,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Looks at a fact's prompts, each followed by what was answered so far.
-    fn study(
+    pub(super) fn study(
         &mut self,
         layers: &[usize],
         prompts: &FactPrompts,
@@ -295,7 +299,7 @@ impl<'a> Maker<'a> {
 
     /// Solves for what tells a fact from others at one of the layers studied; `more` are inputs that
     /// the fact is to be known by, too.
-    fn selector(
+    pub(super) fn selector(
         &self,
         study: &Study,
         place: usize,

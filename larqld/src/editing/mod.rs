@@ -2,12 +2,13 @@
 //!
 //! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
 //! become operations ([`maker`]): a key, features or updates. What operations make of a model is
-//! [`applied`]; what they do to its answers is told by a [`receipt`]. For files, [`lowering`] makes features of
-//! keys, and [`survival`] asks whether facts are still answered.
+//! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. For files,
+//! [`lowering`] makes features of keys, and [`survival`] asks whether facts are still answered.
 //!
 //! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
 //! transactions and their log (`edits`, `storage::store`).
 
+mod against;
 pub mod applied;
 pub mod ask;
 pub mod assertions;
@@ -19,6 +20,7 @@ pub mod lowering;
 pub mod maker;
 pub mod prompts;
 pub mod receipt;
+pub mod stated;
 pub mod survival;
 mod text;
 

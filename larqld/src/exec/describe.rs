@@ -5,6 +5,9 @@
 //! target (case-folded) are one row: it shows the most certain, else the strongest of them, and how
 //! many there are; two relations to one target are two rows. Certain rows come first. The rows of
 //! each band are capped by the display.
+//!
+//! What edits state of the entity goes before all that. It hides what the base has of the same relation, and
+//! hits that only speak for that.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -15,12 +18,14 @@ use larql_planner::physical::plan::{self, BandCaps, Display};
 use larql_planner::value::Value;
 use larql_storage::vindex::knowledge::EdgeRecord;
 
+use super::feature_row::dot_with;
 use super::rows::Ready;
 use super::{Operator, Row, Work};
+use crate::editing::stated::Stated;
 use crate::failure::Failure;
 use crate::knowledge::prober::Prober;
 use crate::knowledge::{Edges, Knowledge, Source, shown_confidence};
-use crate::mounts::unsteady;
+use crate::mounts::{Model, unsteady};
 use crate::text::{case_folded, is_content};
 
 /// Layers whose experts are named.
@@ -49,21 +54,28 @@ pub(super) struct DescribeEdges {
     is_calibrated: bool,
     /// What names clusters of features, where no relation is known.
     clusters: Option<Arc<Knowledge>>,
+    /// What edits state and hide.
+    stated: Stated,
+    /// Targets of edges that edits hide, with those that another edge has all the same taken out.
+    hidden_targets: HashSet<String>,
 }
 
 #[derive(Debug, Clone)]
 struct Edge {
     target: Arc<str>,
     relation: Value,
-    score: f32,
+    score: Option<f32>,
     layer: i64,
-    feature: i64,
+    /// `None` of an edit that is no feature.
+    feature: Option<i64>,
     layer_min: i64,
     layer_max: i64,
     count: i64,
     also: Vec<Value>,
     source: &'static str,
     confidence: Option<f64>,
+    /// An edit states it of this entity.
+    is_stated: bool,
 }
 
 impl DescribeEdges {
@@ -82,6 +94,8 @@ impl DescribeEdges {
             told: false,
             is_calibrated: false,
             clusters: None,
+            stated: Stated::default(),
+            hidden_targets: HashSet::new(),
         }
     }
 
@@ -101,6 +115,11 @@ impl DescribeEdges {
         };
         let folded = case_folded(target);
         if !is_content(target) || folded == self.entity {
+            return None;
+        }
+        if let Value::Text(relation) = relation
+            && self.stated.speaks_of(&self.describe.entity, relation)
+        {
             return None;
         }
         let relation = match self.is_calibrated || self.describe.display == Display::Raw {
@@ -130,28 +149,74 @@ impl DescribeEdges {
             Some(name) => (Value::text(name), "cluster"),
             None => (relation.clone(), "gate"),
         };
+        if relation.is_null() && self.hidden_targets.contains(&folded) {
+            return None;
+        }
         if self.describe.relations_only && relation.is_null() {
             return None;
         }
         let edge = Edge {
             target: target.clone(),
             relation,
-            score: *score,
+            score: Some(*score),
             layer: *layer,
-            feature: *feature,
+            feature: Some(*feature),
             layer_min: *layer,
             layer_max: *layer,
             count: 1,
             also,
-            source,
+            source: if self.stated.edits((*layer, *feature)) { "patch" } else { source },
             confidence: None,
+            is_stated: false,
         };
         Some((folded, edge))
     }
 
-    /// The edges that the model's labels know or learn of the entity now.
+    /// The edges that edits state of the entity, then those that labels know of it.
     fn known_edges(&mut self, work: &mut Work<'_>) -> Result<Vec<(String, Edge)>, Failure> {
         let model = work.model()?;
+        self.stated = Stated::of(work.view().overlay());
+        let mut edges = self.stated_edges(&model);
+        edges.extend(self.labelled_edges(work, &model)?);
+        edges.iter().for_each(|(target, _)| _ = self.hidden_targets.remove(target));
+        Ok(edges)
+    }
+
+    fn stated_edges(&self, model: &Model) -> Vec<(String, Edge)> {
+        let entity = &self.describe.entity;
+        let wanted = self.stated.of_entity(entity).filter(|edge| {
+            self.describe.layers.as_ref().is_none_or(|layers| layers.contains(edge.layer))
+        });
+        let edges = wanted.map(|stated| {
+            let layer = i64::from(stated.layer);
+            let edge = Edge {
+                target: stated.fact.target.as_str().into(),
+                relation: match self.describe.display {
+                    Display::Raw => Value::Null,
+                    _ => Value::text(stated.fact.relation.as_str()),
+                },
+                score: stated.gate.as_deref().and_then(|gate| dot_with(model, gate, entity)),
+                layer,
+                feature: stated.feature.map(i64::from),
+                layer_min: layer,
+                layer_max: layer,
+                count: 1,
+                also: Vec::new(),
+                source: stated.source.as_str(),
+                confidence: stated.confidence.map(shown_confidence),
+                is_stated: true,
+            };
+            (case_folded(&stated.fact.target), edge)
+        });
+        edges.collect()
+    }
+
+    /// The edges that the model's labels know or learn of the entity now.
+    fn labelled_edges(
+        &mut self,
+        work: &mut Work<'_>,
+        model: &Model,
+    ) -> Result<Vec<(String, Edge)>, Failure> {
         let Some(knowledge) = model.knowledge() else { return Ok(Vec::new()) };
         self.is_calibrated = !knowledge.file().relations.is_empty();
         if !self.is_calibrated {
@@ -167,7 +232,7 @@ impl DescribeEdges {
         let mut found: Vec<(Source, EdgeRecord)> = Vec::new();
         let mut answers: Option<Edges> = None;
         for (_, source) in chosen.into_iter().filter(|(chosen, _)| *chosen) {
-            let edges = work.ask(&model, &knowledge, source, &self.describe.entity)?;
+            let edges = work.ask(model, &knowledge, source, &self.describe.entity)?;
             match &answers {
                 Some(answers) => {
                     let others = knowledge.beside_answers(source, &edges, answers);
@@ -187,6 +252,15 @@ impl DescribeEdges {
             let first = objects.entry(edge.relation).or_insert_with(|| target.clone());
             !knowledge.is_single(edge.relation) || *first == target
         });
+        found.retain(|(_, edge)| {
+            let relation = knowledge.relation(edge.relation).unwrap_or_default();
+            let place = (edge.layer, edge.feature);
+            let hidden = self.stated.hides(&self.describe.entity, relation, place);
+            if hidden {
+                self.hidden_targets.insert(case_folded(&edge.target));
+            }
+            !hidden
+        });
         Ok(self.edges_of(&knowledge, &found))
     }
 
@@ -205,11 +279,11 @@ impl DescribeEdges {
                 Display::Raw => Value::Null,
                 _ => Value::text(knowledge.relation(found.relation)?),
             };
-            let (layer, feature) = (found.layer.into(), found.feature.into());
+            let (layer, feature) = (found.layer.into(), Some(found.feature.into()));
             let edge = Edge {
                 target: found.target.as_str().into(),
                 relation,
-                score: found.gate_score,
+                score: Some(found.gate_score),
                 layer,
                 feature,
                 layer_min: layer,
@@ -218,6 +292,7 @@ impl DescribeEdges {
                 also: Vec::new(),
                 source: source.as_str(),
                 confidence: Some(shown_confidence(found.confidence)),
+                is_stated: false,
             };
             Some((case_folded(&found.target), edge))
         });
@@ -277,9 +352,9 @@ impl DescribeEdges {
             Value::Text(self.describe.entity.clone()),
             edge.relation,
             Value::Text(edge.target),
-            Value::Score(edge.score),
+            edge.score.map_or(Value::Null, Value::Score),
             Value::Integer(edge.layer),
-            Value::Integer(edge.feature),
+            edge.feature.map_or(Value::Null, Value::Integer),
             Value::Integer(edge.layer_min),
             Value::Integer(edge.layer_max),
             Value::Integer(edge.count),
@@ -342,11 +417,9 @@ impl DescribeEdges {
                 let band = band_of(self.describe.bands, edge.layer);
                 let room =
                     self.given < limit && self.given_of_band[band] < cap(self.describe.caps, band);
-                let is_new = match &edge.confidence {
-                    Some(_) => self.seen.insert(format!("{folded}\n{}", edge.relation)),
-                    None => true,
-                };
-                if room && (self.seen.insert(folded) || edge.confidence.is_some()) && is_new {
+                let claims = edge.confidence.is_some() || edge.is_stated;
+                let is_new = !claims || self.seen.insert(format!("{folded}\n{}", edge.relation));
+                if room && (self.seen.insert(folded) || claims) && is_new {
                     self.given += 1;
                     self.given_of_band[band] += 1;
                     batch.push(self.row(edge));
@@ -382,12 +455,14 @@ impl Operator for DescribeEdges {
     }
 }
 
-/// The most certain first, then the strongest; those without a confidence last.
+/// What edits state first, then the most certain, then the strongest; those without a confidence last.
 fn rank(a: &Edge, b: &Edge) -> Ordering {
     let certain = |edge: &Edge| edge.confidence.unwrap_or(-1.0);
-    certain(b)
-        .total_cmp(&certain(a))
-        .then(b.score.total_cmp(&a.score))
+    let score = |edge: &Edge| edge.score.unwrap_or(f32::NEG_INFINITY);
+    b.is_stated
+        .cmp(&a.is_stated)
+        .then(certain(b).total_cmp(&certain(a)))
+        .then(score(b).total_cmp(&score(a)))
         .then(a.layer.cmp(&b.layer))
         .then(a.feature.cmp(&b.feature))
 }

@@ -55,7 +55,7 @@ fn ranked(mut counts: Vec<(Arc<str>, (i64, f32))>) -> Ready {
 }
 
 /// The same rows for all layers, from an index of targets; by a scan where it has gone since the plan was
-/// made.
+/// made, and where edits changed features that it counts.
 #[derive(Default)]
 pub(super) struct EntityLookup {
     ready: Option<Ready>,
@@ -64,7 +64,9 @@ pub(super) struct EntityLookup {
 impl EntityLookup {
     fn fill(work: &mut Work<'_>) -> Result<Ready, Failure> {
         let model = work.model()?;
-        let Some(lists) = model.indexes().postings(IndexTarget::Targets) else {
+        let edited = work.view().overlay().features().next().is_some();
+        let lists = model.indexes().postings(IndexTarget::Targets).filter(|_| !edited);
+        let Some(lists) = lists else {
             let layers = LayerSet::all(model.layers());
             let columns = ENTITY_COUNT_INPUT.to_vec();
             let scan = FeatureScan { layers, rows_max: None, columns };

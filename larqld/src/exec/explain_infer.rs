@@ -1,17 +1,18 @@
 //! EXPLAIN INFER: the features that act at the last token of a prompt.
 //!
 //! A hook keeps what entered each layer's feed-forward network at the last position, and the
-//! activations that came of it; the gate scores of that input rank the features. With attention it
-//! keeps the weights of that position's heads too.
+//! activations that came of it; the gate scores of that input rank the features, those of edits among them.
+//! With attention it keeps the weights of that position's heads too.
 
 use std::collections::BTreeMap;
 
 use larql_compute::kernels::top_k::{top_k, top_k_by_magnitude};
-use larql_compute::model::{Hook, Precision, Role, WeightKey, Weights as _};
+use larql_compute::model::{Hook, Network, Precision, Role, WeightKey, Weights as _};
 use larql_planner::layers::LayerSet;
 use larql_planner::physical::plan::{self, FeatureColumn};
 use larql_planner::value::Value;
 
+use super::edited_gates;
 use super::feature_row::{FeatureRows, Hit};
 use super::gate_scan::network_scores;
 use super::output_tokens::OutputTokens;
@@ -131,6 +132,15 @@ fn attention_rows(
     best.chain(each.map(|(head, best)| row(Some(head), best))).collect()
 }
 
+/// Whether a feature of the base is one of an expert's.
+fn is_of_expert(model: &Model, layer: u32, feature: u32) -> bool {
+    let networks = model.architecture().networks(layer as usize);
+    let of = |network: &Network| {
+        (network.first..network.first + network.features).contains(&(feature as usize))
+    };
+    networks.iter().find(|network| of(network)).is_some_and(|network| network.expert.is_some())
+}
+
 impl ExplainInfer {
     pub(super) fn new(explain: plan::ExplainInfer) -> Self {
         Self { explain, captured: None, tokens: Vec::new() }
@@ -149,8 +159,10 @@ impl ExplainInfer {
             attention: self.explain.attention.then(|| tokens.len() - 1),
             captured: BTreeMap::new(),
         };
-        let mut run =
-            Run::new(&model, work.engine().pool(), &*ffn, Precision::Serving, tokens.len())?;
+        let edits = work.edits(&model)?;
+        let pool = work.engine().pool();
+        let run = Run::new(&model, pool, &*ffn, Precision::Serving, tokens.len())?;
+        let mut run = run.under(&edits);
         run.prefill(tokens, Some(&mut hook), work.cancel)?;
         work.touch_passes(run.meters());
         let hidden = model.architecture().hidden_size;
@@ -174,15 +186,28 @@ impl Operator for ExplainInfer {
             work.cancel.check()?;
             let experts = experts_input(&model, layer, &captured.input);
             let experts = experts.as_deref().unwrap_or(&captured.input);
-            let scores = network_scores(work, &model, layer, &captured.input, experts)?;
+            let mut scores = network_scores(work, &model, layer, &captured.input, experts)?;
+            let edits = work.edits(&model)?;
+            let read = |feature| match is_of_expert(&model, layer, feature) {
+                true => experts,
+                false => &captured.input,
+            };
+            let edited = edited_gates::scores(&edits.stored, layer, read);
+            edited_gates::merge(&mut scores, &edited);
             let hits = top_k_by_magnitude(&scores, most.min(scores.len()));
             let mut computed = OutputTokens::default();
             let features = hits.iter().map(|&(feature, _)| feature as u32);
             computed.prepare(work, &model, layer, features)?;
-            let mut rows = FeatureRows::new(&model, &self.explain.columns, None, &computed)?;
+            let mut rows =
+                FeatureRows::new((&*model, &edits.stored), &self.explain.columns, None, &computed)?;
             let mut batch = Vec::new();
             for (feature, score) in hits {
-                let activation = captured.activations.get(feature).copied().or(Some(0.0));
+                let edited = edits.overlay.as_ref().and_then(|overlay| {
+                    let (layer, input) = (layer as usize, read(feature as u32));
+                    overlay.activation(model.architecture(), layer, feature, input)
+                });
+                let activation = edited.or_else(|| captured.activations.get(feature).copied());
+                let activation = activation.or(Some(0.0));
                 let hit = Hit { score: Some(score), activation };
                 batch.extend(rows.row(layer, feature as u32, hit, self.explain.tokens_required));
             }

@@ -1,14 +1,23 @@
-//! From a slot (layer, feature) to the columns that a plan asks of it.
+//! From a slot (layer, feature) to the columns that a plan asks of it, as the edits that the statement sees
+//! leave it.
+//!
+//! A feature that edits hide, or that speaks against a fact, is no row. Of one that they replaced or added,
+//! what they state goes before what its vectors say.
 
 use std::sync::Arc;
 
+use larql_compute::kernels::dot;
 use larql_planner::physical::plan::FeatureColumn;
 use larql_planner::value::Value;
+use larql_storage::overlay::{self as stored, FeatureDelta, Overlay};
 use larql_storage::vindex::InputToken;
 
+use super::gate_scan::entity_vector;
 use super::output_tokens::OutputTokens;
 use super::{Row, Work};
+use crate::editing::stated::Stated;
 use crate::failure::Failure;
+use crate::knowledge::shown_confidence;
 use crate::mounts::Model;
 use crate::text::Tokenizer;
 
@@ -28,26 +37,34 @@ pub(super) struct Hit {
 /// Produces rows of features.
 pub(super) struct FeatureRows<'a> {
     model: &'a Model,
+    /// The edits that the statement sees.
+    overlay: Overlay,
     tokenizer: &'a Tokenizer,
     columns: &'a [FeatureColumn],
     /// The queried entity, which every row then has.
     entity: Option<Value>,
-    /// Output tokens where the model stores none.
+    /// What edits state, where rows are edges: the base's edges that this hides are no rows.
+    stated: Option<Stated>,
+    /// Output tokens where nobody stores them.
     computed: &'a OutputTokens,
     bytes: u64,
 }
 
 impl<'a> FeatureRows<'a> {
-    /// Rows of `columns` over `model`, for a query of `entity` if there is one. Where the model stores no
-    /// output tokens, those of the features asked about have been `computed`.
+    /// Rows of `columns` over `model` under edits, for a query of `entity` if there is one. Where nobody
+    /// stores output tokens, those of the features asked about have been `computed`.
     pub(super) fn new(
-        model: &'a Model,
+        (model, overlay): (&'a Model, &Overlay),
         columns: &'a [FeatureColumn],
         entity: Option<Arc<str>>,
         computed: &'a OutputTokens,
     ) -> Result<Self, Failure> {
         let tokenizer = model.tokenizer()?;
-        Ok(Self { model, tokenizer, columns, entity: entity.map(Value::Text), computed, bytes: 0 })
+        let edges = [FeatureColumn::Entity, FeatureColumn::Relation, FeatureColumn::Source];
+        let are_edges = edges.iter().all(|column| columns.contains(column));
+        let stated = (are_edges && !overlay.is_empty()).then(|| Stated::of(overlay));
+        let (overlay, entity) = (overlay.clone(), entity.map(Value::Text));
+        Ok(Self { model, overlay, tokenizer, columns, entity, stated, computed, bytes: 0 })
     }
 
     /// Counts what was read under the running operator.
@@ -55,7 +72,8 @@ impl<'a> FeatureRows<'a> {
         work.touch(self.bytes);
     }
 
-    /// The row of a slot; `None` where `tokens_required` and the feature has no output tokens.
+    /// The row of a slot; `None` where there is no such feature under the edits, and where
+    /// `tokens_required` and it has no output tokens or speaks against a fact.
     pub(super) fn row(
         &mut self,
         layer: u32,
@@ -63,10 +81,22 @@ impl<'a> FeatureRows<'a> {
         hit: Hit,
         tokens_required: bool,
     ) -> Option<Row> {
+        let delta = self.overlay.feature(stored::Slot { layer, feature }).cloned();
+        let delta = delta.as_deref();
+        match delta {
+            None if u64::from(feature) >= self.model.features(layer) => return None,
+            Some(delta) if delta.hidden => return None,
+            Some(delta) if tokens_required && is_against(delta) => return None,
+            _ => {}
+        }
         let reads_tokens =
             tokens_required || self.columns.iter().any(|column| column.reads_down_meta());
-        let tokens = if reads_tokens { self.tokens(layer, feature) } else { Vec::new() };
-        if tokens_required && tokens.is_empty() {
+        let tokens = if reads_tokens { self.tokens(layer, feature, delta) } else { Vec::new() };
+        if delta.is_none() && self.is_hidden_edge(layer, feature) {
+            return None;
+        }
+        let stated = delta.and_then(|delta| delta.target.as_deref());
+        if tokens_required && tokens.is_empty() && stated.is_none() {
             return None;
         }
         let row = self.columns.iter().map(|&column| match column {
@@ -75,14 +105,17 @@ impl<'a> FeatureRows<'a> {
             FeatureColumn::Entity => self
                 .entity
                 .clone()
-                .or_else(|| self.input_token(layer, feature))
+                .or_else(|| self.input_token(layer, feature, delta))
                 .unwrap_or(Value::Null),
             FeatureColumn::Relation => {
-                self.model.label(layer, feature).map_or(Value::Null, Value::Text)
+                let stated = delta.and_then(|delta| delta.relation.as_deref()).map(Arc::from);
+                let label = stated.or_else(|| self.model.label(layer, feature));
+                label.map_or(Value::Null, Value::Text)
             }
-            FeatureColumn::Target => {
-                tokens.first().map_or(Value::Null, |(word, _)| Value::Text(word.clone()))
-            }
+            FeatureColumn::Target => match stated {
+                Some(target) => Value::text(target),
+                None => tokens.first().map_or(Value::Null, |(word, _)| Value::Text(word.clone())),
+            },
             FeatureColumn::Logit => {
                 tokens.first().map_or(Value::Null, |(_, logit)| Value::Score(*logit))
             }
@@ -91,15 +124,20 @@ impl<'a> FeatureRows<'a> {
             }
             FeatureColumn::GateScore => match (hit.score, &self.entity) {
                 (Some(score), _) => Value::Score(score),
-                (None, None) => self.input_score(layer, feature).map_or(Value::Null, Value::Score),
+                (None, None) => {
+                    self.input_score(layer, feature, delta).map_or(Value::Null, Value::Score)
+                }
                 (None, Some(_)) => Value::Null,
             },
             FeatureColumn::Z => hit
                 .score
                 .and_then(|score| z(self.model, layer, score))
                 .map_or(Value::Null, Value::Real),
-            FeatureColumn::Confidence => Value::Null,
+            FeatureColumn::Confidence => delta
+                .and_then(|delta| delta.confidence)
+                .map_or(Value::Null, |confidence| Value::Real(shown_confidence(confidence))),
             FeatureColumn::Source => match hit {
+                _ if delta.is_some() => Value::text("patch"),
                 Hit { activation: Some(_), .. } => Value::text("residual"),
                 Hit { score: Some(_), .. } => Value::text("gate"),
                 _ => Value::Null,
@@ -114,8 +152,14 @@ impl<'a> FeatureRows<'a> {
     }
 
     /// The output tokens that show a word, best first, with their logits.
-    fn tokens(&mut self, layer: u32, feature: u32) -> Vec<(Arc<str>, f32)> {
-        let found: Vec<(u32, f32)> = match self.model.down_meta() {
+    fn tokens(
+        &mut self,
+        layer: u32,
+        feature: u32,
+        delta: Option<&FeatureDelta>,
+    ) -> Vec<(Arc<str>, f32)> {
+        let replaced = delta.is_some_and(|delta| delta.down.is_some());
+        let found: Vec<(u32, f32)> = match self.model.down_meta().filter(|_| !replaced) {
             None => self.computed.get(layer, feature).to_vec(),
             Some(meta) => {
                 self.bytes += meta.record_bytes() as u64;
@@ -126,20 +170,54 @@ impl<'a> FeatureRows<'a> {
         words.filter(|(word, _)| !word.is_empty()).collect()
     }
 
-    /// The strongest input token of the feature's gate, where one stands out.
-    fn input_token(&self, layer: u32, feature: u32) -> Option<Value> {
-        let (id, _) = self.standing_out(layer, feature)?;
+    /// Whether edits speak of what a feature of the base says as an edge.
+    fn is_hidden_edge(&self, layer: u32, feature: u32) -> bool {
+        let Some(stated) = &self.stated else { return false };
+        let Some(relation) = self.model.label(layer, feature) else { return false };
+        let entity = self.entity.clone().or_else(|| self.input_token(layer, feature, None));
+        matches!(entity, Some(Value::Text(entity)) if stated.speaks_of(&entity, &relation))
+    }
+
+    /// What the feature is stated to be about, else the strongest input token of its gate, where one stands
+    /// out. Nobody looked for that of a gate that was replaced.
+    fn input_token(&self, layer: u32, feature: u32, delta: Option<&FeatureDelta>) -> Option<Value> {
+        if let Some(entity) = delta.and_then(|delta| delta.entity.as_deref()) {
+            return Some(Value::text(entity));
+        }
+        let (id, _) = self.standing_out(layer, feature, delta)?;
         Some(self.tokenizer.word(id)).filter(|word| !word.is_empty()).map(Value::Text)
     }
 
-    fn input_score(&self, layer: u32, feature: u32) -> Option<f32> {
-        self.standing_out(layer, feature).map(|(_, score)| score)
+    fn input_score(&self, layer: u32, feature: u32, delta: Option<&FeatureDelta>) -> Option<f32> {
+        if let Some(entity) = delta.and_then(|delta| delta.entity.as_deref()) {
+            return dot_with(self.model, delta?.gate.as_deref()?, entity);
+        }
+        self.standing_out(layer, feature, delta).map(|(_, score)| score)
     }
 
-    fn standing_out(&self, layer: u32, feature: u32) -> Option<(u32, f32)> {
+    fn standing_out(
+        &self,
+        layer: u32,
+        feature: u32,
+        delta: Option<&FeatureDelta>,
+    ) -> Option<(u32, f32)> {
+        if delta.is_some_and(|delta| delta.gate.is_some()) {
+            return None;
+        }
         let InputToken { token_id, score } = self.model.gate_meta()?.feature(layer, feature)?;
         (score > 0.0 && z(self.model, layer, score)? >= ENTITY_Z_MIN).then_some((token_id, score))
     }
+}
+
+/// Whether a feature was added to speak against what the base answers: it states no target.
+pub(super) fn is_against(delta: &FeatureDelta) -> bool {
+    delta.entity.is_some() && delta.relation.is_some() && delta.target.is_none()
+}
+
+/// The product of a gate and an entity's embedding; `None` for a name without tokens.
+pub(super) fn dot_with(model: &Model, gate: &[f32], entity: &str) -> Option<f32> {
+    let vector = entity_vector(model, entity).ok()?;
+    (vector.len() == gate.len()).then(|| dot(gate, &vector))
 }
 
 /// A gate score in standard deviations of its layer's scores; `None` without statistics.

@@ -1,8 +1,9 @@
-//! Feature sources without a query: whole layers, or slots by number.
+//! Feature sources without a query: whole layers, or slots by number; as edits leave them.
 
 use larql_planner::layers::Slot;
 use larql_planner::physical::plan;
 
+use super::edited_gates;
 use super::feature_row::{FeatureRows, Hit};
 use super::output_tokens::OutputTokens;
 use super::{BATCH_ROWS, Operator, Row, Work};
@@ -34,7 +35,8 @@ impl Operator for FeatureScan {
         let mut batch = Vec::new();
         while let Some(layer) = self.layer {
             work.cancel.check()?;
-            let features = model.features(layer);
+            let overlay = work.view().overlay().clone();
+            let features = edited_gates::features(&model, &overlay, layer);
             // As many as are computed at once, from a multiple of that, so that none is computed twice.
             let at_once = FEATURES_AT_ONCE as u64;
             let first = self.next_feature / at_once * at_once;
@@ -45,7 +47,8 @@ impl Operator for FeatureScan {
                 .map_or(end, |most| end.min(self.next_feature.saturating_add(most).max(first + 1)));
             let block = self.next_feature as u32..end.max(self.next_feature) as u32;
             self.computed.prepare(work, &model, layer, block)?;
-            let mut rows = FeatureRows::new(&model, &self.scan.columns, None, &self.computed)?;
+            let with = (&*model, &overlay);
+            let mut rows = FeatureRows::new(with, &self.scan.columns, None, &self.computed)?;
             while self.next_feature < end && batch.len() < BATCH_ROWS {
                 if self.scan.rows_max.is_some_and(|most| self.given >= most) {
                     self.layer = None;
@@ -87,19 +90,22 @@ impl SlotLookup {
 impl Operator for SlotLookup {
     fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
         let model = work.model()?;
+        let overlay = work.view().overlay().clone();
+        let features = |layer| edited_gates::features(&model, &overlay, layer);
         let mut computed = OutputTokens::default();
         let end = self.lookup.slots.len().min(self.next + BATCH_ROWS);
         let wanted = &self.lookup.slots[self.next..end];
         for slots in wanted.chunk_by(|a, b| a.layer == b.layer) {
-            let (layer, features) = (slots[0].layer, model.features(slots[0].layer));
+            let (layer, features) = (slots[0].layer, features(slots[0].layer));
             let there = slots.iter().filter(|slot| slot.feature < features);
             computed.prepare(work, &model, layer, there.map(|slot| slot.feature as u32))?;
         }
-        let mut rows = FeatureRows::new(&model, &self.lookup.columns, None, &computed)?;
+        let mut rows =
+            FeatureRows::new((&*model, &overlay), &self.lookup.columns, None, &computed)?;
         let mut batch = Vec::new();
         while let Some(&Slot { layer, feature }) = self.lookup.slots[..end].get(self.next) {
             self.next += 1;
-            if feature < model.features(layer) {
+            if feature < features(layer) {
                 batch.extend(rows.row(layer, feature as u32, Hit::default(), true));
             }
         }

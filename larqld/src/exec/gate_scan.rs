@@ -1,4 +1,7 @@
-//! Feature sources with a query: gate scores of whole layers, or of slots.
+//! Feature sources with a query: gate scores of whole layers, or of slots, with the gates that edits replaced
+//! or added.
+//!
+//! A layer with edited gates is scanned even where an index lists the base's.
 
 use std::sync::Arc;
 
@@ -6,7 +9,9 @@ use larql_compute::kernels::top_k::top_k_by_magnitude;
 use larql_compute::model::{Role, WeightKey, Weights as _};
 use larql_planner::layers::{LayerSet, Slot};
 use larql_planner::physical::plan::{self, FeatureColumn, QueryVector};
+use larql_storage::overlay::{self as stored, Overlay};
 
+use super::edited_gates;
 use super::feature_row::{FeatureRows, Hit, z};
 use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
@@ -70,6 +75,13 @@ fn entity(query: &QueryVector) -> Option<Arc<str>> {
         QueryVector::Entity(text) => Some(text.clone()),
         QueryVector::LastToken(_) => None,
     }
+}
+
+/// Whether an edited feature states something of an entity: it is told as such and not as a hit of anything.
+fn states(overlay: &Overlay, layer: u32, feature: usize) -> bool {
+    let Ok(feature) = u32::try_from(feature) else { return false };
+    let delta = overlay.feature(stored::Slot { layer, feature });
+    delta.is_some_and(|delta| delta.entity.is_some() && delta.relation.is_some())
 }
 
 /// The gate scores of one layer, those of its experts after those of its dense network; none where
@@ -221,8 +233,10 @@ impl Operator for GateScan {
             work.cancel.check()?;
             learn_scores(work, &model, layer, (self.z_min, &self.columns))?;
             let most = self.k.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
+            let overlay = work.view().overlay().clone();
+            let edited = edited_gates::scores(&overlay, layer, |_| &vector);
             let mut hits = match &index {
-                Some(index) => {
+                Some(index) if edited.is_empty() => {
                     let score_min = self.z_min.map(|z| score_min(&model, layer, z));
                     let wanted = Wanted { k: most, score_min };
                     let pool = work.engine().pool();
@@ -231,13 +245,16 @@ impl Operator for GateScan {
                     work.touch(found.bytes);
                     found.hits
                 }
-                None => {
-                    let scores = layer_scores(work, &model, layer, &vector)?;
+                _ => {
+                    let mut scores = layer_scores(work, &model, layer, &vector)?;
+                    edited_gates::merge(&mut scores, &edited);
                     let all = scores.len();
                     top_k_by_magnitude(&scores, if self.k_of_rows { all } else { most.min(all) })
                 }
             };
             hits.retain(|&(_, score)| passes(&model, layer, score, self.z_min));
+            // Where hits are edges, those that edits state stand beside them.
+            hits.retain(|&(feature, _)| self.z_min.is_none() || !states(&overlay, layer, feature));
             let reads_tokens =
                 self.tokens_required || self.columns.iter().any(|column| column.reads_down_meta());
             let mut batch = Vec::new();
@@ -249,8 +266,9 @@ impl Operator for GateScan {
                     let features = hits.iter().map(|&(feature, _)| feature as u32);
                     self.computed.prepare(work, &model, layer, features)?;
                 }
-                let entity = entity(&self.query);
-                let mut rows = FeatureRows::new(&model, &self.columns, entity, &self.computed)?;
+                let with = (&*model, &overlay);
+                let mut rows =
+                    FeatureRows::new(with, &self.columns, entity(&self.query), &self.computed)?;
                 for &(feature, score) in hits {
                     if batch.len() >= most {
                         break;
@@ -287,11 +305,24 @@ impl Operator for GateSlots {
         }
         let model = work.model()?;
         let vector = query_vector(&model, &self.slots.query)?;
+        let overlay = work.view().overlay().clone();
         let mut hits: Vec<(Slot, f32)> = Vec::new();
         for &slot in &self.slots.slots {
             work.cancel.check()?;
             learn_scores(work, &model, slot.layer, (self.slots.z_min, &self.slots.columns))?;
-            let Some(score) = slot_score(work, &model, slot, &vector)? else { continue };
+            let edited = u32::try_from(slot.feature).ok().and_then(|feature| {
+                let slot = stored::Slot { layer: slot.layer, feature };
+                edited_gates::score(&overlay, slot, &vector)
+            });
+            let score = match edited {
+                Some(score) => Some(score),
+                None => slot_score(work, &model, slot, &vector)?,
+            };
+            let Some(score) = score else { continue };
+            let of_edges = self.slots.z_min.is_some();
+            if of_edges && states(&overlay, slot.layer, slot.feature as usize) {
+                continue;
+            }
             if passes(&model, slot.layer, score, self.slots.z_min) {
                 hits.push((slot, score));
             }
@@ -308,7 +339,8 @@ impl Operator for GateSlots {
             computed.prepare(work, &model, hits[0].0.layer, features)?;
         }
         let entity = entity(&self.slots.query);
-        let mut rows = FeatureRows::new(&model, &self.slots.columns, entity, &computed)?;
+        let with = (&*model, &overlay);
+        let mut rows = FeatureRows::new(with, &self.slots.columns, entity, &computed)?;
         let mut batch = Vec::new();
         for (slot, score) in hits {
             let hit = Hit { score: Some(score), activation: None };

@@ -1,4 +1,4 @@
-//! The edges that labels know, as rows of EDGES.
+//! The edges that labels know, as rows of EDGES; without those that edits hide.
 
 use larql_planner::physical::plan::{self, FeatureColumn};
 use larql_planner::value::Value;
@@ -6,6 +6,7 @@ use larql_storage::vindex::knowledge::EdgeRecord;
 
 use super::rows::Ready;
 use super::{Operator, Row, Work};
+use crate::editing::stated::Stated;
 use crate::failure::Failure;
 use crate::knowledge::{Knowledge, Source, shown_confidence};
 
@@ -23,17 +24,23 @@ impl KnownEdges {
     fn fill(&self, work: &mut Work<'_>) -> Result<Ready, Failure> {
         let model = work.model()?;
         let Some(knowledge) = model.knowledge() else { return Ok(Ready::new(Vec::new())) };
+        let stated = Stated::of(work.view().overlay());
+        let is_known = |entity: &str, edge: &EdgeRecord| {
+            let relation = knowledge.relation(edge.relation).unwrap_or_default();
+            !stated.hides(entity, relation, (edge.layer, edge.feature))
+        };
         let mut rows = Vec::new();
         match &self.known.entity {
             Some(entity) => {
                 let edges = work.ask(&model, &knowledge, Source::Probe, entity)?;
-                rows.extend(edges.iter().map(|edge| self.row(&knowledge, entity, edge)));
+                let edges = edges.iter().filter(|edge| is_known(entity, edge));
+                rows.extend(edges.map(|edge| self.row(&knowledge, entity, edge)));
             }
             None => {
                 for entity in &knowledge.file().entities {
                     work.cancel.check()?;
-                    let row = |edge| self.row(&knowledge, &entity.name, edge);
-                    rows.extend(entity.edges.iter().map(row));
+                    let edges = entity.edges.iter().filter(|edge| is_known(&entity.name, edge));
+                    rows.extend(edges.map(|edge| self.row(&knowledge, &entity.name, edge)));
                 }
             }
         }

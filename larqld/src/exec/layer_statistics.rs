@@ -1,4 +1,4 @@
-//! SHOW LAYERS: one row a layer.
+//! SHOW LAYERS: one row a layer, as edits leave it.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,9 @@ use larql_planner::catalog::Bands;
 use larql_planner::layers::LayerSet;
 use larql_planner::value::Value;
 
+use super::edited_gates;
 use super::mount_row::integer;
+use super::output_tokens::OutputTokens;
 use super::{Operator, Row, Work};
 use crate::failure::Failure;
 use crate::mounts::Model;
@@ -37,7 +39,7 @@ impl Operator for LayerStatistics {
         Ok(Some(vec![vec![
             integer(layer.into()),
             band(model.bands(), layer).map_or(Value::Null, Value::text),
-            integer(model.features(layer)),
+            integer(edited_gates::features(&model, work.view().overlay(), layer)),
             with_tokens,
             top_target,
             mean,
@@ -50,15 +52,35 @@ impl Operator for LayerStatistics {
 fn targets(work: &mut Work<'_>, model: &Model, layer: u32) -> Result<(Value, Value), Failure> {
     let Some(meta) = model.down_meta() else { return Ok((Value::Null, Value::Null)) };
     let tokenizer = model.tokenizer()?;
+    let overlay = work.view().overlay().clone();
+    let edited: Vec<u32> = overlay
+        .features_of(layer)
+        .filter(|(_, delta)| delta.hidden || delta.down.is_some())
+        .map(|(slot, _)| slot.feature)
+        .collect();
+    let mut computed = OutputTokens::default();
+    computed.prepare(work, model, layer, edited.iter().copied())?;
     let mut count = 0;
     let mut tops: HashMap<u32, u64> = HashMap::new();
-    for feature in 0..meta.features(layer) {
-        let Some(tokens) = meta.feature(layer, feature) else { continue };
-        let first = tokens.tokens().find(|(id, _)| !tokenizer.word(*id).is_empty());
-        if let Some((id, _)) = first {
+    let mut offer = |mut tokens: std::slice::Iter<'_, (u32, f32)>| {
+        if let Some((id, _)) = tokens.find(|(id, _)| !tokenizer.word(*id).is_empty()) {
             count += 1;
-            *tops.entry(id).or_default() += 1;
+            *tops.entry(*id).or_default() += 1;
         }
+    };
+    let mut list = Vec::new();
+    for feature in 0..meta.features(layer) {
+        if edited.binary_search(&feature).is_err()
+            && let Some(tokens) = meta.feature(layer, feature)
+        {
+            list.clear();
+            list.extend(tokens.tokens());
+            offer(list.iter());
+        }
+    }
+    // Those of hidden features were not computed.
+    for &feature in &edited {
+        offer(computed.get(layer, feature).iter());
     }
     work.touch(u64::from(meta.features(layer)) * meta.record_bytes() as u64);
     let content = tops

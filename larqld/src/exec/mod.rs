@@ -24,6 +24,8 @@ mod create_table;
 mod describe;
 mod diff;
 mod edit;
+mod edited_edges;
+mod edited_gates;
 mod entity_count;
 mod explain;
 mod explain_infer;
@@ -409,7 +411,10 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::ShowStatements => Box::new(sessions::ShowStatements::default()),
         Physical::Kill { session } => Box::new(sessions::Kill::new(*session)),
         Physical::ShowPatches => Box::new(transaction::ShowPatches::default()),
-        Physical::Edit(statement) => Box::new(edit::RunEdit::new(statement.clone())),
+        Physical::Edit(statement) => {
+            let input = node.children.first().map(|_| child()).transpose()?;
+            Box::new(edit::RunEdit::new(statement.clone(), input))
+        }
         Physical::ShowBranches => Box::new(transaction::ShowBranches::default()),
         Physical::ShowAssertions => Box::new(assertions::ShowAssertions::default()),
         Physical::CheckAssertions => Box::new(assertions::CheckAssertions::default()),
@@ -433,6 +438,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::TraceOpen { path } => Box::new(trace::TraceOpen::new(path.clone())),
         Physical::Extract(extract) => Box::new(extract::Extract::new(extract.clone())),
         Physical::KnownEdges(known) => Box::new(known_edges::KnownEdges::new(known.clone())),
+        Physical::EditedEdges(edited) => Box::new(edited_edges::EditedEdges::new(edited.clone())),
         Physical::VerifyEdge(edge) => Box::new(verify_edge::VerifyEdge::new(edge.clone())),
         Physical::Label(label) => Box::new(label::Label::new(label.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),

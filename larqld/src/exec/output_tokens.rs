@@ -1,9 +1,10 @@
-//! Output tokens that an operator computes because the model in use stores none: a checkpoint that is used
-//! without extraction.
+//! Output tokens that an operator computes because nobody stored them: those of a checkpoint that is used
+//! without extraction, and those of down vectors that edits replaced or added.
 
 use std::collections::HashMap;
 
 use larql_compute::browse::TokenList;
+use larql_storage::overlay::{Slot, Vector};
 
 use super::Work;
 use crate::failure::Failure;
@@ -30,7 +31,9 @@ impl OutputTokens {
         layer: u32,
         features: impl Iterator<Item = u32>,
     ) -> Result<(), Failure> {
-        if !model.computes_output_tokens() {
+        let overlay = work.view().overlay().clone();
+        let edited = overlay.features_of(layer).next().is_some();
+        if !edited && !model.computes_output_tokens() {
             return Ok(());
         }
         let mut wanted: Vec<u32> = features.collect();
@@ -40,10 +43,26 @@ impl OutputTokens {
             self.lists.clear();
         }
         wanted.retain(|&feature| !self.lists.contains_key(&(layer, feature)));
-        if wanted.is_empty() {
-            return Ok(());
+        let mut replaced: Vec<(u32, Vector)> = Vec::new();
+        if edited {
+            wanted.retain(|&feature| {
+                let delta = overlay.feature(Slot { layer, feature });
+                let down = delta.and_then(|delta| delta.down.clone());
+                replaced.extend(down.iter().map(|down| (feature, down.clone())));
+                down.is_none() && u64::from(feature) < model.features(layer)
+            });
         }
         let (pool, cancel) = (work.engine().pool(), work.cancel);
+        for replaced in replaced.chunks(FEATURES_AT_ONCE) {
+            let vectors: Vec<Vector> = replaced.iter().map(|(_, down)| down.clone()).collect();
+            let (lists, bytes) = model.kept_edits().output_tokens(model, &vectors, pool, cancel)?;
+            work.touch(bytes);
+            let slots = replaced.iter().map(|(feature, _)| (layer, *feature));
+            self.lists.extend(slots.zip(lists));
+        }
+        if wanted.is_empty() || !model.computes_output_tokens() {
+            return Ok(());
+        }
         let (lists, bytes) = model.compute_output_tokens(layer, &wanted, pool, cancel)?;
         work.touch(bytes);
         let slots = wanted.into_iter().map(|feature| (layer, feature));

@@ -1,5 +1,6 @@
-//! Features that an index lists under some texts.
+//! Features that an index lists under some texts, and those that edits may have given such a text since.
 
+use larql_planner::layers::Slot;
 use larql_planner::physical::plan;
 
 use super::feature_scan::{FeatureScan, SlotLookup};
@@ -31,8 +32,16 @@ impl Operator for PostingLookup {
                 let lists = work.model()?.indexes().postings(of);
                 none.insert(match lists {
                     Some(lists) => {
-                        let slots = lists.slots(&texts, &layers);
+                        let mut slots = lists.slots(&texts, &layers);
                         work.touch(slots.len() as u64 * POSTING_BYTES);
+                        // The index is of the base: whatever was edited is judged by itself.
+                        let edited = work.view().overlay().features().map(|(slot, _)| Slot {
+                            layer: slot.layer,
+                            feature: slot.feature.into(),
+                        });
+                        slots.extend(edited.filter(|slot| layers.contains(slot.layer)));
+                        slots.sort_unstable();
+                        slots.dedup();
                         Box::new(SlotLookup::new(plan::SlotLookup { slots, columns }))
                     }
                     None => {

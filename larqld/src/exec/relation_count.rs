@@ -1,14 +1,16 @@
-//! Relations: how many features bear each label, or are of each cluster, and how many edges of each
-//! labels know.
+//! Relations: how many features bear each label, or are of each cluster, and how many edges of each labels
+//! know and edits state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larql_planner::physical::plan::{self, RELATION_EXAMPLES};
 use larql_planner::value::Value;
+use larql_storage::overlay::Fact;
 
 use super::rows::Ready;
 use super::{Operator, Row, Work};
+use crate::editing::stated::Stated;
 use crate::failure::Failure;
 
 /// Counts features by relation; most frequent first, the unlabelled ones last as one NULL row.
@@ -37,6 +39,7 @@ impl RelationCount {
         let mut tallies: BTreeMap<Option<Arc<str>>, Tally> = BTreeMap::new();
         let plan::RelationCount { examples, raw, layers } = self.count.clone();
         let knowledge = work.model()?.knowledge();
+        let stated = Stated::of(work.view().overlay());
         let cluster = |layer: i64, feature: i64| {
             let (layer, feature) = (u32::try_from(layer).ok()?, u32::try_from(feature).ok()?);
             knowledge.as_ref()?.cluster(layer, feature).map(Arc::from)
@@ -63,15 +66,32 @@ impl RelationCount {
             }
         }
         if let (Some(knowledge), false) = (&knowledge, raw) {
-            let edges = knowledge.file().entities.iter().flat_map(|entity| &entity.edges);
-            for edge in edges.filter(|edge| layers.contains(edge.layer)) {
+            let entities = knowledge.file().entities.iter();
+            let edges = entities.flat_map(|of| of.edges.iter().map(|edge| (&*of.name, edge)));
+            for (entity, edge) in edges.filter(|(_, edge)| layers.contains(edge.layer)) {
                 let Some(relation) = knowledge.relation(edge.relation) else { continue };
+                if stated.hides(entity, relation, (edge.layer, edge.feature)) {
+                    continue;
+                }
                 let tally = tallies.entry(Some(relation.into())).or_default();
                 tally.edges += 1;
                 tally.reach(edge.layer.into());
                 // Below every logit that stands out.
                 if examples {
                     tally.offer(edge.confidence, &edge.target.as_str().into());
+                }
+            }
+        }
+        let mut facts: Vec<&Fact> = Vec::new();
+        for edge in stated.edges().filter(|edge| !raw && layers.contains(edge.layer)) {
+            let tally = tallies.entry(Some(edge.fact.relation.as_str().into())).or_default();
+            tally.reach(edge.layer.into());
+            // One fact is one edge, however many features state it; those that follow are its own.
+            if facts.last() != Some(&&edge.fact) {
+                facts.push(&edge.fact);
+                tally.edges += 1;
+                if examples {
+                    tally.offer(edge.confidence.unwrap_or(1.0), &edge.fact.target.as_str().into());
                 }
             }
         }

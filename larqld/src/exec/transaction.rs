@@ -5,12 +5,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use larql_planner::physical::transaction::Transaction as Operands;
+use larql_planner::syntax::ast::Harm;
 use larql_planner::value::Value;
 use larql_storage::file::{FileKind, Files, NewFile};
 use larql_storage::overlay::{Effect, Operation, Overlay};
 use larql_storage::patch::{self, PatchFile, Step};
 use larql_storage::store::{Assertion, Commit, Record, Transaction as Committed, digest};
 
+use super::edit::{Sum, of_operations};
 use super::mount_row::integer;
 use super::rows::Ready;
 use super::{Operator, Row, Work};
@@ -170,8 +172,8 @@ impl Operator for RunTransaction {
             Operands::SavePatch(text) => {
                 return save_patch(work, &mounted, text.as_deref()).map(|row| Some(vec![row]));
             }
-            Operands::ApplyPatch { patch, force } => {
-                return apply_patch(work, &mounted, &patch, force).map(|row| Some(vec![row]));
+            Operands::ApplyPatch { patch, force, harm } => {
+                return apply_patch(work, &mounted, &patch, force, harm).map(|row| Some(vec![row]));
             }
             Operands::RemovePatch(text) => {
                 outside(work, "REMOVE PATCH")?;
@@ -346,6 +348,7 @@ fn apply_patch(
     mounted: &Mounted,
     text: &str,
     force: bool,
+    harm: Option<Harm>,
 ) -> Result<Row, Failure> {
     outside(work, "APPLY PATCH")?;
     require_vindex(&mounted.model, &mounted.name)?;
@@ -378,7 +381,7 @@ fn apply_patch(
     if let Some(there) = work.view().branch().and_then(|branch| branch.patch(&place.name)) {
         if there.digest == digest(&operations).0 {
             work.notice(format!("it is applied already, at LSN {}", there.lsn), "")?;
-            return applied_row(work, &place.name);
+            return Ok(with_sum(applied_row(work, &place.name)?, Sum::default()));
         }
         let message = format!("another patch is applied as \"{}\"", place.name);
         return Err(Failure::new(code::EXISTS, message)
@@ -391,8 +394,17 @@ fn apply_patch(
         ));
     }
     let text = work.statement_text();
+    let sum = of_operations(work, &operations, harm)?;
     commit(work, mounted, Some(place.name.clone()), operations, text)?;
-    applied_row(work, &place.name)
+    Ok(with_sum(applied_row(work, &place.name)?, sum))
+}
+
+/// The row of a patch with what it does.
+fn with_sum(mut row: Row, sum: Sum) -> Row {
+    let (before, after) = sum.probabilities.unzip();
+    let real = |number: Option<f64>| number.map_or(Value::Null, Value::Real);
+    row.extend([real(before), real(after), sum.harm.map_or(Value::Null, Value::text)]);
+    row
 }
 
 fn create_branch(

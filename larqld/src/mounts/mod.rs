@@ -20,7 +20,7 @@ mod vindex_model;
 pub use base_hash::{BaseHasher, checkpoint_base_hash, checkpoint_hashes};
 pub use gate_statistics::{NO_SCORES, STATISTICS_SAMPLES, Samples};
 pub use model::{Kind, Model, Source};
-pub use mounted::Mounted;
+pub use mounted::{Mounted, edited_features};
 pub use output_tokens::FEATURES_AT_ONCE;
 pub use rounding::unsteady;
 pub use vindex_model::VindexModel;

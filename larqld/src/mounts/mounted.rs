@@ -6,6 +6,7 @@ use larql_planner::catalog::{
     Bands, Component, GateIndex, IndexTarget, Mount, MountKind, PostingLists,
 };
 use larql_planner::physical::plan::Quantisation;
+use larql_storage::overlay::Overlay;
 
 use super::{Kind, Model};
 
@@ -16,6 +17,27 @@ pub struct Mounted {
     pub name: String,
     /// The model.
     pub model: Arc<Model>,
+    /// The edits that a session's plans are made for; none where the mount is nobody's yet.
+    pub overlay: Overlay,
+}
+
+impl Mounted {
+    /// A model under a name.
+    pub fn new(name: String, model: Arc<Model>) -> Self {
+        Self { name, model, overlay: Overlay::default() }
+    }
+
+    /// The same mount as a session sees it under edits.
+    pub fn under(&self, overlay: &Overlay) -> Self {
+        Self { name: self.name.clone(), model: self.model.clone(), overlay: overlay.clone() }
+    }
+}
+
+/// Features of a layer under edits: the base's, and as many as the highest number is beyond them.
+pub fn edited_features(model: &Model, overlay: &Overlay, layer: u32) -> u64 {
+    let last = overlay.features_of(layer).last();
+    let end = last.map_or(0, |(slot, _)| u64::from(slot.feature) + 1);
+    model.features(layer).max(end)
 }
 
 impl Mount for Mounted {
@@ -36,6 +58,14 @@ impl Mount for Mounted {
 
     fn features(&self, layer: u32) -> u64 {
         self.model.features(layer)
+    }
+
+    fn features_edited(&self, layer: u32) -> u64 {
+        edited_features(&self.model, &self.overlay, layer)
+    }
+
+    fn is_edited(&self) -> bool {
+        !self.overlay.is_empty()
     }
 
     fn hidden_size(&self) -> u64 {

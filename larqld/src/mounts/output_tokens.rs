@@ -76,6 +76,27 @@ impl Model {
         Ok((lists, bytes))
     }
 
+    /// The output tokens of vectors that are no features of the base, and the bytes that were read for
+    /// them; `None` where the vocabulary's table is not here.
+    ///
+    /// # Shapes
+    /// `vectors`: `[n, hidden]`, `n` at least 1.
+    /// # Errors
+    /// When cancelled.
+    pub fn output_tokens_of(
+        &self,
+        vectors: &[f32],
+        pool: &Pool,
+        cancel: &Cancel,
+    ) -> Result<Option<(Vec<TokenList>, u64)>, Failure> {
+        let Some(table) = self.output_table() else { return Ok(None) };
+        let hidden = self.architecture().hidden_size;
+        let view = MatrixView::from_f32(vectors.len() / hidden, hidden, vectors)
+            .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
+        let lists = top_tokens(pool, &table, &view, TOKENS_PER_FEATURE, cancel)?;
+        Ok(Some((lists, table.bytes_touched() + size_of_val(vectors) as u64)))
+    }
+
     /// Reads the down vectors of features that follow one another in one network, `first` the first of
     /// them. `None` where there are no such features.
     fn read_down(&self, layer: u32, first: u32, out: &mut [f32]) -> Option<Result<(), Failure>> {

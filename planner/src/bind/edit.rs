@@ -1,24 +1,30 @@
-//! INSERT, DELETE and UPDATE: which facts, and which edges.
+//! INSERT, DELETE, UPDATE and MERGE: which facts, which edges, and which model.
 
 use super::BindError;
+use super::binder::Binder;
+use super::expression as bound;
+use super::select::select;
+use super::source::{Sources, edges_scope};
 use super::statement::{Bound, Reader};
 use crate::catalog::{Catalog, INFERENCE_COMPONENTS};
 use crate::logical::Plan;
-use crate::logical::plan::EDIT_COLUMNS;
-use crate::physical::edit::{Edit, EditedRows, InsertFacts};
+use crate::logical::plan::{EDIT_COLUMNS, MERGE_COLUMNS};
+use crate::physical::edit::{Assignments, Edit, InsertFacts, MergeModel};
 use crate::physical::plan::Operator;
 use crate::planned::Role;
-use crate::syntax::Span;
-use crate::syntax::ast::{ComparisonOperator, Expression, ExpressionKind, Harm, Insert, Name};
+use crate::syntax::ast::{
+    Expression, ExpressionKind, Harm, Insert, Literal, MergeConflict, Name, Select, SelectItem,
+    Source, Table,
+};
+use crate::syntax::{Span, Spanned};
 
 const FACT: [&str; 3] = ["entity", "relation", "target"];
-const EDGE: &str = "entity, relation, target, layer, feature and source";
 
 fn refuse(what: impl Into<String>, span: Span, hint: impl Into<String>) -> BindError {
     BindError::Meaningless { what: what.into(), span: Some(span), hint: hint.into() }
 }
 
-fn bound(edit: Edit, reader: Reader<'_>) -> Bound {
+fn leaf(edit: Edit, reader: Reader<'_>) -> Bound {
     let tag = edit.tag();
     reader.bound(Plan::leaf(Operator::Edit(edit), &EDIT_COLUMNS), tag, Role::Editor)
 }
@@ -91,30 +97,54 @@ pub(super) fn insert(
         let what = format!("ALPHA {alpha} is not above 0 and at most 100");
         return Err(refuse(what, span, "ALPHA 1 is as strong as was found to be needed"));
     }
-    let harm = checked(request.harm, span)?;
+    let harm = checked(request.harm, Some(span))?;
     let (mode, confidence) = (request.mode, request.confidence);
     let insert = InsertFacts { facts, mode, layers, confidence, alpha, harm };
-    Ok(bound(Edit::Insert(insert), reader))
+    Ok(leaf(Edit::Insert(insert), reader))
+}
+
+/// Binds a MERGE.
+///
+/// # Errors
+/// A budget of harm that makes no sense; without inference weights.
+pub(super) fn merge(
+    source: &Literal,
+    into: Option<&Literal>,
+    conflict: Option<MergeConflict>,
+    harm: Option<Harm>,
+    catalog: &dyn Catalog,
+) -> Result<Bound, BindError> {
+    let reader = Reader::current(catalog)?;
+    reader.needs(&INFERENCE_COMPONENTS)?;
+    let merge = MergeModel {
+        source: source.value.clone(),
+        into: into.map(|into| into.value.clone()),
+        conflict: conflict.unwrap_or(MergeConflict::KeepSource),
+        harm: checked(harm, Some(source.span))?,
+    };
+    let plan = Plan::leaf(Operator::Edit(Edit::Merge(merge)), &MERGE_COLUMNS);
+    Ok(reader.bound(plan, "MERGE", Role::Editor))
 }
 
 /// Binds a DELETE.
 ///
 /// # Errors
-/// As [`conditions`].
+/// As [`edges`].
 pub(super) fn delete(
     filter: &Expression,
     harm: Option<Harm>,
     catalog: &dyn Catalog,
 ) -> Result<Bound, BindError> {
     let reader = Reader::current(catalog)?;
-    let rows = conditions(filter, harm, &reader)?;
-    Ok(bound(Edit::Delete(rows), reader))
+    let input = edges(filter, catalog)?;
+    let edit = Edit::Delete { harm: checked(harm, Some(filter.span))? };
+    Ok(reader.bound(Plan::Edit { edit, input: Box::new(input) }, "DELETE", Role::Editor))
 }
 
 /// Binds an UPDATE.
 ///
 /// # Errors
-/// As [`conditions`]; anything but one new target.
+/// As [`edges`]; columns other than target and confidence, each once, and values that they cannot have.
 pub(super) fn update(
     assignments: &[(Name, Expression)],
     filter: &Expression,
@@ -123,82 +153,83 @@ pub(super) fn update(
 ) -> Result<Bound, BindError> {
     let reader = Reader::current(catalog)?;
     reader.needs(&INFERENCE_COMPONENTS)?;
-    let rows = conditions(filter, harm, &reader)?;
     let hint = "UPDATE EDGES SET target = 'Lyon' WHERE entity = 'France' AND relation = 'capital'";
-    let [(name, value)] = assignments else {
-        return Err(refuse("UPDATE sets one target", filter.span, hint));
-    };
-    match &value.value {
-        ExpressionKind::Text(target)
-            if name.value.eq_ignore_ascii_case("target") && !target.trim().is_empty() =>
-        {
-            Ok(bound(Edit::Update(rows, target.trim().to_owned()), reader))
-        }
-        _ => Err(refuse("UPDATE sets the target, which is a text", name.span, hint)),
-    }
-}
-
-/// Conditions of the form `column = value` with AND between.
-///
-/// # Errors
-/// Other conditions, columns that an edge does not have, values of another kind, one column twice.
-fn conditions(
-    filter: &Expression,
-    harm: Option<Harm>,
-    reader: &Reader<'_>,
-) -> Result<EditedRows, BindError> {
-    let mut rows = EditedRows { harm: checked(harm, filter.span)?, ..EditedRows::default() };
-    let conjuncts = match &filter.value {
-        ExpressionKind::And(conjuncts) => &conjuncts[..],
-        _ => std::slice::from_ref(filter),
-    };
-    for conjunct in conjuncts {
-        let hint = format!("write column = value with AND between; the columns are {EDGE}");
-        let refuse = |what: &str| refuse(what, conjunct.span, hint.clone());
-        let ExpressionKind::Comparison { operator: ComparisonOperator::Equal, left, right } =
-            &conjunct.value
-        else {
-            return Err(refuse("edits are found by conditions of the form column = value"));
+    let mut set = Assignments::default();
+    for (name, value) in assignments {
+        let number = match &value.value {
+            ExpressionKind::Integer(number) => Some(*number as f64),
+            ExpressionKind::Real(number) => Some(*number),
+            _ => None,
         };
-        let ExpressionKind::Column { qualifier: None, name } = &left.value else {
-            return Err(refuse("the left side is no column of an edge"));
-        };
-        let column = name.to_ascii_lowercase();
-        let twice = match (&*column, &right.value) {
-            ("entity", ExpressionKind::Text(text)) => rows.entity.replace(text.clone()).is_some(),
-            ("relation", ExpressionKind::Text(text)) => {
-                rows.relation.replace(text.clone()).is_some()
+        let twice = match (&*name.value.to_ascii_lowercase(), &value.value) {
+            // What PREPARE binds is refused as empty when it runs.
+            ("target", ExpressionKind::Null) => set.target.replace(String::new()).is_some(),
+            ("target", ExpressionKind::Text(text)) if !text.trim().is_empty() => {
+                set.target.replace(text.trim().to_owned()).is_some()
             }
-            ("target", ExpressionKind::Text(text)) => rows.target.replace(text.clone()).is_some(),
-            ("source", ExpressionKind::Text(text)) if matches!(&**text, "knn" | "patch") => {
-                rows.source.replace(text.clone()).is_some()
+            ("target", _) => {
+                return Err(refuse("a target is a text that is not empty", value.span, hint));
             }
-            ("layer", ExpressionKind::Integer(number)) => {
-                let layer = u32::try_from(*number).ok().filter(|&layer| layer < reader.layers());
-                let layer = layer.ok_or_else(|| refuse("there is no such layer"))?;
-                rows.layer.replace(layer).is_some()
+            ("confidence", _) if number.is_some_and(|number| (0.0..=1.0).contains(&number)) => {
+                std::mem::replace(&mut set.confidence, number).is_some()
             }
-            ("feature", ExpressionKind::Integer(number)) => {
-                let feature = u64::try_from(*number).ok();
-                let feature = feature.ok_or_else(|| refuse("there is no such feature"))?;
-                rows.feature.replace(feature).is_some()
+            ("confidence", _) => {
+                let hint = "SET confidence = 0.9";
+                return Err(refuse("a confidence is a number from 0 to 1", value.span, hint));
             }
-            _ => return Err(refuse("an edge has no such column, or it is of another type")),
+            _ => {
+                let what = format!("UPDATE sets target and confidence, and not {}", name.value);
+                return Err(refuse(what, name.span, hint));
+            }
         };
         if twice {
-            return Err(refuse("a column is given twice"));
+            return Err(refuse(format!("{} is set twice", name.value), name.span, hint));
         }
     }
-    Ok(rows)
+    let input = edges(filter, catalog)?;
+    let edit = Edit::Update { set, harm: checked(harm, Some(filter.span))? };
+    Ok(reader.bound(Plan::Edit { edit, input: Box::new(input) }, "UPDATE", Role::Editor))
+}
+
+/// The rows of EDGES for which a condition is true: what SELECT shows of it.
+///
+/// # Errors
+/// As SELECT; a condition that is the same for every row.
+fn edges(filter: &Expression, catalog: &dyn Catalog) -> Result<Plan, BindError> {
+    let span = filter.span;
+    let predicate = Binder::over(&edges_scope()).predicate(filter)?;
+    let is_itself = |one: &bound::Expression| matches!(one, bound::Expression::Comparison { left, right, .. } if left == right);
+    if predicate.columns().is_empty() || predicate.clone().conjuncts().iter().all(is_itself) {
+        let hint =
+            "name what is meant: entity = '…' AND relation = '…'; source = 'patch' for all edits";
+        return Err(refuse("the condition is the same for every edge", span, hint));
+    }
+    let table = Table::Named { schema: None, name: Spanned::new("EDGES".to_owned(), span) };
+    let request = Select {
+        distinct: false,
+        items: vec![SelectItem::All(Spanned::new(None, span))],
+        from: Some(Source { table, alias: None }),
+        joins: Vec::new(),
+        nearest: None,
+        filter: Some(filter.clone()),
+        group_by: Vec::new(),
+        having: None,
+        order_by: Vec::new(),
+        limit: None,
+        offset: None,
+        approximate: None,
+    };
+    select(&Sources::new(catalog), &request, None)
 }
 
 /// A budget that makes sense.
-fn checked(harm: Option<Harm>, span: Span) -> Result<Option<Harm>, BindError> {
+pub(super) fn checked(harm: Option<Harm>, span: Option<Span>) -> Result<Option<Harm>, BindError> {
     if let Some(Harm::Max { budget, points }) = harm {
         let most = if points { 100.0 } else { 1.0 };
         if !(0.0..=most).contains(&budget) {
             let what = format!("a budget of harm is between 0 and {most}, not {budget}");
-            return Err(refuse(what, span, "WITH MAX HARM 5 POINTS is WITH MAX HARM 0.05"));
+            let hint = "WITH MAX HARM 5 POINTS is WITH MAX HARM 0.05".to_owned();
+            return Err(BindError::Meaningless { what, span, hint });
         }
     }
     Ok(harm)

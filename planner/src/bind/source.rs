@@ -3,7 +3,7 @@
 //! A source of rows is one of EDGES, FEATURES and ENTITIES, a table that the catalog knows, a
 //! sub-query, or (in a pipe) the stage before. EDGES is two relations under one name: without
 //! `entity = "…"` among the conditions joined by AND it has one row a feature with output tokens; with
-//! it, the gate hits of that entity. Conditions of ON count like those of WHERE, since every JOIN is an
+//! it, the gate hits of that entity. Edges that labels know and edges that edits state stand beside both. Conditions of ON count like those of WHERE, since every JOIN is an
 //! inner one.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::logical::Plan;
 use crate::logical::plan::ENTITY_COLUMNS;
 use crate::nearest_name::nearest;
 use crate::physical::plan::{
-    ENTITY_COUNT_INPUT, FeatureColumn, KnownEdges, Operator, QueryVector, TableScan,
+    ENTITY_COUNT_INPUT, EditedEdges, FeatureColumn, KnownEdges, Operator, QueryVector, TableScan,
 };
 use crate::syntax::Span;
 use crate::syntax::ast::{self, Name, Select, Source, Table};
@@ -318,9 +318,16 @@ fn edges(
         let columns = EDGES.iter().map(|column| column.column()).collect();
         Plan::Leaf { operator: Operator::KnownEdges(known), columns }
     });
-    let beside = |plan| match known {
-        Some(known) => Plan::Concatenate { inputs: vec![known, plan] },
-        None => plan,
+    let edited = reader.mount.is_edited().then(|| {
+        let edited = EditedEdges { entity: named.clone(), columns: EDGES.to_vec() };
+        let columns = EDGES.iter().map(|column| column.column()).collect();
+        Plan::Leaf { operator: Operator::EditedEdges(edited), columns }
+    });
+    let beside = |plan| match (edited, known) {
+        (None, None) => plan,
+        (edited, known) => {
+            Plan::Concatenate { inputs: edited.into_iter().chain(known).chain([plan]).collect() }
+        }
     };
     let Some(entity) = named else { return Ok(beside(features(reader, &EDGES, layers)?)) };
     reader.needs(&[
@@ -399,6 +406,11 @@ fn nearest_rows(
     };
     let scan = Plan::Nearest { entity, layer, k: None, columns: columns.to_vec() };
     Ok(limited(filtered(scan, predicate), Some(rows), 0))
+}
+
+/// The scope of EDGES, for conditions that are looked at by themselves.
+pub(super) fn edges_scope() -> Scope {
+    Scope::of_table("EDGES", EDGES.iter().map(|column| column.column()).collect())
 }
 
 /// The scope of FEATURES, for SHOW FEATURES … WHERE.

@@ -132,6 +132,9 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
         Statement::Compile(request) => compile::bind(request, catalog),
         Statement::Diff(request) => diff::bind(request, catalog),
         Statement::Insert(request) => super::edit::insert(request, span, catalog),
+        Statement::Merge { source, target, conflict, harm } => {
+            super::edit::merge(source, target.as_ref(), *conflict, *harm, catalog)
+        }
         Statement::Delete { filter, harm } => super::edit::delete(filter, *harm, catalog),
         Statement::Update { assignments, filter, harm } => {
             super::edit::update(assignments, filter, *harm, catalog)

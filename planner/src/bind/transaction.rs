@@ -1,10 +1,11 @@
 //! BEGIN, COMMIT and what else is about transactions, patches, branches and assertions.
 
 use super::BindError;
+use super::edit::checked;
 use super::statement::{Bound, Reader, named};
 use crate::catalog::{Catalog, INFERENCE_COMPONENTS};
 use crate::logical::Plan;
-use crate::logical::plan::PATCH_COLUMNS;
+use crate::logical::plan::{APPLIED_COLUMNS, PATCH_COLUMNS};
 use crate::physical::plan::Operator;
 use crate::physical::transaction::Transaction;
 use crate::planned::Role;
@@ -21,8 +22,8 @@ pub(super) fn operands(statement: &Statement) -> Option<Transaction> {
         Statement::SavePatch(name) => {
             Transaction::SavePatch(name.as_ref().map(|name| name.value.clone()))
         }
-        Statement::ApplyPatch { patch, force, .. } => {
-            Transaction::ApplyPatch { patch: patch.value.clone(), force: *force }
+        Statement::ApplyPatch { patch, force, harm } => {
+            Transaction::ApplyPatch { patch: patch.value.clone(), force: *force, harm: *harm }
         }
         Statement::RemovePatch(name) => Transaction::RemovePatch(name.value.clone()),
         Statement::CreateBranch { name, from, at } => Transaction::CreateBranch {
@@ -60,9 +61,15 @@ pub(super) fn bind(operands: Transaction, catalog: &dyn Catalog) -> Result<Bound
             });
         }
     }
+    let is_applied = matches!(operands, Transaction::ApplyPatch { .. });
+    if let Transaction::ApplyPatch { harm, .. } = &operands {
+        checked(*harm, None)?;
+    }
     let (tag, answers_patch) = (operands.tag(), operands.answers_patch());
     let operator = Operator::Transaction(operands);
-    let plan = if answers_patch {
+    let plan = if is_applied {
+        Plan::leaf(operator, &APPLIED_COLUMNS)
+    } else if answers_patch {
         Plan::leaf(operator, &PATCH_COLUMNS)
     } else {
         Plan::leaf(operator, &[])

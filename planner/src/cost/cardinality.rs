@@ -73,6 +73,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
             let grouped = rows_in * DISTINCT;
             edges.limit.map_or(grouped, |limit| grouped.min(limit as f64))
         }
+        Operator::EditedEdges(_) => ENTITY_EDGES,
         Operator::KnownEdges(known) => match known.entity {
             Some(_) => ENTITY_EDGES,
             None => KNOWN_EDGES,

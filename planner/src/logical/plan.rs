@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::bind::Aggregate;
 use crate::bind::expression::Expression;
 use crate::layers::LayerSet;
+use crate::physical::edit::Edit;
 use crate::physical::plan::{
     DescribeEdges, ExplainInfer, FeatureColumn, ForEach, Infer, Operator, QueryVector,
     RelationCount, SortKey, TableScan, Write,
@@ -155,6 +156,13 @@ pub enum Plan {
         /// Which rows.
         input: Box<Self>,
     },
+    /// Edges that are changed; a row tells of each change.
+    Edit {
+        /// How.
+        edit: Edit,
+        /// Which edges: rows of EDGES.
+        input: Box<Self>,
+    },
     /// The next token.
     Infer(Infer),
     /// The features at work in inference.
@@ -190,6 +198,7 @@ impl Plan {
             Self::ForEach { inputs, .. } => inputs[1].columns(),
             Self::Concatenate { inputs } => inputs.first().map(Self::columns).unwrap_or_default(),
             Self::Write { .. } => named(&WRITE_COLUMNS),
+            Self::Edit { .. } => named(&EDIT_COLUMNS),
             Self::DescribeEdges { .. } => named(&DESCRIBE_COLUMNS),
             Self::EntityCount { .. } => named(&ENTITY_COLUMNS),
             Self::RelationCount { count, .. } => {
@@ -225,6 +234,7 @@ impl Plan {
             | Self::Limit { input, .. }
             | Self::Distinct { input }
             | Self::Write { input, .. }
+            | Self::Edit { input, .. }
             | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
@@ -251,6 +261,7 @@ impl Plan {
             | Self::Limit { input, .. }
             | Self::Distinct { input }
             | Self::Write { input, .. }
+            | Self::Edit { input, .. }
             | Self::Aggregate { input, .. }
             | Self::DescribeEdges { input, .. }
             | Self::EntityCount { input }
@@ -291,6 +302,7 @@ impl Plan {
             Self::Limit { count, offset, .. } => Operator::Limit { count, offset },
             Self::Distinct { .. } => Operator::Distinct,
             Self::Write { write, .. } => Operator::Write(write),
+            Self::Edit { edit, .. } => Operator::Edit(edit),
             Self::Concatenate { .. } => Operator::Concatenate,
             Self::DescribeEdges { edges, .. } => Operator::DescribeEdges(edges),
             Self::EntityCount { .. } => Operator::EntityCount,
@@ -535,7 +547,7 @@ pub const EDIT_COLUMNS: NamedColumns<10> = [
     ("harm", ColumnType::Text),
 ];
 
-/// The columns of SHOW PATCHES, SAVE PATCH and APPLY PATCH. `name` is NULL for a transaction that is no patch;
+/// The columns of SHOW PATCHES and SAVE PATCH. `name` is NULL for a transaction that is no patch;
 /// `bytes` are those of its operations in the log, `applied_at` is in UTC.
 pub const PATCH_COLUMNS: NamedColumns<10> = [
     ("name", ColumnType::Text),
@@ -548,6 +560,36 @@ pub const PATCH_COLUMNS: NamedColumns<10> = [
     ("applied_at", ColumnType::Text),
     ("author", ColumnType::Text),
     ("base_hash", ColumnType::Text),
+];
+
+/// The columns of MERGE: how many features and facts were taken over, and how many of both were in conflict; the
+/// rest as for APPLY PATCH.
+pub const MERGE_COLUMNS: NamedColumns<8> = [
+    ("source", ColumnType::Text),
+    ("features", ColumnType::Integer),
+    ("facts", ColumnType::Integer),
+    ("conflicts", ColumnType::Integer),
+    ("lsn", ColumnType::Integer),
+    ("probability_before", ColumnType::Real),
+    ("probability_after", ColumnType::Real),
+    ("harm", ColumnType::Text),
+];
+
+/// The columns of APPLY PATCH: the patch's, the mean probabilities of what it answers, and what harm that does.
+pub const APPLIED_COLUMNS: NamedColumns<13> = [
+    ("name", ColumnType::Text),
+    ("branch", ColumnType::Text),
+    ("inserts", ColumnType::Integer),
+    ("updates", ColumnType::Integer),
+    ("deletes", ColumnType::Integer),
+    ("bytes", ColumnType::Integer),
+    ("lsn", ColumnType::Integer),
+    ("applied_at", ColumnType::Text),
+    ("author", ColumnType::Text),
+    ("base_hash", ColumnType::Text),
+    ("probability_before", ColumnType::Real),
+    ("probability_after", ColumnType::Real),
+    ("harm", ColumnType::Text),
 ];
 
 /// The columns of SHOW BRANCHES. `origin` and `origin_lsn` are NULL for `main`; `transactions` counts those in

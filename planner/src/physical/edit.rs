@@ -2,17 +2,27 @@
 
 use std::sync::Arc;
 
-use crate::syntax::ast::{Harm, InsertMode};
+use crate::syntax::ast::{Harm, InsertMode, MergeConflict};
 
 /// A statement that edits.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Edit {
     /// INSERT
     Insert(InsertFacts),
-    /// DELETE, of edits
-    Delete(EditedRows),
-    /// UPDATE … SET target
-    Update(EditedRows, String),
+    /// MERGE
+    Merge(MergeModel),
+    /// DELETE of the edges that the operator reads: rows of EDGES with the columns of `*`
+    Delete {
+        /// What harm is allowed.
+        harm: Option<Harm>,
+    },
+    /// UPDATE of the edges that the operator reads, as for DELETE
+    Update {
+        /// What changes.
+        set: Assignments,
+        /// What harm is allowed.
+        harm: Option<Harm>,
+    },
 }
 
 /// Moves facts down a tier, where they still answer there.
@@ -57,23 +67,26 @@ pub struct InsertFacts {
     pub harm: Option<Harm>,
 }
 
-/// Which edges a statement is about: those for which everything that is said holds.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct EditedRows {
-    /// The entity, as it is written.
-    pub entity: Option<String>,
-    /// The relation.
-    pub relation: Option<String>,
-    /// The target.
-    pub target: Option<String>,
-    /// The layer.
-    pub layer: Option<u32>,
-    /// The feature.
-    pub feature: Option<u64>,
-    /// `knn` or `patch`.
-    pub source: Option<String>,
+/// What MERGE says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergeModel {
+    /// The model that is merged: a mount's name or a path.
+    pub source: String,
+    /// The mount that it is merged into, where the statement names it.
+    pub into: Option<String>,
+    /// Which side of a conflict stands.
+    pub conflict: MergeConflict,
     /// What harm is allowed.
     pub harm: Option<Harm>,
+}
+
+/// What UPDATE sets.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Assignments {
+    /// What the edges are to answer.
+    pub target: Option<String>,
+    /// What they are to show as confidence.
+    pub confidence: Option<f64>,
 }
 
 impl Edit {
@@ -81,8 +94,9 @@ impl Edit {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::Insert(_) => "INSERT",
-            Self::Delete(_) => "DELETE",
-            Self::Update(..) => "UPDATE",
+            Self::Merge(_) => "MERGE",
+            Self::Delete { .. } => "DELETE",
+            Self::Update { .. } => "UPDATE",
         }
     }
 }

@@ -247,6 +247,8 @@ pub enum Operator {
     Label(Label),
     /// The edges that labels know.
     KnownEdges(KnownEdges),
+    /// Edges that edits state.
+    EditedEdges(EditedEdges),
     /// Measures what an edge loses without its feature.
     VerifyEdge(VerifyEdge),
     /// Makes an index of the mount in use.
@@ -339,7 +341,7 @@ pub enum FeatureColumn {
     Z,
     /// Calibrated probability (real); NULL until calibration exists.
     Confidence,
-    /// Where the row comes from: `gate` with a query, else NULL (text).
+    /// Where the row comes from: `patch` of what was edited, `gate` with a query, else NULL (text).
     Source,
     /// The feature's activation in a forward pass (score).
     Activation,
@@ -520,6 +522,16 @@ pub struct Nearest {
     pub layer: u32,
     /// At most so many rows; `None` for all, in order.
     pub k: Option<u64>,
+    /// The columns to produce.
+    pub columns: Vec<FeatureColumn>,
+}
+
+/// Operands of [`Operator::EditedEdges`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct EditedEdges {
+    /// All that edits state of this entity; `None` for what they state of any without a feature, which a
+    /// scan of features does not have.
+    pub entity: Option<Arc<str>>,
     /// The columns to produce.
     pub columns: Vec<FeatureColumn>,
 }

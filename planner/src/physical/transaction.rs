@@ -1,6 +1,6 @@
 //! Operands of transactions, patches, branches and assertions.
 
-use crate::syntax::ast::Moment;
+use crate::syntax::ast::{Harm, Moment};
 
 /// What [`super::Operator::Transaction`] does.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub enum Transaction {
     SavePatch(Option<String>),
     /// Applies a patch's file.
     ApplyPatch {
+        /// What harm is allowed.
+        harm: Option<Harm>,
         /// Its name or path.
         patch: String,
         /// Even to another base.

@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use super::edit::{Compact, Edit};
 use super::generate::Generate;
 use super::plan::{
-    Compile, CompileConflict, Diff, EdgeSources, Explain, Extract, FfnPath, GateScan, Operator,
-    Quantisation, QueryVector, RelationCount, SortKey, Use, WeightType,
+    Compile, CompileConflict, Diff, EdgeSources, EditedEdges, Explain, Extract, FfnPath, GateScan,
+    KnownEdges, Operator, Quantisation, QueryVector, RelationCount, SortKey, Use, WeightType,
 };
 use super::trace::Trace;
 use super::transaction::Transaction;
@@ -81,6 +81,7 @@ impl Operator {
             Self::Diff(_) => "Diff",
             Self::Label(_) => "Label",
             Self::KnownEdges(_) => "KnownEdges",
+            Self::EditedEdges(_) => "EditedEdges",
             Self::VerifyEdge(_) => "VerifyEdge",
             Self::VerifyVindex { .. } => "VerifyVindex",
             Self::CreateIndex(_) => "CreateIndex",
@@ -257,8 +258,12 @@ impl Operator {
             Self::Transaction(transaction) => transaction_detail(&mut detail, transaction),
             Self::Edit(edit) => {
                 detail.add(edit.tag());
-                if let Edit::Insert(insert) = edit {
-                    detail.add(format_args!("{} facts", insert.facts.len()));
+                match edit {
+                    Edit::Insert(insert) => {
+                        detail.add(format_args!("{} facts", insert.facts.len()));
+                    }
+                    Edit::Merge(merge) => detail.add(format_args!("{}", Quoted(&merge.source))),
+                    Edit::Delete { .. } | Edit::Update { .. } => {}
                 }
             }
             Self::Blame(blame) => {
@@ -277,11 +282,9 @@ impl Operator {
             Self::Extract(extract) => extract_detail(&mut detail, extract),
             Self::Compile(compile) => compile_detail(&mut detail, compile),
             Self::Diff(diff) => diff_detail(&mut detail, diff),
-            Self::KnownEdges(known) => {
-                detail.add_optional(
-                    "entity",
-                    known.entity.as_ref().map(|text| Quoted(text)).as_ref(),
-                );
+            Self::KnownEdges(KnownEdges { entity, .. })
+            | Self::EditedEdges(EditedEdges { entity, .. }) => {
+                detail.add_optional("entity", entity.as_ref().map(|text| Quoted(text)).as_ref());
                 detail.columns(columns);
             }
             Self::VerifyEdge(edge) => {
@@ -375,7 +378,7 @@ fn transaction_detail(detail: &mut Detail, transaction: &Transaction) {
             detail.add_optional("as", name.as_ref().map(|name| Quoted(name)).as_ref());
         }
         Transaction::BeginPatch(name) | Transaction::RemovePatch(name) => detail.add(Quoted(name)),
-        Transaction::ApplyPatch { patch, force } => {
+        Transaction::ApplyPatch { patch, force, .. } => {
             detail.add(Quoted(patch));
             detail.add_if(*force, "force");
         }

@@ -249,6 +249,8 @@ impl Operation {
         match self {
             // Rows without a fact replace what is there.
             Self::SetFeature(set) if set.entity.is_none() => Effect::Update,
+            // A feature that speaks of a fact and states no target is against what the base answers.
+            Self::SetFeature(set) if set.target.is_none() => Effect::Delete,
             Self::SetFeature(_) | Self::SetKnn(_) | Self::LowRank(_) => Effect::Insert,
             Self::Describe(_) => Effect::Update,
             Self::HideFeature(_)

@@ -21,6 +21,7 @@ use readout::{Reading, Readout, Stream, row};
 
 use super::rows::Ready;
 use super::{Operator, Row, Work};
+use crate::editing::applied::Applied;
 use crate::failure::{Failure, code};
 use crate::inference::{self, Run};
 use crate::mounts::Model;
@@ -52,10 +53,14 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn new(model: &Model, text: &str) -> Result<Self, Failure> {
-        let tokens = inference::prompt_tokens(model, text)?;
+    fn new(model: &Model, edits: &Applied, text: &str) -> Result<Self, Failure> {
+        Ok(Self::of(model, edits, inference::prompt_tokens(model, text)?))
+    }
+
+    /// Tokens that are to be read under edits.
+    fn of(model: &Model, edits: &Applied, tokens: Vec<u32>) -> Self {
         let cache = inference::cache(model, Precision::Serving, tokens.len());
-        Ok(Self { tokens, cache })
+        Self { tokens, cache: cache.with_overlay(edits.overlay.clone()) }
     }
 
     /// Positions yet to be read.
@@ -78,9 +83,10 @@ impl Trace {
 
     fn begin(&self, work: &mut Work<'_>) -> Result<State, Failure> {
         let model = work.model()?;
+        let edits = work.edits(&model)?;
         let trace = &self.trace;
         let texts = [Some(&trace.prompt), trace.other.as_ref()];
-        let prompts = texts.into_iter().flatten().map(|text| Prompt::new(&model, text));
+        let prompts = texts.into_iter().flatten().map(|text| Prompt::new(&model, &edits, text));
         let mut prompts = prompts.collect::<Result<Vec<_>, _>>()?;
         if let [first, second] = &*prompts
             && trace.all_positions

@@ -1,6 +1,6 @@
 //! TRACE … SAVE: a run of the model, kept in a file.
 
-use larql_compute::model::{CaptureTrace, Ffn, Precision};
+use larql_compute::model::{CaptureTrace, Ffn};
 use larql_planner::physical::trace::{TraceFormat, TraceSave};
 use larql_storage::trace::{
     BoundaryHeader, BoundaryWriter, ChainHeader, ChainWriter, ContextHeader, ContextWriter, Tier,
@@ -10,7 +10,6 @@ use larql_storage::trace::{
 use super::readout::Stream;
 use super::{Prompt, Work, block_positions, read};
 use crate::failure::{Failure, code};
-use crate::inference;
 use crate::mounts::Model;
 
 /// A file being written, of any format.
@@ -35,8 +34,8 @@ pub(super) fn save(
     let path = work.resolve(&wanted.path)?;
     let mut writer = create(work, model, tokens.len(), &path, &wanted.format)
         .map_err(|error| failure(&path, error))?;
-    let cache = inference::cache(model, Precision::Serving, tokens.len());
-    let mut prompt = Prompt { tokens: tokens.to_vec(), cache };
+    let edits = work.edits(model)?;
+    let mut prompt = Prompt::of(model, &edits, tokens.to_vec());
     let (block, hidden) = (block_positions(model), model.architecture().hidden_size);
     let mut capture = CaptureTrace::new();
     while !prompt.left().is_empty() {

@@ -25,7 +25,7 @@ impl Rule for GateSlotsRule {
         let [input] = node.children.as_slice() else { return None };
         let Operator::GateScan(scan) = &input.operator else { return None };
         let mount = context.mount?;
-        let binds = |k: u64| scan.layers.iter().any(|layer| mount.features(layer) > k);
+        let binds = |k: u64| scan.layers.iter().any(|layer| mount.features_edited(layer) > k);
         if scan.k.is_some_and(binds) {
             return None;
         }

@@ -23,7 +23,7 @@ pub(super) fn pinned(
     let slots = layers
         .iter()
         .flat_map(|layer| {
-            let count = mount.features(layer);
+            let count = mount.features_edited(layer);
             let features = features.iter().filter(move |feature| **feature < count);
             features.map(move |feature| Slot { layer, feature: *feature })
         })

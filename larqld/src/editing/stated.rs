@@ -1,0 +1,226 @@
+//! What edits state, as edges, and which edges of the base they hide.
+//!
+//! An edit speaks for its (entity, relation): of what several state of the same, the latest stands, and the
+//! base's edges of that entity and relation are no longer edges. So it is with a feature that edits hide,
+//! replace or relabel: what was known to lean on it is known no more.
+//!
+//! Elsewhere: how edits answer ([`super::applied`]), rows (`exec::edited_edges`, `exec::feature_row`).
+
+use std::collections::{HashMap, HashSet};
+
+use larql_storage::overlay::{Fact, Overlay, Slot, Vector};
+
+use crate::text::case_folded;
+
+/// An edge that an edit states.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatedEdge {
+    /// What is stated.
+    pub fact: Fact,
+    /// Where.
+    pub layer: u32,
+    /// The feature; `None` of what is retrieved and of updates of a matrix.
+    pub feature: Option<u32>,
+    /// What answers.
+    pub source: StatedBy,
+    /// As it was given.
+    pub confidence: Option<f32>,
+    /// The feature's gate, where the edit has one of its own.
+    pub gate: Option<Vector>,
+}
+
+/// What answers an edge that an edit states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StatedBy {
+    /// A retrieved fact.
+    Knn,
+    /// A feature's rows.
+    Rows,
+    /// The update of a matrix of that name.
+    Update(u64),
+}
+
+impl StatedBy {
+    /// The word in the `source` column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Knn => "knn",
+            Self::Rows | Self::Update(_) => "patch",
+        }
+    }
+}
+
+/// An entity and a relation, as they are compared.
+type Pair = (String, String);
+
+fn pair(entity: &str, relation: &str) -> Pair {
+    (case_folded(entity.trim()), case_folded(relation.trim()))
+}
+
+/// What an overlay states and hides.
+#[derive(Debug, Clone, Default)]
+pub struct Stated {
+    edges: Vec<StatedEdge>,
+    pairs: HashSet<Pair>,
+    slots: HashSet<Slot>,
+}
+
+impl Stated {
+    /// Reads an overlay.
+    pub fn of(overlay: &Overlay) -> Self {
+        let mut stated = Self::default();
+        // Of each pair the latest change, what made it and which target it stated.
+        type Change = (u64, &'static str, String);
+        let mut latest: HashMap<Pair, Change> = HashMap::new();
+        let mut edges: Vec<(Pair, &'static str, StatedEdge)> = Vec::new();
+        let mut offer = |fact: Fact, lsn: u64, made: &'static str, edge: Option<StatedEdge>| {
+            let pair = pair(&fact.entity, &fact.relation);
+            let change = (lsn, made, fact.target);
+            let newest = latest.entry(pair.clone()).or_insert_with(|| change.clone());
+            if change.0 >= newest.0 {
+                *newest = change;
+            }
+            edges.extend(edge.map(|edge| (pair, made, edge)));
+        };
+        for (slot, delta) in overlay.features() {
+            if let (Some(entity), Some(relation)) = (&delta.entity, &delta.relation) {
+                let target = delta.target.clone();
+                let (entity, relation) = (entity.clone(), relation.clone());
+                let is_stated = target.is_some();
+                let fact = Fact { entity, relation, target: target.unwrap_or_default() };
+                let edge = StatedEdge {
+                    fact: fact.clone(),
+                    layer: slot.layer,
+                    feature: Some(slot.feature),
+                    source: StatedBy::Rows,
+                    confidence: delta.confidence,
+                    gate: delta.gate.clone(),
+                };
+                offer(fact, delta.lsn, "rows", is_stated.then_some(edge));
+            }
+            stated.slots.insert(slot);
+        }
+        for delta in overlay.low_rank() {
+            for fact in &delta.update.facts {
+                let edge = StatedEdge {
+                    fact: fact.clone(),
+                    layer: delta.update.layer,
+                    feature: None,
+                    source: StatedBy::Update(delta.update.id),
+                    confidence: None,
+                    gate: None,
+                };
+                offer(fact.clone(), delta.lsn, "update", Some(edge));
+            }
+        }
+        for knn in overlay.knn() {
+            let edge = StatedEdge {
+                fact: knn.set.fact.clone(),
+                layer: knn.set.layer,
+                feature: None,
+                source: StatedBy::Knn,
+                confidence: knn.set.confidence,
+                gate: None,
+            };
+            offer(knn.set.fact.clone(), knn.lsn, "knn", Some(edge));
+        }
+        edges.retain(|(pair, made, edge)| {
+            latest
+                .get(pair)
+                .is_some_and(|(_, by, target)| by == made && *target == edge.fact.target)
+        });
+        stated.edges = edges.into_iter().map(|(_, _, edge)| edge).collect();
+        stated
+            .edges
+            .sort_by(|a, b| (&a.fact, a.layer, a.feature).cmp(&(&b.fact, b.layer, b.feature)));
+        stated.pairs = latest.into_keys().collect();
+        stated
+    }
+
+    /// Every edge, by fact and layer.
+    pub fn edges(&self) -> impl Iterator<Item = &StatedEdge> {
+        self.edges.iter()
+    }
+
+    /// The edges of an entity, in whatever case it is written.
+    pub fn of_entity(&self, entity: &str) -> impl Iterator<Item = &StatedEdge> {
+        let entity = case_folded(entity.trim());
+        self.edges.iter().filter(move |edge| case_folded(edge.fact.entity.trim()) == entity)
+    }
+
+    /// Whether edits say what an entity's relation is, or that it is nothing.
+    pub fn speaks_of(&self, entity: &str, relation: &str) -> bool {
+        !self.pairs.is_empty() && self.pairs.contains(&pair(entity, relation))
+    }
+
+    /// Whether edits hide, replace, add or relabel a feature, whose numbers are those of a row.
+    pub fn edits(&self, (layer, feature): (i64, i64)) -> bool {
+        let slot = u32::try_from(layer).ok().zip(u32::try_from(feature).ok());
+        slot.is_some_and(|(layer, feature)| self.slots.contains(&Slot { layer, feature }))
+    }
+
+    /// Whether an edge that the base has at a feature is one no more.
+    pub fn hides(&self, entity: &str, relation: &str, (layer, feature): (u32, u32)) -> bool {
+        self.slots.contains(&Slot { layer, feature }) || self.speaks_of(entity, relation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larql_storage::overlay::{Mode, Operation, SetFeature, SetKnn};
+
+    use super::*;
+
+    fn rows(feature: u32, relation: &str, target: Option<&str>) -> Operation {
+        Operation::SetFeature(SetFeature {
+            slot: Slot { layer: 1, feature },
+            gate: Some([1.0].into()),
+            up: None,
+            down: Some([1.0].into()),
+            entity: Some("France".into()),
+            relation: Some(relation.into()),
+            target: target.map(str::to_owned),
+            target_ids: vec![1],
+            confidence: None,
+            mode: Mode::Compose,
+        })
+    }
+
+    fn knn(target: &str) -> Operation {
+        let fact =
+            Fact { entity: "France".into(), relation: "capital".into(), target: target.into() };
+        Operation::SetKnn(SetKnn {
+            layer: 2,
+            key: [1.0].into(),
+            threshold: 0.5,
+            fact,
+            entity_ids: vec![vec![1]],
+            target_ids: vec![1],
+            confidence: Some(0.5),
+        })
+    }
+
+    #[test]
+    fn of_what_several_edits_state_of_the_same_the_latest_stands() {
+        let mut overlay = Overlay::default();
+        overlay.apply(&rows(7, "capital", Some("Lyon")), 1);
+        overlay.apply(&knn("Oslo"), 2);
+        overlay.apply(&rows(8, "language", Some("Breton")), 2);
+        let stated = Stated::of(&overlay);
+        let found: Vec<(&str, &str)> =
+            stated.edges().map(|edge| (&*edge.fact.target, edge.source.as_str())).collect();
+        assert_eq!(found, [("Oslo", "knn"), ("Breton", "patch")]);
+        assert_eq!(stated.of_entity(" france").count(), 2);
+        assert!(stated.hides("FRANCE", "Capital", (0, 0)) && stated.hides("x", "y", (1, 7)));
+        assert!(!stated.hides("France", "continent", (0, 0)));
+    }
+
+    #[test]
+    fn what_was_deleted_hides_the_bases_edge_and_states_none() {
+        let mut overlay = Overlay::default();
+        overlay.apply(&rows(7, "capital", None), 1);
+        let stated = Stated::of(&overlay);
+        assert_eq!(stated.edges().count(), 0);
+        assert!(stated.speaks_of("France", "capital"));
+    }
+}

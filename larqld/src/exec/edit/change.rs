@@ -1,0 +1,287 @@
+//! DELETE and UPDATE of the edges that were chosen.
+
+use larql_compute::model::{Role, feature_row};
+use larql_planner::physical::edit::{Assignments, InsertFacts};
+use larql_planner::syntax::ast::{Harm, InsertMode};
+use larql_storage::overlay::{
+    Describe, Fact, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
+};
+
+use super::super::{Row, Work};
+use super::chosen::{Chosen, Feature};
+use super::receipts::{Made, of_feature};
+use super::{Change, finish, maker, store, taken_back};
+use crate::editing::layers;
+use crate::editing::prompts::Prompter;
+use crate::failure::{Failure, code};
+use crate::knowledge::prober::Prober;
+use crate::mounts::Model;
+
+/// Facts whose vectors one statement finds at most.
+const FACTS_MAX: usize = 1000;
+/// Features of one statement whose change is measured.
+const FEATURES_MEASURED: usize = 16;
+
+fn nothing(work: &Work<'_>) -> Result<Vec<Row>, Failure> {
+    let hint = "SELECT … FROM EDGES with the same WHERE shows what there is";
+    work.notice("no edge is like that; nothing was changed", hint)?;
+    Ok(Vec::new())
+}
+
+fn too_many(count: usize) -> Result<(), Failure> {
+    if count <= FACTS_MAX {
+        return Ok(());
+    }
+    let message = format!("{count} facts would be changed, and one statement changes {FACTS_MAX}");
+    Err(Failure::new(code::LIMIT, message).hint("narrow the condition"))
+}
+
+/// Takes edits back, speaks against what the base answers, and hides features.
+pub(super) fn delete(
+    work: &mut Work<'_>,
+    chosen: &Chosen,
+    harm: Option<Harm>,
+) -> Result<Vec<Row>, Failure> {
+    if chosen.is_empty() {
+        return nothing(work);
+    }
+    too_many(chosen.known.len())?;
+    let model = work.model()?;
+    let earlier = work.view().overlay().clone();
+    let knowledge = model.knowledge();
+    let prompter = Prompter::new(&model, knowledge.as_deref());
+    let asked = |fact: &Fact| -> Result<_, Failure> {
+        let target = prompter.answer_tokens(&fact.target)?.first().copied();
+        Ok(Some(prompter.of(&fact.entity, &fact.relation)?).zip(target))
+    };
+    let (mut operations, mut made) = (Vec::new(), Vec::new());
+    for edited in &chosen.edited {
+        operations.extend(edited.slots.iter().map(|&slot| Operation::RestoreFeature(slot)));
+        if edited.mode == Mode::Knn {
+            operations.push(taken_back::forget(&edited.fact));
+        }
+        made.push(Made::of(&edited.fact, edited.mode, asked(&edited.fact)?));
+    }
+    let is_asked = |fact: &Fact| {
+        chosen.edited.iter().any(|edited| edited.mode == Mode::Memit && edited.fact == *fact)
+    };
+    let taken = taken_back::of_updates(&earlier, &is_asked);
+    for (index, feature) in chosen.features.iter().enumerate() {
+        let operation = match feature.is_edited {
+            true => Operation::RestoreFeature(feature.slot),
+            false => Operation::HideFeature(feature.slot),
+        };
+        operations.push(operation.clone());
+        made.push(of_row(&model, &prompter, feature, operation, index < FEATURES_MEASURED)?);
+    }
+    let mut stored = earlier.clone();
+    if chosen.known.is_empty() && !taken.restates() {
+        operations.extend(taken.into_operations());
+        operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+        return finish(work, &model, (&earlier, &stored), operations, &made, harm);
+    }
+    let layers = layers::of_weights(model.architecture());
+    let looked_at: Vec<usize> = layers.iter().copied().chain(taken.layers()).collect();
+    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, taken.restates())?;
+    operations.extend(taken.operations(&mut maker, &prompter, &earlier)?);
+    operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+    for fact in &chosen.known {
+        work.cancel.check()?;
+        let asked = asked(fact)?;
+        let Some((prompts, _)) = &asked else { continue };
+        let named = [&*fact.entity, &*fact.relation, &*fact.target];
+        let against = maker.against(named, &layers, prompts, &stored)?;
+        against.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+        operations.extend(against.iter().cloned());
+        made.push(Made { operations: against, ..Made::of(fact, Mode::Compose, asked) });
+    }
+    drop(maker);
+    finish(work, &model, (&earlier, &stored), operations, &made, harm)
+}
+
+/// Gives edges another target, another confidence, or both.
+pub(super) fn update(
+    work: &mut Work<'_>,
+    chosen: &Chosen,
+    set: Assignments,
+    harm: Option<Harm>,
+) -> Result<Vec<Row>, Failure> {
+    if chosen.is_empty() {
+        return nothing(work);
+    }
+    match &set.target {
+        Some(target) if target.is_empty() => {
+            Err(Failure::new(code::INVALID_PARAMETER, "a target is a text that is not NULL")
+                .hint("SET target = 'Lyon'"))
+        }
+        Some(target) => retarget(work, chosen, target, set.confidence, harm),
+        None => judge(work, chosen, set.confidence.unwrap_or_default() as f32, harm),
+    }
+}
+
+fn retarget(
+    work: &mut Work<'_>,
+    chosen: &Chosen,
+    target: &str,
+    confidence: Option<f64>,
+    harm: Option<Harm>,
+) -> Result<Vec<Row>, Failure> {
+    let mut facts: Vec<[String; 3]> = Vec::new();
+    let pairs = chosen.edited.iter().map(|edited| &edited.fact).chain(&chosen.known);
+    for fact in pairs {
+        let fact = [fact.entity.clone(), fact.relation.clone(), target.to_owned()];
+        if !facts.contains(&fact) {
+            facts.push(fact);
+        }
+    }
+    too_many(facts.len())?;
+    let model = work.model()?;
+    let knowledge = model.knowledge();
+    let prompter = Prompter::new(&model, knowledge.as_deref());
+    let stored = work.view().overlay().clone();
+    let mut other = Change::default();
+    let ids = prompter.answer_tokens(target)?;
+    for (index, feature) in chosen.features.iter().enumerate() {
+        let operation = Operation::SetFeature(SetFeature {
+            slot: feature.slot,
+            gate: None,
+            up: None,
+            down: Some(pointed(work, &model, &stored, feature, ids[0])?),
+            entity: None,
+            relation: None,
+            target: Some(target.to_owned()),
+            target_ids: ids.clone(),
+            confidence: confidence.map(|confidence| confidence as f32),
+            mode: Mode::Rows,
+        });
+        other.operations.push(operation.clone());
+        let changed = Feature { target: Some(target.to_owned()), ..feature.clone() };
+        let measured = index < FEATURES_MEASURED;
+        other.made.push(of_row(&model, &prompter, &changed, operation, measured)?);
+    }
+    let knn = chosen.known.is_empty() && chosen.edited.iter().all(|one| one.mode == Mode::Knn);
+    let insert = InsertFacts {
+        facts,
+        mode: knn.then_some(InsertMode::Knn),
+        layers: None,
+        confidence,
+        alpha: 1.0,
+        harm,
+    };
+    if insert.facts.is_empty() {
+        let mut after = stored.clone();
+        other.operations.iter().for_each(|operation| after.apply(operation, u64::MAX));
+        return finish(work, &model, (&stored, &after), other.operations, &other.made, harm);
+    }
+    store(work, &insert, other)
+}
+
+/// A feature's down vector, as long as it is, towards a token.
+fn pointed(
+    work: &Work<'_>,
+    model: &Model,
+    stored: &Overlay,
+    feature: &Feature,
+    token: u32,
+) -> Result<Vector, Failure> {
+    let slot = feature.slot;
+    let edited = stored.feature(slot).and_then(|delta| delta.down.clone());
+    let (layer, number) = (slot.layer as usize, slot.feature as usize);
+    let down: Vec<f32> = match edited {
+        Some(down) => down.to_vec(),
+        None => feature_row(model.architecture(), model, Role::Down, layer, number)
+            .map_err(|error| Failure::new(code::MISSING_COMPONENT, error.to_string()))?,
+    };
+    let prober = Prober::new(model, work.engine().pool(), work.cancel)?;
+    let towards = prober.unembedding_row(token)?;
+    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let (long, unit) = (length(&down), length(&towards));
+    if long == 0.0 || unit == 0.0 {
+        let message =
+            format!("feature {number} of layer {layer} adds nothing, whatever its target");
+        return Err(Failure::new(code::INVALID_PARAMETER, message)
+            .hint("INSERT makes a fact known with a feature of its own"));
+    }
+    Ok(towards.iter().map(|x| x * long / unit).collect())
+}
+
+/// Gives edges another confidence, and changes nothing that is computed.
+fn judge(
+    work: &mut Work<'_>,
+    chosen: &Chosen,
+    confidence: f32,
+    harm: Option<Harm>,
+) -> Result<Vec<Row>, Failure> {
+    let stored = work.view().overlay().clone();
+    let model = work.model()?;
+    let (mut operations, mut made) = (Vec::new(), Vec::new());
+    let describe = |slot| {
+        let confidence = Some(confidence);
+        Operation::Describe(Describe { slot, relation: None, target: None, confidence })
+    };
+    for edited in &chosen.edited {
+        let fact = &edited.fact;
+        let mut own: Vec<Operation> = edited.slots.iter().map(|&slot| describe(slot)).collect();
+        if let Some(knn) = stored.fact(&fact.entity, &fact.relation)
+            && edited.mode == Mode::Knn
+        {
+            let confidence = Some(confidence);
+            own.push(Operation::SetKnn(SetKnn { confidence, ..knn.set.clone() }));
+        }
+        if own.is_empty() {
+            let message = format!(
+                "{:?} of {:?} was stated by an update of a matrix, which keeps no confidence",
+                fact.relation, fact.entity
+            );
+            return Err(Failure::new(code::INVALID_PARAMETER, message)
+                .hint("INSERT it again with MODE COMPOSE or KNN"));
+        }
+        operations.extend(own.iter().cloned());
+        made.push(Made { operations: own, ..Made::of(fact, edited.mode, None) });
+    }
+    if let Some(fact) = chosen.known.first() {
+        let message = format!(
+            "the confidence of {:?} of {:?} was measured by LABEL",
+            fact.relation, fact.entity
+        );
+        return Err(Failure::new(code::INVALID_PARAMETER, message)
+            .hint("AND source = 'patch' leaves what was measured alone"));
+    }
+    for feature in &chosen.features {
+        let operation = describe(feature.slot);
+        operations.push(operation.clone());
+        made.push(Made {
+            entity: feature.entity.clone(),
+            relation: feature.relation.clone(),
+            target: feature.target.clone(),
+            mode: Mode::Rows,
+            asked: None,
+            operations: vec![operation],
+        });
+    }
+    finish(work, &model, (&stored, &stored), operations, &made, harm)
+}
+
+/// The change of a feature, as its row tells it.
+fn of_row(
+    model: &Model,
+    prompter: &Prompter<'_>,
+    feature: &Feature,
+    operation: Operation,
+    measured: bool,
+) -> Result<Made, Failure> {
+    let target = feature.target.as_deref().unwrap_or("the");
+    let text = format!("The name of {}", feature.entity.as_deref().unwrap_or(target));
+    let asked = match measured {
+        true => of_feature(model, prompter, feature.slot, (&text, target))?,
+        false => None,
+    };
+    Ok(Made {
+        entity: feature.entity.clone(),
+        relation: feature.relation.clone(),
+        target: feature.target.clone(),
+        mode: Mode::Rows,
+        asked,
+        operations: vec![operation],
+    })
+}

@@ -1,0 +1,222 @@
+//! INSERT, UPDATE, DELETE and MERGE: edges become operations, the receipt says what they do, and the log keeps them.
+//!
+//! DELETE and UPDATE read the rows of EDGES for which their condition is true ([`chosen`]) and change exactly
+//! those ([`change`]). An edit is taken back; a fact that the base answers is spoken against; a feature
+//! is hidden or given another down vector.
+//!
+//! Elsewhere: vectors (`editing::maker`), the way to the log (`exec::transaction`).
+
+mod change;
+mod chosen;
+mod merge;
+mod receipts;
+mod taken_back;
+
+use std::sync::Arc;
+
+use larql_planner::physical::edit::{Edit, InsertFacts};
+use larql_planner::syntax::ast::InsertMode;
+use larql_planner::value::Value;
+use larql_storage::overlay::{Fact, Mode, Operation, SetFeature};
+
+use receipts::{Made, receipts};
+pub(super) use receipts::{Sum, of_operations};
+
+use super::mount_row::integer;
+use super::transaction::edit;
+use super::{Operator, Row, Work};
+use crate::editing::layers;
+use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
+use crate::editing::prompts::Prompter;
+use crate::editing::receipt::Receipt;
+use crate::failure::{Failure, code};
+use crate::knowledge::Knowledge;
+use crate::mounts::Model;
+
+/// The mode of INSERT where the statement names none: of 25 facts of the bundled model and 20 of another
+/// the one that answered paraphrases as often as any and kept the most of an entity's other facts. No
+/// page records that yet.
+const DEFAULT_MODE: InsertMode = InsertMode::Compose;
+
+/// Runs a statement that edits.
+pub(super) struct RunEdit {
+    statement: Option<Edit>,
+    /// The edges that it is about; none for INSERT.
+    input: Option<Box<dyn Operator>>,
+}
+
+impl RunEdit {
+    pub(super) fn new(statement: Edit, input: Option<Box<dyn Operator>>) -> Self {
+        Self { statement: Some(statement), input }
+    }
+}
+
+impl Operator for RunEdit {
+    fn next(&mut self, work: &mut Work<'_>) -> Result<Option<Vec<Row>>, Failure> {
+        let Some(statement) = self.statement.take() else { return Ok(None) };
+        let mut chosen = || match self.input.take() {
+            Some(mut input) => chosen::Chosen::read(&mut *input, work),
+            None => Ok(chosen::Chosen::default()),
+        };
+        let rows = match statement {
+            Edit::Insert(insert) => store(work, &insert, Change::default())?,
+            Edit::Merge(merge) => merge::merge(work, &merge)?,
+            Edit::Delete { harm } => {
+                let chosen = chosen()?;
+                change::delete(work, &chosen, harm)?
+            }
+            Edit::Update { set, harm } => {
+                let chosen = chosen()?;
+                change::update(work, &chosen, set, harm)?
+            }
+        };
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
+/// What a statement changes beside the facts that it makes known.
+#[derive(Default)]
+struct Change {
+    operations: Vec<Operation>,
+    made: Vec<Made>,
+}
+
+/// What makes operations for a model, once its base was looked at in those layers.
+///
+/// # Errors
+/// As passes of the model.
+fn maker<'m>(
+    work: &Work<'m>,
+    model: &'m Model,
+    knowledge: Option<&'m Knowledge>,
+    layers: &[usize],
+    activations: bool,
+) -> Result<Maker<'m>, Failure> {
+    model.require_inference()?;
+    let (pool, cancel) = (work.engine().pool(), work.cancel);
+    let prompter = Prompter::new(model, knowledge);
+    let kept = model.kept_edits();
+    let background = kept.background(model, &prompter, layers, activations, pool, cancel)?;
+    Maker::new(model, prompter, background, pool, cancel)
+}
+
+/// Makes facts known in place of what edits said of their entity and relation, changes what else is given, and
+/// returns a row for each.
+fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec<Row>, Failure> {
+    if insert.facts.iter().flatten().any(String::is_empty) {
+        let message = "a fact is made of texts that are not NULL";
+        return Err(Failure::new(code::INVALID_PARAMETER, message)
+            .hint("give an entity, a relation and a target"));
+    }
+    let model = work.model()?;
+    let mode = insert.mode.unwrap_or(DEFAULT_MODE);
+    let layers: Option<Vec<usize>> =
+        insert.layers.map(|(first, last)| (first as usize..=last as usize).collect());
+    let knowledge = model.knowledge();
+    let prompter = Prompter::new(&model, knowledge.as_deref());
+    let earlier = work.view().overlay().clone();
+    let facts = insert.facts.iter().map(|[entity, relation, target]| Fact {
+        entity: entity.clone(),
+        relation: relation.clone(),
+        target: target.clone(),
+    });
+    let facts: Vec<Fact> = facts.collect();
+    let taken = taken_back::of_pairs(&earlier, &facts);
+    let mut looked_at = layers.clone().unwrap_or_else(|| match mode {
+        InsertMode::Knn => vec![layers::of_keys(model.architecture())],
+        _ => layers::of_weights(model.architecture()),
+    });
+    looked_at.extend(taken.layers());
+    let activations = mode == InsertMode::Memit || taken.restates();
+    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, activations)?;
+    let wanted = |fact: &Fact| Wanted {
+        fact: fact.clone(),
+        layers: layers.clone(),
+        alpha: insert.alpha as f32,
+        confidence: insert.confidence.map(|confidence| confidence as f32),
+    };
+    let mut stored = earlier.clone();
+    let mut all = other.operations;
+    all.extend(taken.operations(&mut maker, &prompter, &earlier)?);
+    all.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+    let mut made = other.made;
+    let others = made.len();
+    for fact in &facts {
+        work.cancel.check()?;
+        let prompts = prompter.of(&fact.entity, &fact.relation)?;
+        let (mode, operations) = match mode {
+            InsertMode::Knn => (Mode::Knn, vec![maker.knn(&wanted(fact), &prompts)?]),
+            InsertMode::Compose => {
+                (Mode::Compose, maker.compose(&wanted(fact), &prompts, &stored)?)
+            }
+            InsertMode::Memit => (Mode::Memit, Vec::new()),
+        };
+        operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+        all.extend(operations.iter().cloned());
+        let target = prompter.answer_tokens(&fact.target)?.first().copied();
+        made.push(Made { operations, ..Made::of(fact, mode, Some(prompts).zip(target)) });
+    }
+    if mode == InsertMode::Memit {
+        let batch = facts
+            .iter()
+            .zip(&made[others..])
+            .filter_map(|(fact, made)| Some((wanted(fact), made.asked.as_ref()?.0.clone())));
+        let batch: Vec<_> = batch.collect();
+        let first = taken_back::next_update(&stored).max(taken_back::next_update(&earlier));
+        let operations = maker.memit(&batch, true, PRESERVED_WEIGHT, first)?;
+        for (made, operations) in made[others..].iter_mut().zip(operations) {
+            operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
+            all.extend(operations.iter().cloned());
+            made.operations = operations;
+        }
+    }
+    drop(maker);
+    finish(work, &model, (&earlier, &stored), all, &made, insert.harm)
+}
+
+/// Measures, commits, and tells of each change.
+fn finish(
+    work: &mut Work<'_>,
+    model: &Arc<Model>,
+    (earlier, stored): (&larql_storage::overlay::Overlay, &larql_storage::overlay::Overlay),
+    operations: Vec<Operation>,
+    made: &[Made],
+    harm: Option<larql_planner::syntax::ast::Harm>,
+) -> Result<Vec<Row>, Failure> {
+    let receipts = receipts(work, model, made, (earlier, stored), harm)?;
+    let lsn = edit(work, operations)?;
+    let rows = made.iter().zip(&receipts).map(|(made, receipt)| row(made, receipt.as_ref(), lsn));
+    Ok(rows.collect())
+}
+
+fn row(made: &Made, receipt: Option<&Receipt>, lsn: Option<u64>) -> Row {
+    let slots = made.operations.iter().filter_map(|operation| match operation {
+        Operation::SetFeature(SetFeature { slot, .. }) | Operation::HideFeature(slot) => {
+            Some((slot.layer, Some(slot.feature)))
+        }
+        Operation::SetKnn(knn) => Some((knn.layer, None)),
+        Operation::LowRank(update) => Some((update.layer, None)),
+        Operation::Describe(describe) => Some((describe.slot.layer, Some(describe.slot.feature))),
+        _ => None,
+    });
+    let slots: Vec<(u32, Option<u32>)> = slots.collect();
+    let mut layers: Vec<u32> = slots.iter().map(|slot| slot.0).collect();
+    layers.dedup();
+    let list = |numbers: &mut dyn Iterator<Item = u32>| {
+        Value::List(numbers.map(|number| Value::Integer(number.into())).collect())
+    };
+    let real = |number: Option<f64>| number.map_or(Value::Null, Value::Real);
+    let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::text);
+    vec![
+        text(&made.entity),
+        text(&made.relation),
+        text(&made.target),
+        Value::text(made.mode.name()),
+        list(&mut layers.iter().copied()),
+        list(&mut slots.iter().filter_map(|slot| slot.1)),
+        lsn.map_or(Value::Null, integer),
+        real(receipt.map(|receipt| receipt.before)),
+        real(receipt.map(|receipt| receipt.after)),
+        receipt.map_or(Value::Null, |receipt| Value::text(receipt.to_json())),
+    ]
+}

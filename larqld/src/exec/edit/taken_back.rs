@@ -1,0 +1,147 @@
+//! Taking edits back: operations that leave what other edits state.
+//!
+//! An update of a matrix that states several facts, as some patches have it, cannot be taken apart. Where one of them
+//! goes, the update goes, and the others are solved for anew.
+
+use larql_storage::overlay::{DeleteKnn, Fact, Operation, Overlay};
+
+use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
+use crate::editing::prompts::Prompter;
+use crate::failure::Failure;
+
+/// Edits that are taken back, and what is to be stated again.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    operations: Vec<Operation>,
+    /// Facts of updates that stay, with the layers of their update.
+    again: Vec<(Vec<Fact>, Vec<usize>)>,
+}
+
+/// Everything that edits say of the facts' entities and relations.
+pub(super) fn of_pairs(stored: &Overlay, facts: &[Fact]) -> Taken {
+    let asked = |entity: &str, relation: &str| {
+        facts.iter().any(|fact| fact.entity == entity && fact.relation == relation)
+    };
+    let mut taken = of_updates(stored, &|fact| asked(&fact.entity, &fact.relation));
+    for (slot, delta) in stored.features() {
+        if let (Some(entity), Some(relation)) = (&delta.entity, &delta.relation)
+            && asked(entity, relation)
+        {
+            taken.operations.push(Operation::RestoreFeature(slot));
+        }
+    }
+    for knn in stored.knn().filter(|knn| asked(&knn.set.fact.entity, &knn.set.fact.relation)) {
+        taken.operations.push(forget(&knn.set.fact));
+    }
+    taken
+}
+
+/// The updates that state some facts.
+pub(super) fn of_updates(stored: &Overlay, asked: &dyn Fn(&Fact) -> bool) -> Taken {
+    let mut taken = Taken::default();
+    for delta in stored.low_rank().filter(|delta| delta.update.facts.iter().any(asked)) {
+        taken.operations.push(Operation::DropLowRank { id: delta.update.id });
+        let left = delta.update.facts.iter().filter(|fact| !asked(fact));
+        let left: Vec<Fact> = left.cloned().collect();
+        let layer = delta.update.layer as usize;
+        match taken.again.iter_mut().find(|(facts, _)| *facts == left) {
+            _ if left.is_empty() => {}
+            Some((_, layers)) => layers.push(layer),
+            None => taken.again.push((left, vec![layer])),
+        }
+    }
+    for (_, layers) in &mut taken.again {
+        layers.sort_unstable();
+        layers.dedup();
+    }
+    taken
+}
+
+/// A retrieved fact is no more.
+pub(super) fn forget(fact: &Fact) -> Operation {
+    let Fact { entity, relation, .. } = fact.clone();
+    Operation::DeleteKnn(DeleteKnn { entity, relation })
+}
+
+/// The name of the next update.
+pub(super) fn next_update(stored: &Overlay) -> u64 {
+    stored.low_rank().map(|delta| delta.update.id + 1).max().unwrap_or(1)
+}
+
+impl Taken {
+    /// The layers in which facts are stated again.
+    pub(super) fn layers(&self) -> impl Iterator<Item = usize> {
+        self.again.iter().flat_map(|(_, layers)| layers.iter().copied())
+    }
+
+    /// Whether any are.
+    pub(super) fn restates(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// The operations where nothing is stated again, or `maker` states it.
+    ///
+    /// # Errors
+    /// As [`Maker::memit`].
+    pub(super) fn operations(
+        self,
+        maker: &mut Maker<'_>,
+        prompter: &Prompter<'_>,
+        stored: &Overlay,
+    ) -> Result<Vec<Operation>, Failure> {
+        let mut operations = self.operations;
+        let mut id = next_update(stored);
+        for (facts, layers) in self.again {
+            let mut wanted = Vec::with_capacity(facts.len());
+            for fact in facts {
+                let prompts = prompter.of(&fact.entity, &fact.relation)?;
+                let layers = Some(layers.clone());
+                wanted.push((Wanted { fact, layers, alpha: 1.0, confidence: None }, prompts));
+            }
+            let again = maker.memit(&wanted, true, PRESERVED_WEIGHT, id)?;
+            id += again.iter().map(Vec::len).sum::<usize>() as u64;
+            operations.extend(again.into_iter().flatten());
+        }
+        Ok(operations)
+    }
+
+    /// The operations where nothing is to be stated again.
+    pub(super) fn into_operations(self) -> Vec<Operation> {
+        debug_assert!(self.again.is_empty(), "facts that stay are to be stated again");
+        self.operations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larql_storage::overlay::{LowRank, Matrix};
+
+    use super::*;
+
+    #[test]
+    fn the_facts_that_an_update_states_beside_are_stated_again_in_its_layers() {
+        let fact = |entity: &str| Fact {
+            entity: entity.into(),
+            relation: "capital".into(),
+            target: "Oslo".into(),
+        };
+        let mut stored = Overlay::default();
+        for (id, layer) in [(1, 3), (2, 4)] {
+            let update = LowRank {
+                id,
+                layer,
+                matrix: Matrix::Down,
+                rank: 1,
+                left: [1.0].into(),
+                right: [1.0].into(),
+                facts: vec![fact("Chad"), fact("Mali")],
+            };
+            stored.apply(&Operation::LowRank(update), 1);
+        }
+        let taken = of_pairs(&stored, &[fact("Chad")]);
+        assert_eq!(taken.again, [(vec![fact("Mali")], vec![3, 4])]);
+        assert_eq!(taken.operations.len(), 2);
+        assert_eq!(next_update(&stored), 3);
+        assert!(!of_pairs(&stored, &[fact("Chad"), fact("Mali")]).restates());
+    }
+}
