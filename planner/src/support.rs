@@ -22,8 +22,6 @@ impl Unsupported {
     pub const CODE: &'static str = "0A000";
 }
 
-const EDITS: &str = "this version reads and infers; edits come with transactions";
-
 /// Refuses what is not served, with its place.
 ///
 /// # Errors
@@ -43,15 +41,6 @@ pub fn check(spanned: &SpannedStatement) -> Result<(), Unsupported> {
         Statement::Prepare { statement, .. } | Statement::Copy { statement, .. } => {
             check(statement)
         }
-        Statement::Rebalance { .. } => refuse("REBALANCE", EDITS),
-        Statement::Diff(diff) => match &diff.into_patch {
-            Some(patch) => Err(Unsupported {
-                what: "DIFF … INTO PATCH",
-                span: patch.span,
-                hint: Some("DIFF without it shows the differences"),
-            }),
-            None => Ok(()),
-        },
         Statement::AsOf { .. } => refuse("AS OF here", "write it after the statement that reads"),
         // Whatever is not listed is served.
         _ => Ok(()),

@@ -392,16 +392,18 @@ fn lifecycle() -> BoxedStrategy<Statement> {
     ]);
     let compile = (
         (reference(), any::<bool>(), literal()),
-        (option::of(format), option::of(name()), option::of(conflict), any::<[bool; 2]>()),
+        (option::of(format), option::of(name()), option::of(name()), option::of(conflict)),
+        any::<[bool; 2]>(),
     )
-        .prop_map(|((source, into_model, destination), (format, dtype, conflict, flags))| {
-            let [overwrite, verify] = flags;
+        .prop_map(|((source, into_model, destination), clauses, flags)| {
+            let ((format, dtype, level, conflict), [overwrite, verify]) = (clauses, flags);
             Statement::Compile(Box::new(Compile {
                 source,
                 into_model,
                 destination,
                 format,
                 dtype,
+                level,
                 conflict,
                 overwrite,
                 verify,

@@ -55,8 +55,8 @@ async fn capital(client: &mut Client, country: &str) -> String {
 async fn insert(client: &mut Client, facts: &[(&str, &str, &str)], mode: &str) {
     for (entity, relation, target) in facts {
         let statement = format!(
-            "INSERT INTO EDGES (entity, relation, target) VALUES (\"{entity}\", \"{relation}\", \"{target}\") \
-             MODE {mode} WITHOUT RECEIPT"
+            "INSERT INTO EDGES (entity, relation, target) \
+             VALUES (\"{entity}\", \"{relation}\", \"{target}\") MODE {mode} WITHOUT RECEIPT"
         );
         ask(client, &statement).await;
     }
@@ -316,4 +316,194 @@ async fn patches_that_change_the_same_thing_are_joined_as_asked() {
     }
     let [(_, unasked), (_, last), (_, surest)] = changes[..] else { panic!("{changes:?}") };
     assert!(unasked == last && surest > 1.5 * last, "{changes:?}");
+}
+
+/// Checkpoints of the goldens, one for each family, and whether a feature can be added to them.
+const FAMILIES: &[(&str, bool)] = &[
+    ("deepseek_v2", true),
+    ("deepseek_v3", true),
+    ("gemma2", true),
+    ("gemma3", true),
+    ("gemma4_e2b", true),
+    ("gemma4_moe", true),
+    ("gpt2", true),
+    ("gpt_oss", false),
+    ("granite", true),
+    ("llama2", true),
+    ("llama3", true),
+    ("llama3_mlx4", true),
+    ("mistral", true),
+    ("mixtral", true),
+    ("olmo2", true),
+    ("phi2", true),
+    ("phi3", true),
+    ("qwen2", true),
+    ("qwen2_moe", true),
+    ("qwen3", true),
+    ("qwen3_moe", true),
+    ("starcoder2", true),
+];
+
+/// The likeliest tokens after a prompt, with their logits.
+async fn likeliest(client: &mut Client) -> Vec<(u64, f64)> {
+    let text = ask(client, "INFER \"The capital of France is\" TOP 40").await;
+    let rows = text.lines().filter(|line| line.starts_with('{'));
+    let row = |line: &str| {
+        let row: Value = serde_json::from_str(line).expect("a row");
+        (row["token_id"].as_u64().expect("an id"), row["logit"].as_f64().expect("a number"))
+    };
+    rows.map(row).collect()
+}
+
+/// By how much the logits of the five likeliest tokens of one answer differ from another's, at most; those that
+/// are not among that one's forty differ by 1.
+fn apart(a: &[(u64, f64)], b: &[(u64, f64)]) -> f64 {
+    let of = |id: u64| b.iter().find(|(other, _)| *other == id).map(|(_, logit)| *logit);
+    let by = a.iter().take(5).map(|(id, logit)| of(*id).map_or(1.0, |other| (logit - other).abs()));
+    by.fold(0.0, f64::max)
+}
+
+/// Inserts, compiles into every format, and compares what each answers with what the edited model does. Returns
+/// whether the edit did anything: a network of few features may have no direction that a corpus leaves free.
+async fn survives(folder: &str, may_add: bool, mode: &str) -> bool {
+    let daemon = Daemon::start();
+    let source = larql_tests::repository().join("tests/goldens").join(folder);
+    let base = daemon.data_dir().join("base.vindex");
+    daemon.extract(&source, &base, "WITH INFERENCE DTYPE F32").await;
+    let mut client = daemon.client().await;
+    ask(&mut client, "USE \"base\"").await;
+    let before = likeliest(&mut client).await;
+    // The networks of these small models say little; the edit says it louder.
+    insert(&mut client, &[("France", "capital", "Lyon")], &format!("{mode} ALPHA 16")).await;
+    let edited = likeliest(&mut client).await;
+    let effect = apart(&edited, &before);
+    let out = |name: &str| daemon.data_dir().join(name);
+    let vindex = format!("COMPILE CURRENT INTO VINDEX \"{}\"", out("out.vindex").display());
+    if mode == "COMPOSE" && !may_add {
+        let told = refused(&mut client, &vindex).await;
+        assert!(told.contains("0A001") && told.contains("experts only"), "{folder}: {told}");
+        assert!(told.contains("MEMIT"), "{folder}: {told}");
+        return true;
+    }
+    ask(&mut client, &vindex).await;
+    let mount = format!("MOUNT \"{}\" AS product; USE \"product\"", out("out.vindex").display());
+    let mut written = vec![mount];
+    for (name, options) in [("safe", "FORMAT SAFETENSORS"), ("model.gguf", "FORMAT GGUF")] {
+        let path = out(name);
+        let model =
+            format!("COMPILE CURRENT INTO MODEL \"{}\" {options} DTYPE F32", path.display());
+        let told = ask(&mut client, &model).await;
+        // Such a file says one width for layers of two kinds, edited or not.
+        if !told.contains("this one has layers without") {
+            written.push(format!("USE MODEL \"{}\"", path.display()));
+        }
+    }
+    for open in written {
+        let mut other = daemon.client().await;
+        ask(&mut other, &open).await;
+        let found = likeliest(&mut other).await;
+        let by = apart(&found, &edited);
+        assert!(
+            by < 0.05 * effect + 0.002,
+            "{folder} {mode}: {open}: {by} of {effect}: {found:?} instead of {edited:?}"
+        );
+    }
+    effect > 0.01
+}
+
+#[tokio::test]
+async fn a_feature_that_was_added_survives_in_every_family_or_is_refused() {
+    for (folder, may_add) in FAMILIES {
+        println!("{folder}");
+        assert!(survives(folder, *may_add, "COMPOSE").await, "{folder}: the edit does nothing");
+    }
+}
+
+#[tokio::test]
+async fn an_update_of_a_projection_survives_in_every_family() {
+    let mut effective = 0;
+    for (folder, may_add) in FAMILIES {
+        println!("{folder}");
+        effective += usize::from(survives(folder, *may_add, "MEMIT").await);
+    }
+    // The corpus fills all directions of most of these networks of a few dozen features.
+    assert!(effective >= 3, "of {} updates only {effective} did anything", FAMILIES.len());
+}
+
+#[tokio::test]
+async fn a_difference_written_as_a_patch_makes_one_model_of_the_other() {
+    let daemon = Daemon::start();
+    let (mut client, base) = atlas(&daemon, "").await;
+    insert(&mut client, &FACTS[..2], "COMPOSE").await;
+    insert(&mut client, &FACTS[2..3], "KNN").await;
+    insert(&mut client, &FACTS[3..4], "MEMIT").await;
+    let expected = capitals(&mut client).await;
+    // Of the base and its edits the difference is the edits: features, and facts.
+    let against = format!("DIFF \"{}\" CURRENT", base.display());
+    let told =
+        ask(&mut client, &format!("{against} |> SELECT status, count(*) AS n GROUP BY status"))
+            .await;
+    assert!(told.contains("\"fact added\",\"n\":4") && told.contains("\"added\""), "{told}");
+    let added = ask(&mut client, &format!("{against} RELATION \"capital\"")).await;
+    assert!(added.contains("\"target_new\":\"Lisbon\"") && added.contains("Verdania"), "{added}");
+    let patch = daemon.data_dir().join("edits.vlp");
+    let told = ask(&mut client, &format!("{against} INTO PATCH \"{}\"", patch.display())).await;
+    assert!(told.contains("operations are in"), "{told}");
+    assert!(
+        refused(&mut client, &format!("{against} INTO PATCH \"{}\"", patch.display()))
+            .await
+            .contains("42P07")
+    );
+    ask(&mut client, "CREATE BRANCH again FROM main AS OF LSN 0; USE CURRENT BRANCH again").await;
+    ask(&mut client, &format!("APPLY PATCH \"{}\"", patch.display())).await;
+    assert_eq!(capitals(&mut client).await, expected);
+    // Of two vindexes it is their features.
+    let product = daemon.data_dir().join("product.vindex");
+    ask(&mut client, "CREATE BRANCH two FROM main AS OF LSN 2; USE CURRENT BRANCH two").await;
+    let expected = capitals(&mut client).await;
+    ask(&mut client, &format!("COMPILE CURRENT INTO VINDEX \"{}\"", product.display())).await;
+    let patch = daemon.data_dir().join("features.vlp");
+    let diff = format!(
+        "DIFF \"{}\" \"{}\" INTO PATCH \"{}\"",
+        base.display(),
+        product.display(),
+        patch.display()
+    );
+    ask(&mut client, &diff).await;
+    ask(&mut client, "CREATE BRANCH features FROM main AS OF LSN 0; USE CURRENT BRANCH features")
+        .await;
+    ask(&mut client, &format!("APPLY PATCH \"{}\"", patch.display())).await;
+    assert_eq!(capitals(&mut client).await, expected);
+}
+
+#[tokio::test]
+async fn rebalance_brings_answers_into_the_band_and_inference_reads_it() {
+    let daemon = Daemon::start();
+    let (mut client, _) = atlas(&daemon, "").await;
+    let nothing = ask(&mut client, "REBALANCE").await;
+    assert!(nothing.contains("no edit is a composed feature"), "{nothing}");
+    insert(&mut client, &FACTS[..2], "COMPOSE").await;
+    let probability = async |client: &mut Client| {
+        let rows = ask(client, "INFER \"The capital of Verdania is\" TOP 1").await;
+        row(&rows)["probability"].as_f64().expect("a number")
+    };
+    let before = probability(&mut client).await;
+    assert!(before > 0.6, "{before}");
+    let told = ask(&mut client, "REBALANCE UNTIL CONVERGED FLOOR 0.2 CEILING 0.5").await;
+    let rows: Vec<Value> = told
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).expect("a row"))
+        .collect();
+    assert_eq!(rows.len(), 2, "{told}");
+    let mine = rows.iter().find(|row| row["entity"] == "Verdania").expect("a row of the fact");
+    assert_eq!(mine["status"], "lowered", "{told}");
+    let after = probability(&mut client).await;
+    assert!(after < before, "{after}");
+    assert!(ask(&mut client, "SHOW PATCHES").await.contains("REBALANCE") || mine["lsn"].is_u64());
+    for wrong in
+        ["REBALANCE FLOOR 0.9 CEILING 0.1", "REBALANCE MAX 3 UNTIL CONVERGED", "REBALANCE FLOOR 2"]
+    {
+        assert!(refused(&mut client, wrong).await.contains("42601"), "{wrong}");
+    }
 }

@@ -5,6 +5,8 @@
 //! - `reference::gguf::*`: what COMPILE writes as GGUF gives in llama.cpp the logits that we compute from
 //!   the same file exactly.
 //! - `reference::quantisation::*`: errors of our quantisers beside those of `llama-quantize`.
+//! - `reference::edits::*`: the bundled model with edits in its weights answers them in transformers and in
+//!   llama.cpp as it does here.
 //! - `reference::serving::*`: how far the serving kernels are from exact arithmetic, beside llama.cpp.
 //!
 //! The page `docs/benchmarks/reference.md` is printed from the results. Elsewhere: the programs themselves
@@ -21,6 +23,7 @@ use atlas::Atlas;
 use environment::Environment;
 
 mod atlas;
+mod edits;
 mod environment;
 mod gguf;
 mod logits;
@@ -40,6 +43,8 @@ enum Check {
     Quantisation(&'static str),
     /// A file as both engines serve it.
     Serving(&'static str),
+    /// The bundled model, edited, in a format.
+    Edits(&'static str),
 }
 
 impl Check {
@@ -49,6 +54,7 @@ impl Check {
             Self::Gguf(folder) => ("gguf", folder.as_str()),
             Self::Quantisation(kind) => ("quantisation", *kind),
             Self::Serving(file) => ("serving", *file),
+            Self::Edits(format) => ("edits", *format),
         };
         format!("reference::{group}::{name}")
     }
@@ -61,6 +67,7 @@ fn checks(root: &Path, filter: &[String]) -> anyhow::Result<Vec<Check>> {
     checks.extend(folders.into_iter().map(Check::Gguf));
     checks.extend(quantisation::TYPES.iter().copied().map(Check::Quantisation));
     checks.extend(serving::names().map(Check::Serving));
+    checks.extend(edits::FORMATS.iter().copied().map(Check::Edits));
     checks.retain(|check| {
         filter.is_empty() || filter.iter().any(|part| check.name().contains(part.as_str()))
     });
@@ -123,6 +130,7 @@ pub fn run(root: &Path, filter: &[String], record: bool) -> anyhow::Result<()> {
                     verdict
                 })
             }
+            Check::Edits(format) => edits::check(&bench, &mut transformers, format),
             Check::Serving(name) => {
                 let atlas = bundled(&bench, &mut atlas)?;
                 serving::check(&bench, atlas, name).and_then(|row| {

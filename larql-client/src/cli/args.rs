@@ -98,6 +98,8 @@ pub(super) enum Command {
         #[arg(long)]
         resume: bool,
     },
+    /// Make a vindex as a Vindexfile says
+    Build(Build),
     /// Mount a vindex
     #[command(visible_alias = "link")]
     Mount {
@@ -133,6 +135,25 @@ pub(super) enum Command {
     Dev(Dev),
     /// Which features the last token of a prompt touches (also: dev walk)
     Walk(Walk),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// The directory of the Vindexfile
+    #[arg(default_value = ".")]
+    pub(super) directory: PathBuf,
+    /// Do what this stage says too
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
+    /// The vindex directory to write
+    #[arg(short, long, value_name = "DST", default_value = "./build/vindex")]
+    pub(super) output: String,
+    /// Replace a vindex that is there
+    #[arg(long)]
+    pub(super) overwrite: bool,
+    /// Ask the product every edited fact before it is moved to its place
+    #[arg(long)]
+    pub(super) verify: bool,
 }
 
 #[derive(Debug, Args)]

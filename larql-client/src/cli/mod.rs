@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod build;
 mod demo;
 mod dev;
 mod generate;
@@ -187,6 +188,7 @@ async fn dispatch(arguments: Arguments, display: Display) -> Result<(), Failure>
         Some(Command::Lql { text }) => feed(&mut shell, vec![text]).await,
         Some(Command::Stdin) => feed(&mut shell, vec![read_stdin()?]).await,
         Some(Command::Run(run)) => generate::run(&run, &mut shell).await,
+        Some(Command::Build(build)) => build::run(&build, &mut shell).await,
         Some(Command::Bench(bench)) => bench::run(&bench, &mut shell).await,
         Some(Command::Dev(Dev::Logits(logits))) => dev::logits(&logits, &mut shell).await,
         Some(Command::Admin(Admin::Status)) => bench::status(&mut shell).await,

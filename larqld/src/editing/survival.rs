@@ -49,6 +49,8 @@ pub struct Exam {
 pub struct Answers {
     /// Whether each question was answered as its fact says.
     pub right: Vec<bool>,
+    /// The probability of each answer's first token.
+    pub probabilities: Vec<f64>,
     /// What a token of the text takes, in bits.
     pub bits_per_token: f64,
 }
@@ -110,6 +112,7 @@ pub fn ask(
         exam.questions.iter().map(|one| (one.prompt.len(), whole(one))).collect();
     asked.push((1, exam.text.clone()));
     let mut right = Vec::with_capacity(asked.len());
+    let mut probabilities = Vec::with_capacity(asked.len());
     let mut bits = 0.0;
     for batch in asked.chunks(PROMPTS_AT_ONCE) {
         let mut caches: Vec<KvCache> = batch
@@ -125,20 +128,24 @@ pub fn ask(
         for (segment, (prompt, tokens)) in batch.iter().enumerate() {
             let logits = decoder.segment_logits(segment).chunks_exact(architecture.vocabulary_size);
             let found = decoder.segment_matches(segment);
-            let (mut answered, mut nats) = (true, 0.0);
+            let (mut answered, mut nats, mut first) = (true, 0.0, None);
             for (row, logits) in logits.enumerate().take(tokens.len() - 1).skip(prompt - 1) {
                 let matches = found.get(row).map_or(&[][..], Vec::as_slice);
                 let mut logits = logits.to_vec();
                 edits.force(model, &tokens[..=row], matches, &mut logits)?;
                 let next = tokens[row + 1];
                 answered &= greedy(&logits).ok() == Some(next);
-                nats -= log_probability(&logits, next as usize);
+                let likely = log_probability(&logits, next as usize);
+                first.get_or_insert(likely.exp());
+                nats -= likely;
             }
             right.push(answered);
+            probabilities.push(first.unwrap_or_default());
             bits = nats / std::f64::consts::LN_2 / (tokens.len().max(2) - 1) as f64;
         }
     }
     // The text was the last.
     right.pop();
-    Ok(Answers { right, bits_per_token: bits })
+    probabilities.pop();
+    Ok(Answers { right, probabilities, bits_per_token: bits })
 }

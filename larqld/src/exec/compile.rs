@@ -173,6 +173,7 @@ fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Resu
     let options = VindexOptions {
         destination: work.resolve(&plan.destination)?,
         overwrite: plan.overwrite,
+        level: plan.level,
         carried: &carried,
         stated: &stated(&stored),
     };

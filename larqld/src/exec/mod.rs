@@ -45,6 +45,7 @@ mod mount_row;
 mod output;
 mod output_tokens;
 mod posting_lookup;
+mod rebalance;
 mod relation_count;
 mod rows;
 mod sessions;
@@ -442,6 +443,7 @@ fn operator(node: &Node, build: BuildInput<'_>) -> Result<Box<dyn Operator>, Fai
         Physical::VerifyEdge(edge) => Box::new(verify_edge::VerifyEdge::new(edge.clone())),
         Physical::Label(label) => Box::new(label::Label::new(label.clone())),
         Physical::Compile(compile) => Box::new(compile::Compile::new(compile.clone())),
+        Physical::Rebalance(band) => Box::new(rebalance::RunRebalance::new(*band)),
         Physical::Diff(diff) => Box::new(diff::Diff::new(diff.clone())),
         Physical::CreateIndex(index) => Box::new(indexes::CreateIndex::new(index.clone())),
         Physical::DropIndex { name } => Box::new(indexes::DropIndex::new(name.clone())),

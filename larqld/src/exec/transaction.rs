@@ -278,12 +278,12 @@ fn commit_taken(
     })
 }
 
-fn place(work: &Work<'_>, text: &str) -> Result<PatchPlace, Failure> {
+pub(super) fn place(work: &Work<'_>, text: &str) -> Result<PatchPlace, Failure> {
     PatchPlace::of(text, work.engine().data_dir(), |path| work.resolve(path))
 }
 
 /// The files that a patch's path leads to.
-fn files_of(work: &Work<'_>, place: &PatchPlace) -> Arc<dyn Files> {
+pub(super) fn files_of(work: &Work<'_>, place: &PatchPlace) -> Arc<dyn Files> {
     if place.is_callers { work.files() } else { work.engine().files().clone() }
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::Catalog;
 use crate::logical::Plan;
 use crate::logical::plan::COMPILE_COLUMNS;
 use crate::nearest_name::nearest;
-use crate::physical::plan::{Compile, CompileFormat, Operator, WeightType};
+use crate::physical::plan::{Compile, CompileFormat, Level, Operator, WeightType};
 use crate::planned::Role;
 use crate::syntax::ast;
 
@@ -30,6 +30,23 @@ pub(super) fn bind(request: &ast::Compile, catalog: &dyn Catalog) -> Result<Boun
             "leave them out, or write INTO MODEL",
         );
     }
+    let level = match &request.level {
+        Some(name) if request.into_model => {
+            return Err(BindError::Meaningless {
+                what: "WITH says how much of a vindex is kept, and a model is whole".to_owned(),
+                span: Some(name.span),
+                hint: "leave it out, or COMPILE INTO VINDEX".to_owned(),
+            });
+        }
+        Some(name) => {
+            Some(Level::from_name(&name.value).ok_or_else(|| BindError::Meaningless {
+                what: format!("{} is no level of a vindex", name.value),
+                span: Some(name.span),
+                hint: format!("levels are {}", Level::ALL.map(Level::name).join(", ")),
+            })?)
+        }
+        None => None,
+    };
     let dtype = match &request.dtype {
         None => None,
         Some(name) => Some(WeightType::from_name(&name.value).ok_or_else(|| {
@@ -63,6 +80,7 @@ pub(super) fn bind(request: &ast::Compile, catalog: &dyn Catalog) -> Result<Boun
         source,
         destination: request.destination.value.clone(),
         into_vindex: !request.into_model,
+        level,
         conflict: request.conflict.unwrap_or(ast::CompileConflict::LastWins),
         format,
         dtype,

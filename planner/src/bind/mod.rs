@@ -15,6 +15,7 @@ mod history;
 mod index;
 mod inference;
 mod pipe;
+mod rebalance;
 mod scope;
 mod select;
 mod source;

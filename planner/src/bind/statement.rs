@@ -139,6 +139,9 @@ pub fn bind(statement: &Statement, span: Span, context: &Context<'_>) -> Result<
         Statement::Update { assignments, filter, harm } => {
             super::edit::update(assignments, filter, *harm, catalog)
         }
+        Statement::Rebalance { until_converged, rounds_max, floor, ceiling } => {
+            super::rebalance::bind(*until_converged, *rounds_max, *floor, *ceiling, catalog)
+        }
         Statement::VerifyEdge(filter) => super::verify_edge::bind(filter, catalog),
         Statement::CheckAssertions => history::check_assertions(catalog),
         Statement::Blame { prompt, target, top } => {

@@ -102,6 +102,7 @@ pub(super) fn rows_out(node: &Node, rows_in: f64, context: &Context<'_>) -> f64 
         | Operator::ShowPatches
         | Operator::ShowBranches
         | Operator::Edit(_)
+        | Operator::Rebalance(_)
         | Operator::ShowWal
         | Operator::ShowAssertions
         | Operator::CheckAssertions

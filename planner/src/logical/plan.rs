@@ -547,6 +547,19 @@ pub const EDIT_COLUMNS: NamedColumns<10> = [
     ("harm", ColumnType::Text),
 ];
 
+/// The columns of REBALANCE: a row for each composed fact; `scale` is the factor on its down vectors, `status` is `within`,
+/// `raised`, `lowered` or `out of reach`.
+pub const REBALANCE_COLUMNS: NamedColumns<8> = [
+    ("entity", ColumnType::Text),
+    ("relation", ColumnType::Text),
+    ("target", ColumnType::Text),
+    ("probability_before", ColumnType::Real),
+    ("probability_after", ColumnType::Real),
+    ("scale", ColumnType::Real),
+    ("status", ColumnType::Text),
+    ("lsn", ColumnType::Integer),
+];
+
 /// The columns of SHOW PATCHES and SAVE PATCH. `name` is NULL for a transaction that is no patch;
 /// `bytes` are those of its operations in the log, `applied_at` is in UTC.
 pub const PATCH_COLUMNS: NamedColumns<10> = [
@@ -690,7 +703,7 @@ pub const EXTRACT_COLUMNS: NamedColumns<7> = [
 
 /// The columns of DIFF: what the old and the new side say of a feature, and how far each of its vectors
 /// moved, by its old length.
-pub const DIFF_COLUMNS: NamedColumns<10> = [
+pub const DIFF_COLUMNS: NamedColumns<11> = [
     ("layer", ColumnType::Integer),
     ("feature", ColumnType::Integer),
     ("status", ColumnType::Text),
@@ -701,6 +714,7 @@ pub const DIFF_COLUMNS: NamedColumns<10> = [
     ("gate_change", ColumnType::Real),
     ("up_change", ColumnType::Real),
     ("down_change", ColumnType::Real),
+    ("entity", ColumnType::Text),
 ];
 
 /// The columns of COMPILE; the last two are null without VERIFY.

@@ -50,6 +50,17 @@ pub struct Blame {
     pub top: u64,
 }
 
+/// What REBALANCE says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rebalance {
+    /// Rounds at most.
+    pub rounds: u64,
+    /// The least probability that a fact is to be answered with.
+    pub floor: f64,
+    /// The most.
+    pub ceiling: f64,
+}
+
 /// What INSERT says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InsertFacts {

@@ -186,6 +186,8 @@ pub enum Operator {
     ShowBranches,
     /// INSERT, DELETE, UPDATE.
     Edit(super::edit::Edit),
+    /// Composed features whose answers are brought into a band of probabilities.
+    Rebalance(super::edit::Rebalance),
     /// The records of the log of the mount in use.
     ShowWal,
     /// The assertions of the session's branch.
@@ -785,6 +787,14 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, each with what the one before it holds.
+    pub const ALL: [Self; 4] = [Self::Browse, Self::Attention, Self::Inference, Self::All];
+
+    /// The level of a name, in whatever case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
+    }
+
     /// The level's name, as in manifests.
     pub fn name(self) -> &'static str {
         match self {
@@ -862,6 +872,8 @@ pub struct Compile {
     pub destination: String,
     /// A vindex is written, and not a model for other programs.
     pub into_vindex: bool,
+    /// How much of the source a vindex holds; `None` for all of it.
+    pub level: Option<Level>,
     /// How patches that change the same thing are joined.
     pub conflict: CompileConflict,
     /// The format of the written files of a model.
@@ -885,6 +897,8 @@ pub struct Diff {
     pub layer: Option<u32>,
     /// Features that bear this relation on either side; `None` for all.
     pub relation: Option<String>,
+    /// The patch to write, by name or path.
+    pub into_patch: Option<String>,
 }
 
 pub use super::weight_type::WeightType;

@@ -6,7 +6,8 @@ use super::edit::{Compact, Edit};
 use super::generate::Generate;
 use super::plan::{
     Compile, CompileConflict, Diff, EdgeSources, EditedEdges, Explain, Extract, FfnPath, GateScan,
-    KnownEdges, Operator, Quantisation, QueryVector, RelationCount, SortKey, Use, WeightType,
+    KnownEdges, Level, Operator, Quantisation, QueryVector, RelationCount, SortKey, Use,
+    WeightType,
 };
 use super::trace::Trace;
 use super::transaction::Transaction;
@@ -59,6 +60,7 @@ impl Operator {
             Self::ShowPatches => "ShowPatches",
             Self::ShowBranches => "ShowBranches",
             Self::Edit(_) => "Edit",
+            Self::Rebalance(_) => "Rebalance",
             Self::ShowWal => "ShowWal",
             Self::ShowAssertions => "ShowAssertions",
             Self::CheckAssertions => "CheckAssertions",
@@ -281,6 +283,10 @@ impl Operator {
             Self::Unmount { name } => detail.add(name),
             Self::Extract(extract) => extract_detail(&mut detail, extract),
             Self::Compile(compile) => compile_detail(&mut detail, compile),
+            Self::Rebalance(band) => detail.add(format_args!(
+                "{} to {}, at most {} rounds",
+                band.floor, band.ceiling, band.rounds
+            )),
             Self::Diff(diff) => diff_detail(&mut detail, diff),
             Self::KnownEdges(KnownEdges { entity, .. })
             | Self::EditedEdges(EditedEdges { entity, .. }) => {
@@ -436,6 +442,7 @@ fn diff_detail(detail: &mut Detail, diff: &Diff) {
     detail.add(format_args!("{} to {}", side(&diff.left), side(&diff.right)));
     detail.add_optional("layer", diff.layer.as_ref());
     detail.add_optional("relation", diff.relation.as_deref().map(Quoted).as_ref());
+    detail.add_optional("into patch", diff.into_patch.as_deref().map(Quoted).as_ref());
 }
 
 fn compile_detail(detail: &mut Detail, compile: &Compile) {
@@ -446,6 +453,7 @@ fn compile_detail(detail: &mut Detail, compile: &Compile) {
     }
     if compile.into_vindex {
         detail.add("vindex");
+        detail.add_optional("level", compile.level.map(Level::name).as_ref());
         let rule = compile.conflict.to_string().to_lowercase().replace('_', " ");
         detail.add_if(compile.conflict != CompileConflict::LastWins, &rule);
     } else {

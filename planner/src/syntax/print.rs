@@ -367,6 +367,7 @@ impl Display for Compile {
         write!(formatter, "COMPILE {} INTO {kind} {destination}", self.source)?;
         Clause("FORMAT", &self.format).fmt(formatter)?;
         NameClause("DTYPE", &self.dtype).fmt(formatter)?;
+        NameClause("WITH", &self.level).fmt(formatter)?;
         Clause("ON CONFLICT", &self.conflict).fmt(formatter)?;
         Words("OVERWRITE", self.overwrite).fmt(formatter)?;
         Words("VERIFY", self.verify).fmt(formatter)

@@ -63,9 +63,14 @@ fn token_ids(bench: &Bench, atlas: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
     ensure!(prompts.len() >= PROMPTS, "too few probes");
     let step = prompts.len() / PROMPTS;
     let chosen: Vec<_> = prompts.into_iter().step_by(step).take(PROMPTS).collect();
+    encode(bench, atlas, &chosen)
+}
+
+/// Token ids of some texts, by the tokenizer beside a model.
+pub(super) fn encode(bench: &Bench, model: &Path, texts: &[&str]) -> anyhow::Result<Vec<Vec<u32>>> {
     let mut command = bench.environment.script("token_ids.py");
-    command.arg(atlas.join("tokenizer.json")).stderr(Stdio::null());
-    let text = filter(&mut command, &chosen.join("\n"))?;
+    command.arg(model.join("tokenizer.json")).stderr(Stdio::null());
+    let text = filter(&mut command, &texts.join("\n"))?;
     let ids = |line: &str| line.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>();
     text.lines().map(|line| ids(line).with_context(|| line.to_owned())).collect()
 }

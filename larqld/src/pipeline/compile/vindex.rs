@@ -20,6 +20,7 @@ use larql_compute::browse::{TokenList, Vocabulary};
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::model::{Orientation, Role, WeightKey, Weights as _};
 use larql_compute::quant::{Dtype, MatrixView, from_f32};
+use larql_planner::physical::plan::Level;
 use larql_storage::file::Files;
 use larql_storage::overlay::{Fact, Operation, Slot};
 use larql_storage::patch::{PatchFile, Step};
@@ -39,6 +40,7 @@ use crate::failure::{Failure, code};
 use crate::mounts::{NO_SCORES, Samples, Source};
 use crate::pipeline::Progress;
 use crate::pipeline::edited::EditedModel;
+use crate::pipeline::extract::level_of;
 
 /// The file of a vindex with edits that are no weights: its log begins with them.
 pub const EDITS: &str = "edits.vlp";
@@ -65,6 +67,8 @@ pub struct VindexOptions<'a> {
     pub destination: PathBuf,
     /// Replace a vindex that is there.
     pub overwrite: bool,
+    /// How much of the source is kept; `None` for all of it.
+    pub level: Option<Level>,
     /// Edits that are no weights, of features as the product numbers them.
     pub carried: &'a [Operation],
     /// What the edits state.
@@ -115,6 +119,16 @@ pub fn compile_vindex(
     if is_source {
         let message = format!("{} is what is compiled", options.destination.display());
         return Err(Failure::new(code::INVALID_PARAMETER, message).hint("name another directory"));
+    }
+    let own = &vindex.manifest().level;
+    if let Some(level) = options.level
+        && Level::from_name(own).is_none_or(|own| level > own)
+    {
+        let message =
+            format!("{} has the level {own}, and not {}", model.path().display(), level.name());
+        return Err(
+            Failure::new(code::MISSING_COMPONENT, message).hint("EXTRACT … WITH that level first")
+        );
     }
     let mut job = Job {
         edited,
@@ -193,7 +207,9 @@ impl Job<'_> {
             self.cancel.check()?;
             progress("weights", done, total, "bytes")?;
             done += entry.bytes;
+            let beyond = self.options.level.zip(level_of(&entry.name));
             match &*entry.name {
+                _ if beyond.is_some_and(|(kept, own)| own > kept) => {}
                 "config.json" if edited.config().is_some() => {
                     writer.side_file("config.json", edited.config().unwrap_or_default())?;
                 }
@@ -661,6 +677,9 @@ impl Job<'_> {
             header.features.iter_mut().enumerate().filter(|(_, count)| **count > 0)
         {
             *count = self.edited.architecture().features(layer) as u64;
+        }
+        if let Some(level) = self.options.level {
+            level.name().clone_into(&mut header.level);
         }
         if header.base_hash != parent {
             header.notes.push(format!("compiled from {parent} with edits"));

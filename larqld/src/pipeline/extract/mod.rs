@@ -30,6 +30,7 @@ use larql_storage::vindex::{
 use sha2::{Digest as _, Sha256};
 
 pub use self::features::{FEATURE_BLOCK_BYTES, FEATURE_BLOCK_MIN, TOKENS_PER_FEATURE};
+pub(super) use self::placement::level_of;
 use self::weights::Planned;
 pub use self::weights::WINDOW_BYTES;
 use super::{Progress, SIDE_FILES, SOURCE_METADATA};

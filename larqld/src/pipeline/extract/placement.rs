@@ -99,6 +99,14 @@ pub(super) const WEIGHT_FILES: &[WeightFile] = &[
     },
 ];
 
+/// The level that brings a file of weights; `None` for other files, which every level has.
+pub(in crate::pipeline) fn level_of(file: &str) -> Option<Level> {
+    if file == OTHER_WEIGHTS {
+        return Some(Level::All);
+    }
+    WEIGHT_FILES.iter().find(|known| known.name == file).map(|known| known.level)
+}
+
 /// The file for source tensors that no role reads.
 pub(super) const OTHER_WEIGHTS: &str = "other_weights.bin";
 

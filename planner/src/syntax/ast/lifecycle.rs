@@ -99,6 +99,8 @@ pub struct Compile {
     pub format: Option<CompileFormat>,
     /// `DTYPE …`: the type of the written weights, by its name.
     pub dtype: Option<Name>,
+    /// `WITH …`: how much of the source a vindex holds, by the level's name.
+    pub level: Option<Name>,
     /// `ON CONFLICT …`
     pub conflict: Option<CompileConflict>,
     /// `OVERWRITE`

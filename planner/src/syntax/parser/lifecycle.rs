@@ -100,6 +100,7 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
         destination,
         format: None,
         dtype: None,
+        level: None,
         conflict: None,
         overwrite: false,
         verify: false,
@@ -117,6 +118,7 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (rest, _) = many0(alt((
         map(preceded(keyword(Keyword::Format), format), |format| compile.format = Some(format)),
         map(preceded(keyword(Keyword::Dtype), name), |dtype| compile.dtype = Some(dtype)),
+        map(preceded(keyword(Keyword::With), name), |level| compile.level = Some(level)),
         map(preceded(on_conflict, conflict), |conflict| compile.conflict = Some(conflict)),
         map(keyword(Keyword::Overwrite), |_| compile.overwrite = true),
         map(keyword(Keyword::Verify), |_| compile.verify = true),
