@@ -73,7 +73,8 @@ pub struct SetFeature {
     pub entity: Option<String>,
     /// Which relation.
     pub relation: Option<String>,
-    /// What it answers.
+    /// What it answers; `None` of a feature that speaks against what the base answers to `entity` and
+    /// `relation`, and of one that states no fact.
     pub target: Option<String>,
     /// The answer's tokens.
     pub target_ids: Vec<u32>,
