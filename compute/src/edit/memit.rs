@@ -1,32 +1,46 @@
 //! Many facts in one update of a down projection.
 //!
 //! With keys `K` (activations where the facts are asked for), wanted changes `R` of the network's
-//! output there, and second moments `C` of the activations of a corpus, the update
-//! `dW = R K^T (c C + K K^T)^-1` answers the facts and changes what the corpus needs least. Keys and
-//! corpus may first be projected onto the directions that preserved keys leave free.
+//! output there, and second moments `C` of activations that should stay as they are, the update
+//! `dW = R K^T (C + K K^T)^-1` answers the facts and changes the rest least. To `C` belong a corpus, the
+//! facts' neighbours, and the keys of earlier updates. Keys and corpus may first be projected onto the
+//! directions that the corpus leaves free.
 //!
 //! # Source
-//! Meng et al. 2022 (arXiv:2210.07229), equation 14; the projection: Fang et al. 2024
-//! (arXiv:2410.02355).
+//! Meng et al. 2022 (arXiv:2210.07229), equation 14; the projection and earlier keys: Fang et al. 2024
+//! (arXiv:2410.02355), equation 12.
+
+use std::sync::OnceLock;
 
 use faer::{Mat, Side};
 
 use super::solve::{SolveError, add_outer, positive_definite};
 
+/// How much the corpus counts, all of it, against one key.
+const CORPUS_WEIGHT: f64 = 30.0;
+/// How much each neighbour does.
+const KEPT_WEIGHT: f64 = 1.0;
+/// How much each fact of an earlier update does.
+const EARLIER_WEIGHT: f64 = 8.0;
 /// Eigenvalues below this part of their mean are directions that preserved keys leave free.
 const FREE: f64 = 2e-2;
+
+/// The least that an update may say of its own keys.
+const LEVEL_MIN: f64 = 1e-6;
 
 /// Second moments of activations that an update should leave alone.
 #[derive(Debug, Clone)]
 pub struct Preserved {
     second: Mat<f64>,
     count: f64,
+    /// Solved for once, when first asked for.
+    free: OnceLock<Vec<Vec<f64>>>,
 }
 
 impl Preserved {
     /// None yet, of that many features.
     pub fn new(features: usize) -> Preserved {
-        Preserved { second: Mat::zeros(features, features), count: 0.0 }
+        Preserved { second: Mat::zeros(features, features), count: 0.0, free: OnceLock::new() }
     }
 
     /// Counts activations.
@@ -36,13 +50,17 @@ impl Preserved {
     pub fn add(&mut self, activations: &[f32]) {
         add_outer(&mut self.second, [activations], 1.0);
         self.count += 1.0;
+        self.free.take();
     }
 
     /// The directions that they leave free, as rows: `[free, features]`.
     ///
     /// # Errors
     /// Where the moments are not finite.
-    pub fn free_directions(&self) -> Result<Vec<Vec<f64>>, SolveError> {
+    pub fn free_directions(&self) -> Result<&[Vec<f64>], SolveError> {
+        if let Some(free) = self.free.get() {
+            return Ok(free);
+        }
         let features = self.second.nrows();
         let decomposed = self.second.self_adjoint_eigen(Side::Lower).map_err(|_| SolveError)?;
         let values = decomposed.S().column_vector();
@@ -50,7 +68,8 @@ impl Preserved {
         let mean = (0..features).map(|index| values[index]).sum::<f64>() / features.max(1) as f64;
         let free = (0..features).filter(|&index| values[index] < FREE * mean);
         let row = |index: usize| (0..features).map(|feature| vectors[(feature, index)]).collect();
-        Ok(free.map(row).collect())
+        let free: Vec<Vec<f64>> = free.map(row).collect();
+        Ok(self.free.get_or_init(|| free))
     }
 }
 
@@ -65,51 +84,126 @@ pub struct LinearUpdate {
     pub right: Vec<f32>,
 }
 
-/// Solves for the update that maps every key to its change.
+/// A fact: where it is asked for, and what the network should add there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyedChange {
+    /// The activations: `[prompts][features]`.
+    pub keys: Vec<Vec<f32>>,
+    /// `[hidden]`
+    pub change: Vec<f32>,
+}
+
+/// What an update is made beside.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'b> {
+    /// Activations that are to be left alone as much as the facts are to be known: `[][features]`.
+    pub kept: &'b [Vec<f32>],
+    /// Updates that are in force.
+    pub earlier: &'b [LinearUpdate],
+    /// Whether the update is confined to directions that the corpus leaves free.
+    pub confined: bool,
+    /// How much the corpus counts, 1 as usual.
+    pub weight: f64,
+}
+
+impl Default for Beside<'_> {
+    fn default() -> Self {
+        Self { kept: &[], earlier: &[], confined: false, weight: 1.0 }
+    }
+}
+
+/// Solves for the update that makes every fact's keys its change: a row for each fact.
 ///
-/// `weight` is how much the preserved activations count against the keys; `free`, where it is given,
-/// are the directions that the update is confined to ([`Preserved::free_directions`]).
-///
-/// # Shapes
-/// `keys`: `[facts][features]`; `changes`: `[facts][hidden]`; panics if their numbers differ.
 /// # Errors
 /// Where the equations are not positive definite.
 pub fn closed_form(
-    keys: &[&[f32]],
-    changes: &[&[f32]],
+    facts: &[KeyedChange],
     preserved: &Preserved,
-    weight: f64,
-    free: Option<&[Vec<f64>]>,
+    beside: &Beside<'_>,
 ) -> Result<LinearUpdate, SolveError> {
-    assert_eq!(keys.len(), changes.len(), "a change for each key");
     let features = preserved.second.nrows();
-    let projected: Vec<Vec<f32>> = match free {
-        None => keys.iter().map(|key| key.to_vec()).collect(),
-        Some(free) => keys.iter().map(|key| project(key, free)).collect(),
+    let free = if beside.confined { Some(preserved.free_directions()?) } else { None };
+    let projected = |row: &[f32]| match free {
+        None => row.to_vec(),
+        Some(free) => project(row, free),
     };
     let count = preserved.count.max(1.0);
     let mut moments = Mat::from_fn(features, features, |row, column| {
-        weight * preserved.second[(row, column)] / count
+        beside.weight * CORPUS_WEIGHT * preserved.second[(row, column)] / count
     });
+    let keys: Vec<Vec<Vec<f32>>> =
+        facts.iter().map(|fact| fact.keys.iter().map(|key| projected(key)).collect()).collect();
     let trace: f64 = (0..features).map(|index| moments[(index, index)]).sum();
-    let own: f64 = projected.iter().flatten().map(|&x| f64::from(x).powi(2)).sum();
+    let number = keys.iter().flatten().count().max(1) as f64;
+    let own: f64 = keys.iter().flatten().flatten().map(|&x| f64::from(x).powi(2)).sum::<f64>();
     let ridge = 1e-3 * (trace + 1e-3 * own).max(f64::MIN_POSITIVE) / features.max(1) as f64;
     for index in 0..features {
         moments[(index, index)] += ridge;
     }
-    add_outer(&mut moments, projected.iter().map(Vec::as_slice), 1.0);
-    let right = Mat::from_fn(features, keys.len(), |row, column| f64::from(projected[column][row]));
+    // What an earlier update answers to is known by what it was solved from: `A x = k`.
+    let length = (own / number).sqrt();
+    let mut reserved: Vec<Vec<f32>> = Vec::new();
+    for row in beside.earlier.iter().flat_map(|update| update.rows(features)) {
+        let answers: Vec<f64> = (0..features)
+            .map(|index| {
+                row.iter().enumerate().map(|(at, &x)| moments[(index, at)] * f64::from(x)).sum()
+            })
+            .collect();
+        let norm = answers.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if norm > 0.0 {
+            let scaled = answers.iter().map(|x| (x * length / norm) as f32).collect::<Vec<f32>>();
+            reserved.push(projected(&scaled));
+        }
+    }
+    add_outer(&mut moments, reserved.iter().map(Vec::as_slice), EARLIER_WEIGHT);
+    let kept: Vec<Vec<f32>> = beside.kept.iter().map(|row| projected(row)).collect();
+    add_outer(&mut moments, kept.iter().map(Vec::as_slice), KEPT_WEIGHT);
+    add_outer(&mut moments, keys.iter().flatten().map(Vec::as_slice), 1.0);
+    let right = Mat::from_fn(features, facts.len(), |row, column| {
+        keys[column].iter().map(|key| f64::from(key[row])).sum::<f64>()
+    });
     let solution = positive_definite(moments.as_ref(), right.as_ref())?;
-    let mut update = LinearUpdate { rank: keys.len(), ..LinearUpdate::default() };
-    for (column, change) in changes.iter().enumerate() {
-        update.left.extend_from_slice(change);
+    let mut update = LinearUpdate { rank: facts.len(), ..LinearUpdate::default() };
+    for (column, fact) in facts.iter().enumerate() {
         let row: Vec<f32> = (0..features).map(|row| solution[(row, column)] as f32).collect();
-        update.right.extend(match free {
-            None => row,
-            Some(free) => project(&row, free),
-        });
+        let row = projected(&row);
+        let mean = mean(&fact.keys, features);
+        let level = product(&row, &mean);
+        if level <= LEVEL_MIN {
+            return Err(SolveError);
+        }
+        update.right.extend(row.iter().map(|x| (f64::from(*x) / level) as f32));
+        // What earlier updates add here already.
+        let mut change = fact.change.clone();
+        for earlier in beside.earlier {
+            let hidden = change.len();
+            for (rank, row) in earlier.rows(features).enumerate() {
+                let factor = product(row, &mean) as f32;
+                let left = &earlier.left[rank * hidden..(rank + 1) * hidden];
+                change.iter_mut().zip(left).for_each(|(change, left)| *change -= factor * left);
+            }
+        }
+        update.left.extend(change);
     }
     Ok(update)
+}
+
+impl LinearUpdate {
+    /// Its right side's rows, over the base's features.
+    fn rows(&self, features: usize) -> impl Iterator<Item = &[f32]> {
+        let width = self.right.len() / self.rank.max(1);
+        self.right.chunks_exact(width.max(1)).map(move |row| &row[..features.min(width)])
+    }
+}
+
+fn mean(rows: &[Vec<f32>], width: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; width];
+    rows.iter().for_each(|row| sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+    sum.iter().map(|sum| sum / rows.len().max(1) as f32).collect()
+}
+
+fn product(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 fn project(row: &[f32], free: &[Vec<f64>]) -> Vec<f32> {
@@ -169,23 +263,56 @@ mod tests {
         kept.iter().for_each(|row| preserved.add(row));
         let keys: Vec<Vec<f32>> = (0..3).map(|seed| row(100 + seed, features)).collect();
         let changes: Vec<Vec<f32>> = (0..3).map(|seed| row(200 + seed, hidden)).collect();
-        let refs = |rows: &'_ [Vec<f32>]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
-        let (owned_keys, owned_changes) = (refs(&keys), refs(&changes));
-        let keys: Vec<&[f32]> = owned_keys.iter().map(Vec::as_slice).collect();
-        let changes: Vec<&[f32]> = owned_changes.iter().map(Vec::as_slice).collect();
-        let free = preserved.free_directions().unwrap();
-        assert_eq!(free.len(), features / 2);
-        for (free, leak) in [(None, 0.2), (Some(&free[..]), 1e-3)] {
-            let update = closed_form(&keys, &changes, &preserved, 1.0, free).unwrap();
+        let facts: Vec<KeyedChange> = keys
+            .iter()
+            .zip(&changes)
+            .map(|(key, change)| KeyedChange { keys: vec![key.clone()], change: change.clone() })
+            .collect();
+        assert_eq!(preserved.free_directions().unwrap().len(), features / 2);
+        for (confined, leak) in [(false, 0.2), (true, 1e-3)] {
+            let beside = Beside { confined, ..Beside::default() };
+            let update = closed_form(&facts, &preserved, &beside).unwrap();
             assert_eq!(update.rank, 3);
             for (key, wanted) in keys.iter().zip(&changes) {
                 let found = change(&update, key);
-                let error: Vec<f32> = found.iter().zip(*wanted).map(|(a, b)| a - b).collect();
+                let error: Vec<f32> = found.iter().zip(wanted).map(|(a, b)| a - b).collect();
                 assert!(length(&error) < 0.1 * length(wanted), "{found:?} {wanted:?}");
             }
             for row in &kept {
-                assert!(length(&change(&update, row)) < leak * length(row), "confined: {leak}");
+                assert!(length(&change(&update, row)) < leak * length(row), "confined: {confined}");
             }
         }
+    }
+
+    #[test]
+    fn a_later_update_leaves_an_earlier_one_and_the_neighbours_that_are_named() {
+        let (features, hidden) = (48, 6);
+        let mut preserved = Preserved::new(features);
+        (0..30).for_each(|seed| preserved.add(&row(seed, features)));
+        // Alike in half of what they are.
+        let like = |a: &[f32], b: &[f32]| -> Vec<f32> {
+            a.iter().zip(b).map(|(a, b)| 0.7 * a + 0.7 * b).collect()
+        };
+        let first = row(100, features);
+        let second = like(&first, &row(101, features));
+        let neighbour = like(&second, &row(102, features));
+        let fact = |key: &[f32], seed: usize| KeyedChange {
+            keys: vec![key.to_vec()],
+            change: row(seed, hidden),
+        };
+        let facts = [fact(&first, 200), fact(&second, 201)];
+        let earlier = closed_form(&facts[..1], &preserved, &Beside::default()).unwrap();
+        let kept = [neighbour.clone()];
+        let beside =
+            Beside { kept: &kept, earlier: std::slice::from_ref(&earlier), ..Beside::default() };
+        let later = closed_form(&facts[1..], &preserved, &beside).unwrap();
+        let both = |key: &[f32]| -> Vec<f32> {
+            change(&earlier, key).iter().zip(change(&later, key)).map(|(a, b)| a + b).collect()
+        };
+        for (key, fact) in [&first, &second].into_iter().zip(&facts) {
+            let error: Vec<f32> = both(key).iter().zip(&fact.change).map(|(a, b)| a - b).collect();
+            assert!(length(&error) < 0.2 * length(&fact.change), "{error:?}");
+        }
+        assert!(length(&change(&later, &neighbour)) < 0.2 * length(&facts[1].change));
     }
 }

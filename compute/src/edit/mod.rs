@@ -24,9 +24,9 @@ mod solve;
 pub mod value;
 
 pub use compose::{ComposedFeature, compose};
-pub use memit::{LinearUpdate, Preserved, closed_form};
+pub use memit::{Beside, KeyedChange, LinearUpdate, Preserved, closed_form};
 pub use probe::{Captured, Editor};
-pub use selector::{Examples, Moments, Selector};
+pub use selector::{Examples, Moments, Selector, Unseen};
 pub use solve::SolveError;
 pub use value::Values;
 

@@ -99,12 +99,6 @@ impl<'a> Editor<'a> {
     ) -> Result<Vec<Vec<Captured>>, DecodeError> {
         let mut found = Vec::with_capacity(prompts.len());
         for batch in prompts.chunks(BATCH) {
-            let mut caches: Vec<KvCache> = batch.iter().map(|prompt| self.cache(prompt)).collect();
-            let mut segments: Vec<Segment<'_>> = batch
-                .iter()
-                .zip(&mut caches)
-                .map(|(tokens, cache)| Segment { tokens, cache, logits: LogitsWanted::None })
-                .collect();
             // Rows of the pass, in the order of the segments' tokens.
             let mut wanted = Vec::new();
             for prompt in batch {
@@ -113,7 +107,7 @@ impl<'a> Editor<'a> {
                 wanted.push(true);
             }
             let mut hook = Look { layers, wanted: &wanted, activations, ..Look::default() };
-            self.decoder.forward(&mut segments, Some(&mut hook), self.cancel)?;
+            self.read(batch, LogitsWanted::None, Some(&mut hook))?;
             let mut rows = hook.found.into_iter();
             for prompt in batch {
                 let count = if every_position { prompt.len() } else { 1 };
@@ -130,18 +124,26 @@ impl<'a> Editor<'a> {
     pub fn next_tokens(&mut self, prompts: &[&[u32]]) -> Result<Vec<u32>, DecodeError> {
         let mut found = Vec::with_capacity(prompts.len());
         for batch in prompts.chunks(BATCH) {
-            let mut caches: Vec<KvCache> = batch.iter().map(|prompt| self.cache(prompt)).collect();
-            let mut segments: Vec<Segment<'_>> = batch
-                .iter()
-                .zip(&mut caches)
-                .map(|(tokens, cache)| Segment { tokens, cache, logits: LogitsWanted::Last })
-                .collect();
-            self.decoder.forward(&mut segments, None, self.cancel)?;
+            self.read(batch, LogitsWanted::Last, None)?;
             for segment in 0..batch.len() {
                 found.push(greedy(self.decoder.segment_logits(segment)).unwrap_or_default());
             }
         }
         Ok(found)
+    }
+
+    /// Reads prompts from their beginning, together.
+    fn read(
+        &mut self,
+        prompts: &[&[u32]],
+        logits: LogitsWanted,
+        hook: Option<&mut dyn Hook>,
+    ) -> Result<(), DecodeError> {
+        let mut caches: Vec<KvCache> = prompts.iter().map(|prompt| self.cache(prompt)).collect();
+        let segments = prompts.iter().zip(&mut caches);
+        let mut segments: Vec<Segment<'_>> =
+            segments.map(|(tokens, cache)| Segment { tokens, cache, logits }).collect();
+        self.decoder.forward(&mut segments, hook, self.cancel)
     }
 
     fn cache(&self, prompt: &[u32]) -> KvCache {

@@ -17,6 +17,14 @@ use super::solve::{add_outer, positive_definite};
 /// Penalty on a selector's length, in parts of the mean of the inputs' second moments.
 const RIDGE: f64 = 0.03;
 
+/// Phrasings below this quantile are not waited for, and others above that one are not avoided: a few
+/// of either do not mean what the rest does.
+const FACT_QUANTILE: f32 = 0.2;
+const OTHERS_QUANTILE: f32 = 0.97;
+/// Bounds of a threshold, on the scale from -1 (others) to 1 (the fact).
+const THRESHOLD_MIN: f32 = -0.2;
+const THRESHOLD_MAX: f32 = 0.4;
+
 /// Mean and second moments of the inputs of a layer's networks over a corpus.
 #[derive(Debug, Clone)]
 pub struct Moments {
@@ -52,15 +60,27 @@ impl Moments {
     }
 }
 
-/// Inputs of a layer's networks at the ends of prompts.
-#[derive(Debug, Clone, Copy, Default)]
+/// Inputs of a layer's networks at the ends of prompts, in groups that are seen or not seen together:
+/// those of one phrasing, those of one entity.
+#[derive(Debug, Clone, Default)]
 pub struct Examples<'e> {
     /// Where the fact is asked for; at least one.
-    pub fact: &'e [&'e [f32]],
-    /// Where other relations of the entity are.
-    pub relations: &'e [&'e [f32]],
+    pub fact: Vec<Vec<&'e [f32]>>,
+    /// Where other relations of the entity are, and where the entity is only mentioned.
+    pub relations: Vec<Vec<&'e [f32]>>,
     /// Where the relation of other entities is.
-    pub entities: &'e [&'e [f32]],
+    pub entities: Vec<Vec<&'e [f32]>>,
+}
+
+/// What a selector says of each example when it has not seen that example's group.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unseen {
+    /// Of the fact's.
+    pub fact: Vec<f32>,
+    /// Of other relations.
+    pub relations: Vec<f32>,
+    /// Of other entities.
+    pub entities: Vec<f32>,
 }
 
 /// A linear function of the input of a layer's networks.
@@ -70,6 +90,16 @@ pub struct Selector {
     pub direction: Vec<f32>,
     /// 1 everywhere, as far as one function can be: `[width]`.
     pub constant: Vec<f32>,
+    /// How well it tells examples that it has not seen.
+    pub unseen: Unseen,
+}
+
+/// An example with what it counts and what a selector should say of it.
+struct Row<'e> {
+    input: &'e [f32],
+    weight: f64,
+    value: f64,
+    group: usize,
 }
 
 impl Selector {
@@ -82,7 +112,9 @@ impl Selector {
         moments: &Moments,
         examples: &Examples<'_>,
     ) -> Result<Selector, EditError> {
-        if examples.fact.is_empty() {
+        let rows = rows(examples);
+        let count = examples.fact.iter().flatten().count();
+        if count == 0 {
             return Err(EditError::NoPrompts);
         }
         let (mut second, mean) = moments.normalised();
@@ -90,56 +122,137 @@ impl Selector {
         let trace: f64 = (0..width).map(|index| second[(index, index)]).sum();
         // A corpus that is empty leaves the examples alone to decide.
         let own: f64 =
-            examples.fact.iter().flat_map(|row| row.iter()).map(|&x| f64::from(x).powi(2)).sum();
-        let scale = trace.max(own / examples.fact.len() as f64) / width as f64;
+            rows[..count].iter().flat_map(|row| row.input).map(|&x| f64::from(x).powi(2)).sum();
+        let scale = trace.max(own / count as f64) / width as f64;
         for index in 0..width {
             second[(index, index)] += RIDGE * scale;
         }
-        let mut towards: Vec<f64> = mean.iter().map(|mean| -mean).collect();
-        let mut everywhere = mean;
-        let groups = [
-            (examples.fact, 1.0, 1.0),
-            (examples.relations, 0.5, -1.0),
-            (examples.entities, 0.5, -1.0),
-        ];
-        for (rows, weight, value) in groups {
-            let each = weight / rows.len().max(1) as f64;
-            add_outer(&mut second, rows.iter().copied(), each);
-            for row in rows {
-                for (index, &x) in row.iter().enumerate() {
-                    towards[index] += value * each * f64::from(x);
-                    everywhere[index] += each * f64::from(x);
-                }
+        let mut right = Mat::from_fn(width, 2 + rows.len(), |index, column| match column {
+            0 => -mean[index],
+            1 => mean[index],
+            _ => f64::from(rows[column - 2].input[index]),
+        });
+        for row in &rows {
+            add_outer(&mut second, [row.input], row.weight);
+            for (index, &x) in row.input.iter().enumerate() {
+                right[(index, 0)] += row.weight * row.value * f64::from(x);
+                right[(index, 1)] += row.weight * f64::from(x);
             }
         }
-        let right = Mat::from_fn(width, 2, |row, column| [towards[row], everywhere[row]][column]);
         let solution = positive_definite(second.as_ref(), right.as_ref())?;
         let column =
             |index: usize| -> Vec<f64> { (0..width).map(|row| solution[(row, index)]).collect() };
         let scaled = |numbers: Vec<f64>| {
-            let level = examples.fact.iter().map(|row| product(&numbers, row)).sum::<f64>()
-                / examples.fact.len() as f64;
-            (level > 1e-6).then(|| -> Vec<f32> {
-                numbers.iter().map(|number| (number / level) as f32).collect()
-            })
+            let level = rows[..count].iter().map(|row| product(&numbers, row.input)).sum::<f64>()
+                / count as f64;
+            let scaled = numbers.iter().map(|number| (number / level) as f32);
+            (level > 1e-6).then(|| (scaled.collect::<Vec<f32>>(), level))
         };
         let inseparable = EditError::Inseparable { layer };
-        let direction = scaled(column(0)).ok_or_else(|| inseparable.clone())?;
-        let constant = scaled(column(1)).ok_or(inseparable)?;
-        Ok(Selector { direction, constant })
+        let (direction, level) = scaled(column(0)).ok_or_else(|| inseparable.clone())?;
+        let (constant, _) = scaled(column(1)).ok_or(inseparable)?;
+        // `x^T A^-1 y` of two examples.
+        let between = |a: usize, b: usize| -> f64 {
+            let (a, column) = (&rows[a], 2 + b);
+            a.input.iter().enumerate().map(|(at, &x)| f64::from(x) * solution[(at, column)]).sum()
+        };
+        let said: Vec<f64> = rows.iter().map(|row| product(&column(0), row.input)).collect();
+        let unseen = unseen(&rows, &said, between, level);
+        let (fact, others) = unseen.split_at(count);
+        let (relations, entities) = others.split_at(examples.relations.iter().flatten().count());
+        let unseen = Unseen {
+            fact: fact.to_vec(),
+            relations: relations.to_vec(),
+            entities: entities.to_vec(),
+        };
+        Ok(Selector { direction, constant, unseen })
     }
 
-    /// The same selector with its zero where it was `threshold`, and still 1 for the fact.
+    /// The same selector with its zero where it was `threshold`, and a rise of `steepness`.
     #[must_use]
-    pub fn above(&self, threshold: f32) -> Vec<f32> {
+    pub fn above(&self, threshold: f32, steepness: f32) -> Vec<f32> {
         let pairs = self.direction.iter().zip(&self.constant);
-        pairs.map(|(one, all)| (one - threshold * all) / (1.0 - threshold)).collect()
+        pairs.map(|(one, all)| steepness * (one - threshold * all)).collect()
+    }
+
+    /// Where the fact begins: in the middle of what is said of its unseen phrasings and of unseen
+    /// others, those of other entities included where `entities` are to be told by it too.
+    pub fn threshold(&self, entities: bool) -> f32 {
+        let mut others = self.unseen.relations.clone();
+        if entities {
+            others.extend(&self.unseen.entities);
+        }
+        let least = quantile(&self.unseen.fact, FACT_QUANTILE).unwrap_or(1.0);
+        let most = quantile(&others, OTHERS_QUANTILE).unwrap_or(-1.0);
+        // Where an entity must be named, too, less is risked by answering.
+        let nearness = if entities { 0.5 } else { 0.4 };
+        (nearness * least + (1.0 - nearness) * most).clamp(THRESHOLD_MIN, THRESHOLD_MAX)
     }
 
     /// What it says of an input.
     pub fn response(&self, input: &[f32]) -> f32 {
         self.direction.iter().zip(input).map(|(a, b)| a * b).sum()
     }
+}
+
+/// All examples, group by group, the fact's first.
+fn rows<'e>(examples: &Examples<'e>) -> Vec<Row<'e>> {
+    let kinds = [
+        (&examples.fact, 1.0, 1.0),
+        (&examples.relations, 0.5, -1.0),
+        (&examples.entities, 0.5, -1.0),
+    ];
+    let mut rows = Vec::new();
+    let mut group = 0;
+    for (groups, weight, value) in kinds {
+        let weight = weight / groups.iter().flatten().count().max(1) as f64;
+        for inputs in groups {
+            rows.extend(inputs.iter().map(|input| Row { input, weight, value, group }));
+            group += 1;
+        }
+    }
+    rows
+}
+
+/// What the selector would say of each example without its group, in parts of `level`.
+///
+/// With the group's part `H = W^1/2 X A^-1 X^T W^1/2` of the hat matrix the residuals without the group
+/// are `(I - H)^-1` times those with it.
+///
+/// # Source
+/// Cook and Weisberg 1982, *Residuals and Influence in Regression*, section 3.2 (deletion of cases).
+fn unseen(
+    rows: &[Row<'_>],
+    said: &[f64],
+    between: impl Fn(usize, usize) -> f64,
+    level: f64,
+) -> Vec<f32> {
+    let mut found = Vec::with_capacity(rows.len());
+    let mut first = 0;
+    while first < rows.len() {
+        let size = rows[first..].iter().take_while(|row| row.group == rows[first].group).count();
+        let weight = |at: usize| rows[first + at].weight.sqrt();
+        let system = Mat::from_fn(size, size, |a, b| {
+            f64::from(u8::from(a == b)) - weight(a) * weight(b) * between(first + a, first + b)
+        });
+        let residuals =
+            Mat::from_fn(size, 1, |at, _| weight(at) * (rows[first + at].value - said[first + at]));
+        let without = positive_definite(system.as_ref(), residuals.as_ref());
+        for at in 0..size {
+            let row = &rows[first + at];
+            // A group that alone decides some direction says nothing without itself.
+            let residual = without.as_ref().map_or(row.value, |found| found[(at, 0)] / weight(at));
+            found.push(((row.value - residual) / level) as f32);
+        }
+        first += size;
+    }
+    found
+}
+
+fn quantile(numbers: &[f32], share: f32) -> Option<f32> {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    sorted.get((share * sorted.len().saturating_sub(1) as f32).round() as usize).copied()
 }
 
 fn product(numbers: &[f64], row: &[f32]) -> f64 {
@@ -169,11 +282,14 @@ mod tests {
         let mut moments = Moments::new(16);
         (0..10).flat_map(|kind| rows(kind, 20)).for_each(|row| moments.add(&row, 1.0));
         let (fact, relations, entities) = (rows(12, 4), rows(2, 6), rows(3, 8));
-        let slices = |rows: &'_ [Vec<f32>]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
-        let owned = [slices(&fact), slices(&relations), slices(&entities)];
-        let [fact, relations, entities]: [Vec<&[f32]>; 3] =
-            std::array::from_fn(|at| owned[at].iter().map(Vec::as_slice).collect());
-        let examples = Examples { fact: &fact, relations: &relations, entities: &entities };
+        fn groups(rows: &[Vec<f32>]) -> Vec<Vec<&[f32]>> {
+            rows.chunks(2).map(|rows| rows.iter().map(Vec::as_slice).collect()).collect()
+        }
+        let examples = Examples {
+            fact: groups(&fact),
+            relations: groups(&relations),
+            entities: groups(&entities),
+        };
         let selector = Selector::solve(3, &moments, &examples).unwrap();
         // Inputs that were not seen.
         for seed in 50..60 {
@@ -184,9 +300,38 @@ mod tests {
                 assert!((0.5..1.5).contains(&all), "{all}");
             }
         }
-        let none = Examples { fact: &[], ..examples };
+        let none = Examples { fact: Vec::new(), ..examples.clone() };
         assert_eq!(Selector::solve(3, &moments, &none), Err(EditError::NoPrompts));
-        let same = Examples { fact: &relations, relations: &relations, entities: &relations };
+        let same = Examples {
+            fact: groups(&relations),
+            relations: groups(&relations),
+            entities: groups(&relations),
+        };
         assert_eq!(Selector::solve(3, &moments, &same), Err(EditError::Inseparable { layer: 3 }));
+    }
+
+    #[test]
+    fn what_is_said_of_an_unseen_group_is_what_a_selector_without_it_says() {
+        let mut moments = Moments::new(16);
+        (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed))).for_each(|row| {
+            moments.add(&row, 1.0);
+        });
+        let fact: Vec<Vec<f32>> = (0..4).map(|seed| input(12, seed)).collect();
+        let others: Vec<Vec<f32>> = (0..6).map(|seed| input(seed, 7 + seed)).collect();
+        let pairs = |rows: &[usize]| -> Vec<Vec<&[f32]>> {
+            rows.chunks(2).map(|rows| rows.iter().map(|&row| &*fact[row]).collect()).collect()
+        };
+        let relations: Vec<Vec<&[f32]>> = others.iter().map(|row| vec![&**row]).collect();
+        let all = Examples { fact: pairs(&[0, 1, 2, 3]), relations, entities: Vec::new() };
+        let told = Selector::solve(0, &moments, &all).unwrap();
+        assert!(told.unseen.fact.iter().all(|&said| said > 0.5), "{:?}", told.unseen);
+        assert!(told.unseen.relations.iter().all(|&said| said < 0.0), "{:?}", told.unseen);
+        // The same by leaving the pair out, but for the weight that the others then share.
+        let without = Examples { fact: pairs(&[2, 3]), ..all.clone() };
+        let other = Selector::solve(0, &moments, &without).unwrap();
+        for row in 0..2 {
+            let said = other.response(&fact[row]);
+            assert!((said - told.unseen.fact[row]).abs() < 0.3, "{said} {:?}", told.unseen.fact);
+        }
     }
 }

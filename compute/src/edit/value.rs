@@ -16,9 +16,6 @@ const STEPS: usize = 16;
 const STEP: f32 = 0.3;
 /// How much of a step is the one before.
 const MOMENTUM: f32 = 0.7;
-/// Pushes are tried at this part of their strength too: a phrasing that was not seen selects the fact
-/// less clearly.
-const WEAK: f32 = 0.4;
 /// The probability that is enough, at either strength.
 const ENOUGH: f64 = 0.9;
 
@@ -38,7 +35,8 @@ pub struct Values {
 }
 
 impl Editor<'_> {
-    /// Finds pushes at the last tokens of `prompts` that let `target` follow.
+    /// Finds pushes at the last tokens of `prompts` that let `target` follow, in full and at the part
+    /// `weak` of their strength: a phrasing that was not seen selects the fact less clearly.
     ///
     /// # Errors
     /// `NoPrompts`; as [`Decoder::forward`](crate::model::Decoder::forward).
@@ -47,6 +45,7 @@ impl Editor<'_> {
         prompts: &[&[u32]],
         target: u32,
         layers: &[usize],
+        weak: f32,
     ) -> Result<Values, EditError> {
         if prompts.is_empty() {
             return Err(EditError::NoPrompts);
@@ -54,7 +53,7 @@ impl Editor<'_> {
         let hidden = self.architecture.hidden_size;
         let twice: Vec<&[u32]> = prompts.iter().chain(prompts).copied().collect();
         let mut prefixes: Prefixes = self.prefixes(&twice)?;
-        let strength = |row: usize| if row < prompts.len() { 1.0 } else { WEAK };
+        let strength = |row: usize| if row < prompts.len() { 1.0 } else { weak };
         let targets = vec![target; twice.len()];
         let mut pushes = vec![vec![0.0; hidden]; layers.len()];
         let mut momentum = pushes.clone();
@@ -78,7 +77,7 @@ impl Editor<'_> {
                 let each = gradients[rows].iter().map(|row| row.log_probability);
                 each.fold(f64::INFINITY, f64::min).exp()
             };
-            let (full, weak) = (least(0..prompts.len()), least(prompts.len()..twice.len()));
+            let (full, less) = (least(0..prompts.len()), least(prompts.len()..twice.len()));
             let score: f64 = gradients.iter().map(|row| row.log_probability.max(-20.0)).sum();
             if step > 0 && best.as_ref().is_none_or(|(known, _)| score > *known) {
                 let strong = |rows: &Vec<f32>| -> Vec<Vec<f32>> {
@@ -94,7 +93,7 @@ impl Editor<'_> {
                 };
                 best = Some((score, values));
             }
-            if step == STEPS || step > 0 && full.min(weak) >= ENOUGH {
+            if step == STEPS || step > 0 && full.min(less) >= ENOUGH {
                 break;
             }
             for (place, &layer) in layers.iter().enumerate() {

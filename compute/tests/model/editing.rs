@@ -82,7 +82,7 @@ fn a_composed_fact_follows_its_prompts_and_leaves_most_others_whatever_the_netwo
         let mut editor = Editor::new(architecture, weights, &pool, None, &cancel).unwrap();
         let before = editor.next_tokens(&prompts).unwrap();
         let target = (before[0] + 1) % vocabulary;
-        let values = editor.values(asked, target, &layers).unwrap();
+        let values = editor.values(asked, target, &layers, 0.5).unwrap();
         assert!(values.probability > 0.5, "{name}: {}", values.probability);
         let captured = editor.capture(&prompts, &layers, false, false).unwrap();
         let mut builder = OverlayBuilder::new(architecture, weights);
@@ -92,13 +92,19 @@ fn a_composed_fact_follows_its_prompts_and_leaves_most_others_whatever_the_netwo
             let mut moments = Moments::new(architecture.hidden_size);
             inputs[2..].iter().for_each(|input| moments.add(input, 1.0));
             let pushed: Vec<&[f32]> = values.inputs[place].iter().map(Vec::as_slice).collect();
-            let fact: Vec<&[f32]> = inputs[..2].iter().copied().chain(pushed).collect();
-            let examples = Examples { fact: &fact, relations: &inputs[2..], entities: &[] };
+            let fact = inputs.iter().zip(pushed).map(|(&input, pushed)| vec![input, pushed]);
+            let relations = inputs[2..].iter().map(|&input| vec![input]).collect();
+            let examples = Examples { fact: fact.collect(), relations, entities: Vec::new() };
             let selector = Selector::solve(layer, &moments, &examples).unwrap();
-            let made = compose(layer, &selector, &values.pushes[place], 0.1);
-            let rows =
-                FeatureRows { gate: Some(&made.gate), up: Some(&made.up), down: Some(&made.down) };
-            builder.set_feature(layer, architecture.features(layer), rows).unwrap();
+            let made = compose(layer, &selector, &values.pushes[place], 0.2);
+            for (at, made) in made.iter().enumerate() {
+                let rows = FeatureRows {
+                    gate: Some(&made.gate),
+                    up: Some(&made.up),
+                    down: Some(&made.down),
+                };
+                builder.set_feature(layer, architecture.features(layer) + at, rows).unwrap();
+            }
         }
         editor.set_overlay(Some(Arc::new(builder.build().unwrap())));
         let after = editor.next_tokens(&prompts).unwrap();

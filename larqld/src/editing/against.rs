@@ -4,7 +4,7 @@ use larql_compute::edit::compose;
 use larql_storage::overlay::{Mode, Operation, Overlay as Stored, SetFeature};
 
 use super::applied::{Applied, Identity};
-use super::maker::{GATE_THRESHOLD, Maker, failure, free_slot};
+use super::maker::{COMPOSED_WEAK, Maker, failure, free_slot};
 use super::prompts::FactPrompts;
 use crate::failure::Failure;
 
@@ -29,7 +29,7 @@ impl Maker<'_> {
         let token = self.prompter.answer_tokens(target)?[0];
         let asked: Vec<&[u32]> = prompts.fact.iter().map(Vec::as_slice).collect();
         self.editor.set_overlay(None);
-        let values = self.editor.values(&asked, token, layers).map_err(failure)?;
+        let values = self.editor.values(&asked, token, layers, COMPOSED_WEAK).map_err(failure)?;
         let study = self.study(layers, prompts, &[])?;
         let mut selectors = Vec::with_capacity(layers.len());
         for place in 0..layers.len() {
@@ -41,21 +41,23 @@ impl Maker<'_> {
             operations.clear();
             for (place, &layer) in layers.iter().enumerate() {
                 let push: Vec<f32> = values.pushes[place].iter().map(|x| -strength * x).collect();
-                let feature = compose(layer, &selectors[place], &push, GATE_THRESHOLD);
-                let operation = Operation::SetFeature(SetFeature {
-                    slot: free_slot(self.model(), &tried, layer),
-                    gate: Some(feature.gate.into()),
-                    up: self.is_gated(layer).then(|| feature.up.into()),
-                    down: Some(feature.down.into()),
-                    entity: Some(entity.to_owned()),
-                    relation: Some(relation.to_owned()),
-                    target: None,
-                    target_ids: Vec::new(),
-                    confidence: None,
-                    mode: Mode::Compose,
-                });
-                tried.apply(&operation, 0);
-                operations.push(operation);
+                let selector = &selectors[place];
+                for feature in compose(layer, selector, &push, selector.threshold(true)) {
+                    let operation = Operation::SetFeature(SetFeature {
+                        slot: free_slot(self.model(), &tried, layer),
+                        gate: Some(feature.gate.into()),
+                        up: self.is_gated(layer).then(|| feature.up.into()),
+                        down: Some(feature.down.into()),
+                        entity: Some(entity.to_owned()),
+                        relation: Some(relation.to_owned()),
+                        target: None,
+                        target_ids: Vec::new(),
+                        confidence: None,
+                        mode: Mode::Compose,
+                    });
+                    tried.apply(&operation, 0);
+                    operations.push(operation);
+                }
             }
             let applied = Applied::new(self.model(), tried, Identity::default())?;
             self.editor.set_overlay(applied.overlay);

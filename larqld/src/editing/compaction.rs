@@ -152,7 +152,7 @@ impl Compactor<'_> {
     ) -> Result<Vec<Outcome>, Failure> {
         let mut prompts = Vec::with_capacity(facts.len());
         for kept in &facts {
-            prompts.push(self.prompter.of(&kept.fact.entity, &kept.fact.relation)?);
+            prompts.push(maker.prompts(&kept.fact.entity, &kept.fact.relation)?);
         }
         let questions: Vec<Vec<Question>> = facts
             .iter()
@@ -193,7 +193,14 @@ impl Compactor<'_> {
             Target::Memit { weight } => {
                 let batch: Vec<(Wanted, FactPrompts)> =
                     facts.iter().map(wanted).zip(prompts.iter().cloned()).collect();
-                let made = maker.memit(&batch, true, weight, unused.update)?;
+                let mut stays = branch.overlay().clone();
+                for update in branch.overlay().low_rank().map(|delta| &delta.update) {
+                    let moves = |kept: &Kept| update.facts.contains(&kept.fact);
+                    if facts.iter().any(moves) {
+                        stays.apply(&Operation::DropLowRank { id: update.id }, u64::MAX);
+                    }
+                }
+                let made = maker.memit(&batch, &stays, true, weight, unused.update)?;
                 progress(facts.len(), facts.len())?;
                 made.into_iter().map(Some).collect()
             }

@@ -1,22 +1,26 @@
 //! What is kept of a model for edits: the latest edits that were made ready for passes, and what was
 //! measured of the base.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use larql_compute::browse::TokenList;
 use larql_compute::cpu::{Cancel, Pool};
+use larql_compute::edit::Editor;
 use larql_storage::overlay::{Overlay, Vector};
 use parking_lot::Mutex;
 
 use super::applied::{Applied, Identity};
 use super::background::Background;
 use super::prompts::Prompter;
+use super::sentences::Sentences;
 use crate::failure::Failure;
 use crate::mounts::Model;
 
 /// Moments that are kept: those of sessions at work.
 const APPLIED_MAX: usize = 8;
+/// Relations whose sentences are kept.
+const RELATIONS_MAX: usize = 256;
 
 /// Edited down vectors whose output tokens are kept; more take the place of all before.
 const TOKENS_MAX: usize = 8192;
@@ -33,6 +37,8 @@ pub struct Kept {
     /// Output tokens of edited down vectors, by where a vector lies; each with its vector, so that nothing
     /// else comes to lie there.
     tokens: Mutex<HashMap<usize, (Vector, TokenList)>>,
+    /// By relation, with the moment of the labels that they were learned in.
+    sentences: Mutex<BTreeMap<String, (Moment, Option<Arc<Sentences>>)>>,
 }
 
 impl Kept {
@@ -100,6 +106,38 @@ impl Kept {
             }
         }
         Ok((lists.into_iter().map(Option::unwrap_or_default).collect(), bytes))
+    }
+
+    /// Sentences of a relation that the model understands, tried once for all edits of it.
+    ///
+    /// # Errors
+    /// As [`Sentences::learn`].
+    pub fn learn(
+        &self,
+        model: &Model,
+        prompter: &Prompter<'_>,
+        relation: &str,
+        editor: &mut Editor<'_>,
+    ) -> Result<(), Failure> {
+        let moment = model.moment();
+        let known = |kept: &(Moment, _)| kept.0 == moment;
+        if !self.sentences.lock().get(relation).is_some_and(known) {
+            let learned = Sentences::learn(prompter, relation, editor)?.map(Arc::new);
+            let mut kept = self.sentences.lock();
+            kept.retain(|_, one| known(one));
+            if kept.len() >= RELATIONS_MAX {
+                kept.pop_first();
+            }
+            kept.insert(relation.to_owned(), (moment, learned));
+        }
+        Ok(())
+    }
+
+    /// Sentences of a relation, where they were learned and something came of it.
+    pub fn learned(&self, model: &Model, relation: &str) -> Option<Arc<Sentences>> {
+        let kept = self.sentences.lock();
+        let (moment, learned) = kept.get(relation)?;
+        learned.clone().filter(|_| *moment == model.moment())
     }
 
     /// How the base behaves, measured anew when labels changed or other layers are asked for.

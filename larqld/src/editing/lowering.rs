@@ -49,7 +49,7 @@ pub fn lower(
     for knn in retrieved {
         cancel.check()?;
         let (entity, relation) = (knn.fact.entity.clone(), knn.fact.relation.clone());
-        let prompts = prompter.of(&entity, &relation)?;
+        let prompts = maker.prompts(&entity, &relation)?;
         lowered.stored.apply(&Operation::DeleteKnn(DeleteKnn { entity, relation }), u64::MAX);
         let wanted =
             Wanted { fact: knn.fact.clone(), layers: None, alpha: 1.0, confidence: knn.confidence };

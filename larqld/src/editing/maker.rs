@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::edit::{EditError, Editor, Examples, Selector, closed_form, compose};
+use larql_compute::edit::{
+    Beside, EditError, Editor, Examples, KeyedChange, LinearUpdate, Selector, Unseen, closed_form,
+    compose,
+};
 use larql_compute::kernels::dot;
 use larql_storage::overlay::{
     Fact, LowRank, Matrix, Mode, Operation, Overlay as Stored, SetFeature, SetKnn, Slot,
@@ -15,17 +18,17 @@ use larql_storage::overlay::{
 use super::applied::{Applied, Identity};
 use super::background::Background;
 use super::layers;
-use super::prompts::{FactPrompts, Prompter};
+use super::prompts::{FactPrompts, Prompter, SENTENCES_OF_OTHERS};
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 
-/// Where a selector's response counts as the fact, between 0 (elsewhere) and 1 (its prompts).
-const KEY_THRESHOLD: f32 = 0.3;
-/// Where a composed feature begins to answer, on the same scale.
-pub(super) const GATE_THRESHOLD: f32 = 0.1;
+/// The part of their strength at which pushes must let the target follow too: composed features
+/// answer in steps, updates in proportion.
+pub(super) const COMPOSED_WEAK: f32 = 0.5;
+const UPDATED_WEAK: f32 = 0.8;
 /// Prompts of a fact whose tokens must follow without help for none to be given.
-const FOLLOWING: f64 = 0.9;
-/// How much what a base does otherwise counts against the keys of MEMIT.
+const FOLLOWING: f64 = 1.0;
+/// How much what a base does otherwise counts against the keys of MEMIT, beside what it usually does.
 pub const PRESERVED_WEIGHT: f64 = 1.0;
 
 /// A fact to be known.
@@ -47,6 +50,8 @@ pub struct Maker<'a> {
     pub(super) prompter: Prompter<'a>,
     background: Arc<Background>,
     pub(super) editor: Editor<'a>,
+    /// What the last selector of a fact's first token says of its neighbours that it has not seen.
+    pub(super) unseen: Unseen,
 }
 
 /// What a fact's prompts look like to the networks of some layers.
@@ -72,7 +77,17 @@ impl<'a> Maker<'a> {
     ) -> Result<Self, Failure> {
         model.require_inference()?;
         let editor = Editor::new(model.architecture(), model, pool, None, cancel)?;
-        Ok(Self { model, prompter, background, editor })
+        Ok(Self { model, prompter, background, editor, unseen: Unseen::default() })
+    }
+
+    /// The prompts of a fact, by sentences that the model was seen to understand.
+    ///
+    /// # Errors
+    /// As [`Prompter::of`]; as passes of the model.
+    pub fn prompts(&mut self, entity: &str, relation: &str) -> Result<FactPrompts, Failure> {
+        let kept = self.model.kept_edits();
+        kept.learn(self.model, &self.prompter, relation, &mut self.editor)?;
+        self.prompter.of(entity, relation)
     }
 
     /// A key that retrieves the fact.
@@ -87,6 +102,7 @@ impl<'a> Maker<'a> {
         let target_ids = self.prompter.answer_tokens(&wanted.fact.target)?;
         let study = self.study(&[layer], prompts, &[])?;
         let selector = self.selector(&study, 0, &[])?;
+        self.unseen = selector.unseen.clone();
         let length = dot(&selector.direction, &selector.direction).sqrt();
         let cosine = |input: &Vec<f32>| {
             selector.response(input) / (length * dot(input, input).sqrt()).max(f32::MIN_POSITIVE)
@@ -101,8 +117,8 @@ impl<'a> Maker<'a> {
         }
         Ok(Operation::SetKnn(SetKnn {
             layer: layer as u32,
+            threshold: selector.threshold(false) * mean,
             key: selector.direction.into(),
-            threshold: KEY_THRESHOLD * mean,
             fact: wanted.fact.clone(),
             entity_ids,
             target_ids,
@@ -132,27 +148,32 @@ impl<'a> Maker<'a> {
             let asked = after(&prompts.fact, before);
             let asked: Vec<&[u32]> = asked.iter().map(Vec::as_slice).collect();
             self.editor.set_overlay(None);
-            let values = self.editor.values(&asked, token, &layers).map_err(failure)?;
+            let values =
+                self.editor.values(&asked, token, &layers, COMPOSED_WEAK).map_err(failure)?;
             let study = self.study(&layers, prompts, before)?;
             for (place, &layer) in layers.iter().enumerate() {
                 let selector = self.selector(&study, place, &values.inputs[place])?;
                 let push: Vec<f32> =
                     values.pushes[place].iter().map(|x| x * wanted.alpha).collect();
-                let feature = compose(layer, &selector, &push, GATE_THRESHOLD);
-                let operation = Operation::SetFeature(SetFeature {
-                    slot: free_slot(self.model, &stored, layer),
-                    gate: Some(feature.gate.into()),
-                    up: self.is_gated(layer).then(|| feature.up.into()),
-                    down: Some(feature.down.into()),
-                    entity: Some(wanted.fact.entity.clone()),
-                    relation: Some(wanted.fact.relation.clone()),
-                    target: Some(wanted.fact.target.clone()),
-                    target_ids: target_ids.clone(),
-                    confidence: wanted.confidence,
-                    mode: Mode::Compose,
-                });
-                stored.apply(&operation, 0);
-                operations.push(operation);
+                if count == 0 {
+                    self.unseen = selector.unseen.clone();
+                }
+                for feature in compose(layer, &selector, &push, selector.threshold(true)) {
+                    let operation = Operation::SetFeature(SetFeature {
+                        slot: free_slot(self.model, &stored, layer),
+                        gate: Some(feature.gate.into()),
+                        up: self.is_gated(layer).then(|| feature.up.into()),
+                        down: Some(feature.down.into()),
+                        entity: Some(wanted.fact.entity.clone()),
+                        relation: Some(wanted.fact.relation.clone()),
+                        target: Some(wanted.fact.target.clone()),
+                        target_ids: target_ids.clone(),
+                        confidence: wanted.confidence,
+                        mode: Mode::Compose,
+                    });
+                    stored.apply(&operation, 0);
+                    operations.push(operation);
+                }
             }
         }
         Ok(operations)
@@ -160,23 +181,25 @@ impl<'a> Maker<'a> {
 
     /// An update of each layer's down projection for each fact; together they answer all of them.
     ///
-    /// They are solved for together, and each can be taken back by itself: what is known otherwise counts `weight`
-    /// times as much as the facts.
+    /// They are solved for together, on top of the updates that are `stored`, and each can be taken back by
+    /// itself: what is known otherwise counts `weight` times what it usually does.
     ///
     /// # Errors
     /// As [`Maker::knn`].
     pub fn memit(
         &mut self,
         wanted: &[(Wanted, FactPrompts)],
+        stored: &Stored,
         confined: bool,
         weight: f64,
         id_first: u64,
     ) -> Result<Vec<Vec<Operation>>, Failure> {
         let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
         let layers = self.weight_layers(first);
-        let mut keys: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
-        let mut changes: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
-        // How many of the keys there are once a fact has its own.
+        // Of each layer: the facts with their keys, and what else is not to be changed.
+        let mut facts: Vec<Vec<KeyedChange>> = vec![Vec::new(); layers.len()];
+        let mut kept: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
+        // How many of the changes there are once a fact has its own.
         let mut ends = Vec::with_capacity(wanted.len());
         self.editor.set_overlay(None);
         for (one, prompts) in wanted {
@@ -188,35 +211,44 @@ impl<'a> Maker<'a> {
                 }
                 let asked = after(&prompts.fact, before);
                 let asked: Vec<&[u32]> = asked.iter().map(Vec::as_slice).collect();
-                let values = self.editor.values(&asked, token, &layers).map_err(failure)?;
-                for place in 0..layers.len() {
-                    for key in &values.activations[place] {
-                        keys[place].push(key.clone());
-                        let push = values.pushes[place].iter().map(|x| x * one.alpha).collect();
-                        changes[place].push(push);
+                let values =
+                    self.editor.values(&asked, token, &layers, UPDATED_WEAK).map_err(failure)?;
+                for (place, facts) in facts.iter_mut().enumerate() {
+                    facts.push(KeyedChange {
+                        keys: values.activations[place].clone(),
+                        change: values.pushes[place].iter().map(|x| x * one.alpha).collect(),
+                    });
+                }
+                let others = after(&[prompts.named(), prompts.entities.clone()].concat(), before);
+                let others: Vec<&[u32]> = others.iter().map(Vec::as_slice).collect();
+                let captured = self.editor.capture(&others, &layers, false, true);
+                let captured = captured.map_err(|error| failure(error.into()))?;
+                for captured in captured.into_iter().flatten() {
+                    for (kept, activations) in kept.iter_mut().zip(captured.activations) {
+                        kept.push(activations);
                     }
                 }
             }
-            ends.push(keys.first().map_or(0, Vec::len));
+            ends.push(facts.first().map_or(0, Vec::len));
         }
         let mut operations: Vec<Vec<Operation>> = vec![Vec::new(); wanted.len()];
         let mut id = id_first;
         for (place, &layer) in layers.iter().enumerate() {
             let Some(at) = self.background.place(layer) else { continue };
             let Some(preserved) = self.background.preserved.get(at) else { continue };
-            let free = match confined {
-                true => {
-                    Some(preserved.free_directions().map_err(EditError::from).map_err(failure)?)
-                }
-                false => None,
-            };
-            fn rows(rows: &[Vec<f32>]) -> Vec<&[f32]> {
-                rows.iter().map(Vec::as_slice).collect()
-            }
-            let (keys, changes) = (rows(&keys[place]), rows(&changes[place]));
-            let update = closed_form(&keys, &changes, preserved, weight, free.as_deref());
+            let earlier: Vec<LinearUpdate> = stored
+                .low_rank()
+                .filter(|delta| delta.update.layer as usize == layer)
+                .map(|delta| LinearUpdate {
+                    rank: delta.update.rank as usize,
+                    left: delta.update.left.to_vec(),
+                    right: delta.update.right.to_vec(),
+                })
+                .collect();
+            let beside = Beside { kept: &kept[place], earlier: &earlier, confined, weight };
+            let update = closed_form(&facts[place], preserved, &beside);
             let update = update.map_err(EditError::from).map_err(failure)?;
-            // A row of either side belongs to one key, and so to one fact.
+            // A row of either side belongs to one token of one fact.
             let (hidden, features) =
                 (update.left.len() / update.rank.max(1), update.right.len() / update.rank.max(1));
             let mut begin = 0;
@@ -291,7 +323,7 @@ impl<'a> Maker<'a> {
         };
         Ok(Study {
             fact: look(&prompts.fact)?,
-            relations: look(&prompts.relations)?,
+            relations: look(&prompts.named())?,
             entities: look(&prompts.entities)?,
             layers: layers.to_vec(),
         })
@@ -309,15 +341,19 @@ impl<'a> Maker<'a> {
         let at = self.background.place(layer).ok_or_else(|| {
             Failure::new(code::INTERNAL, format!("layer {layer} was not measured"))
         })?;
-        fn rows(rows: &[Vec<f32>]) -> Vec<&[f32]> {
-            rows.iter().map(Vec::as_slice).collect()
+        fn groups(rows: &[Vec<f32>], size: usize) -> Vec<Vec<&[f32]>> {
+            rows.chunks(size).map(|rows| rows.iter().map(Vec::as_slice).collect()).collect()
         }
-        let mut fact = rows(&study.fact[place]);
-        fact.extend(rows(more));
+        let mut fact = groups(&study.fact[place], 1);
+        for (group, more) in fact.iter_mut().zip(more) {
+            if group[0] != &**more {
+                group.push(more);
+            }
+        }
         let examples = Examples {
-            fact: &fact,
-            relations: &rows(&study.relations[place]),
-            entities: &rows(&study.entities[place]),
+            fact,
+            relations: groups(&study.relations[place], 1),
+            entities: groups(&study.entities[place], SENTENCES_OF_OTHERS),
         };
         Selector::solve(layer, &self.background.moments[at], &examples).map_err(failure)
     }
@@ -342,7 +378,7 @@ pub fn free_slot(model: &Model, stored: &Stored, layer: usize) -> Slot {
 }
 
 /// The failure of an edit that could not be made.
-pub(super) fn failure(error: EditError) -> Failure {
+pub(in crate::editing) fn failure(error: EditError) -> Failure {
     match error {
         EditError::Decode(error) => error.into(),
         EditError::Inseparable { .. } | EditError::NoPrompts => {

@@ -1,7 +1,7 @@
 //! Making edits of what a model knows: from INSERT, UPDATE and DELETE to operations for a transaction.
 //!
 //! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
-//! become operations ([`maker`]): a key, features or updates. What operations make of a model is
+//! become operations ([`making`], [`maker`]): a key, features or updates. What operations make of a model is
 //! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. For files,
 //! [`lowering`] makes features of keys, and [`survival`] asks whether facts are still answered.
 //!
@@ -18,8 +18,10 @@ mod kept;
 pub mod layers;
 pub mod lowering;
 pub mod maker;
+pub mod making;
 pub mod prompts;
 pub mod receipt;
+mod sentences;
 pub mod stated;
 pub mod survival;
 mod text;

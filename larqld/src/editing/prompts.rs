@@ -8,6 +8,8 @@
 
 use larql_storage::vindex::knowledge::RelationRecord;
 
+use super::sentences;
+use super::text::HELD_OUT;
 use crate::failure::{Failure, code};
 use crate::inference::check_tokens;
 use crate::knowledge::Knowledge;
@@ -24,8 +26,7 @@ const PLAIN: [&str; 6] = [
     "What is the {relation} of {entity}? It is",
 ];
 /// What may stand before a sentence without changing what it asks.
-const BEFORE: [&str; 4] =
-    ["It is well known that", "Fact:", "As everybody knows,", "I can tell you that"];
+const BEFORE: [&str; 2] = ["It is well known that", "I can tell you that"];
 /// Learned sentences of a relation that are used at most.
 const SENTENCES_MAX: usize = 8;
 /// Plain forms of a relation that was learned, beside its sentences.
@@ -33,9 +34,27 @@ const PLAIN_BESIDE: usize = 2;
 /// Other entities whose relation is looked at.
 const ENTITIES_MAX: usize = 48;
 /// Sentences by which each is asked for.
-const SENTENCES_OF_OTHERS: usize = 2;
-/// Relations of an entity of which nothing is known that are tried.
-const RELATIONS_MAX: usize = 12;
+pub const SENTENCES_OF_OTHERS: usize = 2;
+/// Other relations that the entity is asked for, and sentences of each.
+const RELATIONS_MAX: usize = 24;
+const SENTENCES_OF_RELATIONS: usize = 4;
+/// What may stand before a sentence about another entity.
+const PASSING: [&str; 5] = [
+    "{entity}.",
+    "Apart from {entity},",
+    "They came from {entity}.",
+    "In contrast to {entity},",
+    "A friend told me about {entity}.",
+];
+/// Prompts that mention the entity in passing, and those that deny.
+const PASSING_MAX: usize = 15;
+const NEGATED: usize = 4;
+/// Prompts about something else.
+const UNRELATED: usize = 3;
+/// Known names that contain one another.
+const ALIKE_MAX: usize = 4;
+/// Words of the beginnings of sentences that stand for any text.
+const BEGINNINGS: [usize; 3] = [2, 4, 6];
 /// Tokens of a prompt at most.
 const PROMPT_TOKENS_MAX: usize = 256;
 
@@ -46,10 +65,44 @@ pub struct FactPrompts {
     pub fact: Vec<Vec<u32>>,
     /// Where it is asked for in other words, which no edit is made from.
     pub paraphrases: Vec<Vec<u32>>,
-    /// Where other relations of the entity are, and where the entity is only mentioned.
+    /// Where other relations of the entity are.
     pub relations: Vec<Vec<u32>>,
+    /// Where the entity is named and something else is asked, or the fact denied.
+    pub passing: Vec<Vec<u32>>,
+    /// Where the relation of entities with a similar name is.
+    pub alike: Vec<Vec<u32>>,
     /// Where the relation of other entities is.
     pub entities: Vec<Vec<u32>>,
+    /// Where other relations of other entities are; no edit is made from them.
+    pub unrelated: Vec<Vec<u32>>,
+}
+
+impl FactPrompts {
+    /// Puts those first of each kind that look most like the fact, by what a selector says of `named`
+    /// and of `entities`.
+    pub fn sort_by_risk(&mut self, named: &[f32], entities: &[f32]) {
+        let (relations, others) = named.split_at(self.relations.len().min(named.len()));
+        let (passing, alike) = others.split_at(self.passing.len().min(others.len()));
+        let lists = [
+            (&mut self.relations, relations),
+            (&mut self.passing, passing),
+            (&mut self.alike, alike),
+            (&mut self.entities, entities),
+        ];
+        for (prompts, says) in lists {
+            if prompts.len() == says.len() {
+                let mut both: Vec<(f32, Vec<u32>)> =
+                    says.iter().copied().zip(std::mem::take(prompts)).collect();
+                both.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+                *prompts = both.into_iter().map(|(_, prompt)| prompt).collect();
+            }
+        }
+    }
+
+    /// Where the entity's name stands, or one like it, and the fact is not asked for.
+    pub fn named(&self) -> Vec<Vec<u32>> {
+        [&self.relations[..], &self.passing, &self.alike].concat()
+    }
 }
 
 /// Turns relations and entities of a model into prompts.
@@ -100,6 +153,23 @@ impl<'a> Prompter<'a> {
         knowledge.file().relations.get(knowledge.relation_index(name)?)
     }
 
+    /// Entities that are known to have a relation, with their object: at most so many, from all over.
+    pub fn known(&self, relation: &str, count: usize) -> Vec<(String, String)> {
+        let Some(knowledge) = self.knowledge else { return Vec::new() };
+        let Some(own) = knowledge.relation_index(relation) else { return Vec::new() };
+        let known: Vec<(String, String)> = knowledge
+            .file()
+            .entities
+            .iter()
+            .filter_map(|entity| {
+                let edge = entity.edges.iter().find(|edge| edge.relation as usize == own)?;
+                Some((entity.name.clone(), edge.target.clone()))
+            })
+            .collect();
+        let step = known.len().div_ceil(count.max(1)).max(1);
+        known.into_iter().step_by(step).collect()
+    }
+
     /// Sentences that ask for a relation: those that edits are made from, and others.
     fn sentences(&self, relation: &str) -> (Vec<String>, Vec<String>) {
         let words = relation.replace(['-', '_'], " ");
@@ -130,7 +200,11 @@ impl<'a> Prompter<'a> {
     /// # Errors
     /// What the tokenizer refuses; `EMPTY_TEXT` where no prompt is left.
     pub fn of(&self, entity: &str, relation: &str) -> Result<FactPrompts, Failure> {
-        let (sentences, others) = self.sentences(relation);
+        let learned = self.model.kept_edits().learned(self.model, relation);
+        let (sentences, others) = match learned {
+            Some(learned) => (learned.asked.clone(), learned.others.clone()),
+            None => self.sentences(relation),
+        };
         let mut prompts = FactPrompts::default();
         for sentence in &sentences {
             prompts.fact.extend(self.tokens(&fill(sentence, entity))?);
@@ -146,24 +220,45 @@ impl<'a> Prompter<'a> {
             let message = format!("{entity:?} makes no prompt that fits the model");
             return Err(Failure::new(code::EMPTY_TEXT, message).hint("write a shorter name"));
         }
-        for sentence in self.other_relations(entity, relation) {
+        for sentence in self.other_relations(relation) {
             prompts.relations.extend(self.tokens(&fill(&sentence, entity))?);
         }
-        prompts.relations.extend(self.tokens(entity)?);
-        prompts.relations.extend(self.tokens(&format!("{first} not"))?);
-        let asked: Vec<&String> = sentences.iter().take(SENTENCES_OF_OTHERS).collect();
-        for (index, other) in self.other_entities(entity, relation).iter().enumerate() {
-            for sentence in &asked {
+        let rotating = |index: usize| &sentences[index % sentences.len()];
+        prompts.passing.extend(self.tokens(entity)?);
+        for index in 0..NEGATED {
+            let negated = format!("{} not", fill(rotating(index), entity));
+            prompts.passing.extend(self.tokens(&negated)?);
+        }
+        let others = self.other_entities(entity, relation);
+        let step = others.len().div_ceil(PASSING_MAX).max(1);
+        for (index, other) in others.iter().enumerate() {
+            for beside in 0..SENTENCES_OF_OTHERS {
+                let sentence = rotating(SENTENCES_OF_OTHERS * index + beside);
                 prompts.entities.extend(self.tokens(&fill(sentence, other))?);
             }
-            // Some of them with the entity mentioned in passing.
-            if index % 8 == 0 {
-                let passing = format!("{entity}. {}", fill(&sentences[0], other));
-                prompts.relations.extend(self.tokens(&passing)?);
+            if index % step == 0 {
+                let place = index / step;
+                let before = PASSING[place % PASSING.len()].replace("{entity}", entity);
+                let passing = format!("{before} {}", fill(rotating(place), other));
+                prompts.passing.extend(self.tokens(&passing)?);
             }
         }
+        for (index, name) in self.names_alike(entity).iter().enumerate() {
+            for beside in 0..SENTENCES_OF_OTHERS {
+                let sentence = rotating(SENTENCES_OF_OTHERS * index + beside);
+                prompts.alike.extend(self.tokens(&fill(sentence, name))?);
+            }
+        }
+        prompts.unrelated = self.unrelated(entity, relation)?;
         let fact = std::mem::take(&mut prompts.fact);
-        for list in [&mut prompts.paraphrases, &mut prompts.relations, &mut prompts.entities] {
+        let lists = [
+            &mut prompts.paraphrases,
+            &mut prompts.relations,
+            &mut prompts.passing,
+            &mut prompts.alike,
+            &mut prompts.entities,
+        ];
+        for list in lists {
             list.retain(|prompt| !fact.contains(prompt));
         }
         prompts.fact = fact;
@@ -172,25 +267,70 @@ impl<'a> Prompter<'a> {
     }
 
     /// Sentences of other relations that the entity has, as far as is known.
-    fn other_relations(&self, entity: &str, relation: &str) -> Vec<String> {
+    fn other_relations(&self, relation: &str) -> Vec<String> {
         let Some(knowledge) = self.knowledge else {
             let usual = ["name", "history", "population", "colour", "language", "price"];
             let others = usual.iter().filter(|other| !is_same(other, relation));
             return others.map(|other| PLAIN[0].replace("{relation}", other)).collect();
         };
-        let file = knowledge.file();
-        let known = file.entities.iter().find(|known| is_same(&known.name, entity));
-        let mut relations: Vec<usize> = match known {
-            Some(known) => known.edges.iter().map(|edge| edge.relation as usize).collect(),
-            None => (0..file.relations.len().min(RELATIONS_MAX)).collect(),
-        };
-        relations.sort_unstable();
-        relations.dedup();
+        // What the entity is known to have may be the least of what it has.
         let own = knowledge.relation_index(relation);
-        let records = relations.iter().filter(|&&index| Some(index) != own);
-        let records = records.filter_map(|&index| file.relations.get(index));
-        let sentences = records.flat_map(|record| record.templates.iter().take(3));
-        sentences.map(|template| template.text.clone()).collect()
+        let records = knowledge.file().relations.iter().enumerate();
+        let records = records.filter(|&(index, _)| Some(index) != own).take(RELATIONS_MAX);
+        let mut sentences: Vec<String> = Vec::new();
+        for (_, record) in records {
+            let learned = record.templates.iter().map(|template| template.text.clone());
+            let usual = sentences::usual(&record.name);
+            let all = learned.chain(usual).take(SENTENCES_OF_RELATIONS);
+            sentences.extend(all.filter(|one| !sentences.contains(one)).collect::<Vec<_>>());
+        }
+        sentences
+    }
+
+    /// Prompts that have nothing to do with a fact.
+    fn unrelated(&self, entity: &str, relation: &str) -> Result<Vec<Vec<u32>>, Failure> {
+        let mut prompts = Vec::new();
+        if let Some(knowledge) = self.knowledge {
+            let file = knowledge.file();
+            let own = knowledge.relation_index(relation);
+            let others = file.entities.iter().filter(|other| !is_same(&other.name, entity));
+            let others = others.filter_map(|other| {
+                let relations = other.edges.iter().map(|edge| edge.relation as usize);
+                let relation = relations.filter(|&index| Some(index) != own).last()?;
+                let template = file.relations.get(relation)?.templates.first()?;
+                Some(fill(&template.text, &other.name))
+            });
+            let step = file.entities.len().div_ceil(UNRELATED).max(1);
+            for prompt in others.step_by(step) {
+                prompts.extend(self.tokens(&prompt)?);
+            }
+        }
+        let beginning: Vec<&str> = HELD_OUT.split_whitespace().take(BEGINNINGS[1]).collect();
+        prompts.extend(self.tokens(&beginning.join(" "))?);
+        Ok(prompts)
+    }
+
+    /// Names of others that an entity's name could be taken for: known ones that contain it or that it
+    /// contains, and made ones.
+    fn names_alike(&self, entity: &str) -> Vec<String> {
+        let entity = entity.trim();
+        let known = self.knowledge.into_iter().flat_map(|knowledge| &knowledge.file().entities);
+        let known = known.map(|known| &*known.name).filter(|name| {
+            let shorter = name.len().min(entity.len());
+            shorter > 2
+                && !is_same(name, entity)
+                && (name.contains(entity) || entity.contains(name))
+        });
+        let mut names: Vec<String> = known.take(ALIKE_MAX).map(str::to_owned).collect();
+        let words: Vec<&str> = entity.split(' ').collect();
+        if let [first, rest @ ..] = &words[..]
+            && !rest.is_empty()
+        {
+            names.extend([rest.join(" "), (*first).to_owned()]);
+        }
+        names.extend(["South", "New"].map(|before| format!("{before} {entity}")));
+        names.push(format!("{entity}ia"));
+        names
     }
 
     /// Other entities that have the relation, spread over all that are known to.
@@ -220,6 +360,12 @@ impl<'a> Prompter<'a> {
     /// What the tokenizer refuses.
     pub fn corpus(&self, count: usize) -> Result<Vec<Vec<u32>>, Failure> {
         let mut prompts = Vec::new();
+        for sentence in HELD_OUT.split_inclusive(". ") {
+            let words: Vec<&str> = sentence.split_whitespace().collect();
+            for length in BEGINNINGS.into_iter().filter(|&length| length < words.len()) {
+                prompts.extend(self.tokens(&words[..length].join(" "))?);
+            }
+        }
         if let Some(knowledge) = self.knowledge {
             let file = knowledge.file();
             let asked: Vec<(&str, usize)> = file

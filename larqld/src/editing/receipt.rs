@@ -1,8 +1,10 @@
 //! What an edit did: to the answers that it was made for, to neighbours, and to a text that has
 //! nothing to do with it.
 //!
-//! The prompts that are most at risk are asked, before and after, in one pass each: few enough that
-//! the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit.
+//! The prompts that are most at risk are asked, before and after, in one pass each: a paraphrase, the
+//! relation of others, the entity's other relations, an entity with a similar name, and something
+//! unrelated; of each kind those that look most like the fact ([`super::making`]). They are few enough
+//! that the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit.
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::log_probability;
@@ -20,8 +22,8 @@ use crate::mounts::Model;
 
 /// Tokens that are read at most, in prompts of the edit.
 pub const COST_MAX: usize = 12;
-/// Neighbours by kind: the entity's other relations, and the relation of others.
-const NEIGHBOURS_EACH: usize = 2;
+/// Tokens of the text at least.
+const TEXT_TOKENS_MIN: usize = 6;
 
 /// What an edit did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,26 +81,31 @@ pub fn measure(
     cancel: &Cancel,
 ) -> Result<Receipt, Failure> {
     let Some(own) = prompts.fact.first() else { return Ok(Receipt::default()) };
-    let mut budget = (COST_MAX * own.len() / 2).saturating_sub(own.len());
+    let spent = own.len() + TEXT_TOKENS_MIN;
+    let mut budget = (COST_MAX * own.len() / 2).saturating_sub(spent);
     let mut asked: Vec<&[u32]> = vec![own];
-    let lists = [
-        (&prompts.paraphrases, 1),
-        (&prompts.relations, NEIGHBOURS_EACH),
-        (&prompts.entities, NEIGHBOURS_EACH),
+    let paraphrase = prompts.paraphrases.iter().find(|prompt| prompt.len() <= budget);
+    let paraphrases = usize::from(paraphrase.is_some());
+    let kinds = [
+        &prompts.entities,
+        &prompts.relations,
+        &prompts.unrelated,
+        &prompts.alike,
+        &prompts.passing,
+        &prompts.entities,
     ];
-    let mut paraphrases = 0;
-    for (kind, (list, count)) in lists.into_iter().enumerate() {
-        let step = list.len().div_ceil(count).max(1);
-        for prompt in list.iter().step_by(step).take(count) {
-            if prompt.len() <= budget {
-                budget -= prompt.len();
-                asked.push(prompt);
-                paraphrases += usize::from(kind == 0);
-            }
+    for prompt in paraphrase.into_iter().chain(kinds.into_iter().enumerate().filter_map(
+        // The last is another one of a kind that was there before.
+        |(place, kind)| kind.get(usize::from(place == kinds.len() - 1)),
+    )) {
+        if prompt.len() <= budget {
+            budget -= prompt.len();
+            asked.push(prompt);
         }
     }
+    let budget = budget + TEXT_TOKENS_MIN;
     let text = model.tokenizer()?.encode(HELD_OUT, true)?;
-    let text = &text[..text.len().min(budget.max(2))];
+    let text = &text[..text.len().min(budget)];
     let mut reader = Reader::new(model, pool, cancel)?;
     let one = reader.read(&asked, text, before)?;
     let other = reader.read(&asked, text, after)?;

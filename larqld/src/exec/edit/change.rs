@@ -83,7 +83,7 @@ pub(super) fn delete(
     let layers = layers::of_weights(model.architecture());
     let looked_at: Vec<usize> = layers.iter().copied().chain(taken.layers()).collect();
     let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, taken.restates())?;
-    operations.extend(taken.operations(&mut maker, &prompter, &earlier)?);
+    operations.extend(taken.operations(&mut maker, &earlier)?);
     operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     for fact in &chosen.known {
         work.cancel.check()?;

@@ -25,17 +25,16 @@ pub(super) use receipts::{Sum, of_operations};
 use super::mount_row::integer;
 use super::transaction::edit;
 use super::{Operator, Row, Work};
-use crate::editing::layers;
-use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
+use crate::editing::maker::Maker;
+use crate::editing::making::{Manner, looked_at, make};
 use crate::editing::prompts::Prompter;
 use crate::editing::receipt::Receipt;
 use crate::failure::{Failure, code};
 use crate::knowledge::Knowledge;
 use crate::mounts::Model;
 
-/// The mode of INSERT where the statement names none: of 25 facts of the bundled model and 20 of another
-/// the one that answered paraphrases as often as any and kept the most of an entity's other facts. No
-/// page records that yet.
+/// The mode of INSERT where the statement names none: the one that answers most paraphrases and keeps
+/// what it should (`docs/benchmarks/edits.md`).
 const DEFAULT_MODE: InsertMode = InsertMode::Compose;
 
 /// Runs a statement that edits.
@@ -109,11 +108,17 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
             .hint("give an entity, a relation and a target"));
     }
     let model = work.model()?;
-    let mode = insert.mode.unwrap_or(DEFAULT_MODE);
-    let layers: Option<Vec<usize>> =
-        insert.layers.map(|(first, last)| (first as usize..=last as usize).collect());
+    let manner = Manner {
+        mode: match insert.mode.unwrap_or(DEFAULT_MODE) {
+            InsertMode::Knn => Mode::Knn,
+            InsertMode::Compose => Mode::Compose,
+            InsertMode::Memit => Mode::Memit,
+        },
+        layers: insert.layers.map(|(first, last)| (first as usize..=last as usize).collect()),
+        alpha: insert.alpha as f32,
+        confidence: insert.confidence.map(|confidence| confidence as f32),
+    };
     let knowledge = model.knowledge();
-    let prompter = Prompter::new(&model, knowledge.as_deref());
     let earlier = work.view().overlay().clone();
     let facts = insert.facts.iter().map(|[entity, relation, target]| Fact {
         entity: entity.clone(),
@@ -122,53 +127,21 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
     });
     let facts: Vec<Fact> = facts.collect();
     let taken = taken_back::of_pairs(&earlier, &facts);
-    let mut looked_at = layers.clone().unwrap_or_else(|| match mode {
-        InsertMode::Knn => vec![layers::of_keys(model.architecture())],
-        _ => layers::of_weights(model.architecture()),
-    });
+    let mut looked_at = looked_at(&model, &manner);
     looked_at.extend(taken.layers());
-    let activations = mode == InsertMode::Memit || taken.restates();
+    let activations = manner.mode == Mode::Memit || taken.restates();
     let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, activations)?;
-    let wanted = |fact: &Fact| Wanted {
-        fact: fact.clone(),
-        layers: layers.clone(),
-        alpha: insert.alpha as f32,
-        confidence: insert.confidence.map(|confidence| confidence as f32),
-    };
     let mut stored = earlier.clone();
     let mut all = other.operations;
-    all.extend(taken.operations(&mut maker, &prompter, &earlier)?);
+    all.extend(taken.operations(&mut maker, &earlier)?);
     all.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     let mut made = other.made;
-    let others = made.len();
-    for fact in &facts {
-        work.cancel.check()?;
-        let prompts = prompter.of(&fact.entity, &fact.relation)?;
-        let (mode, operations) = match mode {
-            InsertMode::Knn => (Mode::Knn, vec![maker.knn(&wanted(fact), &prompts)?]),
-            InsertMode::Compose => {
-                (Mode::Compose, maker.compose(&wanted(fact), &prompts, &stored)?)
-            }
-            InsertMode::Memit => (Mode::Memit, Vec::new()),
-        };
-        operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
-        all.extend(operations.iter().cloned());
-        let target = prompter.answer_tokens(&fact.target)?.first().copied();
-        made.push(Made { operations, ..Made::of(fact, mode, Some(prompts).zip(target)) });
-    }
-    if mode == InsertMode::Memit {
-        let batch = facts
-            .iter()
-            .zip(&made[others..])
-            .filter_map(|(fact, made)| Some((wanted(fact), made.asked.as_ref()?.0.clone())));
-        let batch: Vec<_> = batch.collect();
-        let first = taken_back::next_update(&stored).max(taken_back::next_update(&earlier));
-        let operations = maker.memit(&batch, true, PRESERVED_WEIGHT, first)?;
-        for (made, operations) in made[others..].iter_mut().zip(operations) {
-            operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
-            all.extend(operations.iter().cloned());
-            made.operations = operations;
-        }
+    let first = taken_back::next_update(&stored).max(taken_back::next_update(&earlier));
+    let found = make(&mut maker, &facts, &manner, &mut stored, first, work.cancel)?;
+    for (fact, found) in facts.iter().zip(found) {
+        all.extend(found.operations.iter().cloned());
+        let asked = Some(found.prompts).zip(found.target);
+        made.push(Made { operations: found.operations, ..Made::of(fact, manner.mode, asked) });
     }
     drop(maker);
     finish(work, &model, (&earlier, &stored), all, &made, insert.harm)

@@ -6,7 +6,6 @@
 use larql_storage::overlay::{DeleteKnn, Fact, Operation, Overlay};
 
 use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
-use crate::editing::prompts::Prompter;
 use crate::failure::Failure;
 
 /// Edits that are taken back, and what is to be stated again.
@@ -86,7 +85,6 @@ impl Taken {
     pub(super) fn operations(
         self,
         maker: &mut Maker<'_>,
-        prompter: &Prompter<'_>,
         stored: &Overlay,
     ) -> Result<Vec<Operation>, Failure> {
         let mut operations = self.operations;
@@ -94,11 +92,13 @@ impl Taken {
         for (facts, layers) in self.again {
             let mut wanted = Vec::with_capacity(facts.len());
             for fact in facts {
-                let prompts = prompter.of(&fact.entity, &fact.relation)?;
+                let prompts = maker.prompts(&fact.entity, &fact.relation)?;
                 let layers = Some(layers.clone());
                 wanted.push((Wanted { fact, layers, alpha: 1.0, confidence: None }, prompts));
             }
-            let again = maker.memit(&wanted, true, PRESERVED_WEIGHT, id)?;
+            let mut stays = stored.clone();
+            operations.iter().for_each(|operation| stays.apply(operation, u64::MAX));
+            let again = maker.memit(&wanted, &stays, true, PRESERVED_WEIGHT, id)?;
             id += again.iter().map(Vec::len).sum::<usize>() as u64;
             operations.extend(again.into_iter().flatten());
         }
