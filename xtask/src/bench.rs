@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
+mod edits;
 mod extraction;
 mod knowledge;
 mod llama;
@@ -29,6 +30,8 @@ enum Subject {
     Llama,
     /// What DESCRIBE knows, on entities that labels never saw: docs/benchmarks/knowledge.md
     Knowledge,
+    /// What edits do to answers, by mode and base: docs/benchmarks/edits.md
+    Edits,
     /// Chosen plans beside all others, DESCRIBE, statements a second: docs/benchmarks/planner.md
     Planner,
 }
@@ -41,7 +44,7 @@ pub struct Arguments {
     /// Of `extraction`: how many of the model's layers
     #[arg(long, default_value_t = LLAMA_1B.layers as u32, value_parser = clap::value_parser!(u32).range(1..=LLAMA_1B.layers as i64))]
     layers: u32,
-    /// Leave out the 1B-shaped model (2.5 GB, several minutes); of `planner`: programs without optimisations
+    /// Leave out the 1B-shaped model (2.5 GB, several minutes); of `planner` and `edits`: programs without optimisations
     #[arg(long)]
     small: bool,
     /// Of `llama`: the models, all unless named
@@ -53,7 +56,25 @@ pub struct Arguments {
     /// Of `planner`: the checkpoint or vindex that DESCRIBE is timed on
     #[arg(long, default_value = "target/bench/gemma-4b-Q4_K_M.gguf")]
     large: PathBuf,
-    /// Of `knowledge`: the checkpoint and the facts that answers are judged by; of `planner`: that queries are about
+    /// Of `edits`: single edits of each base and mode, edits on top of one another, facts in a statement of those
+    #[arg(long, default_value_t = 500)]
+    edits: u32,
+    #[arg(long, default_value_t = 500)]
+    sequential: u32,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Of `edits`: bases and modes, all unless named
+    #[arg(long, value_enum, value_delimiter = ',')]
+    bases: Vec<edits::Base>,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    modes: Vec<edits::Mode>,
+    /// Of `edits`: entities of the half that methods are tuned on
+    #[arg(long)]
+    tuning: bool,
+    /// Of `edits`: the model of another family
+    #[arg(long, default_value = "../shared/models/atlas-llama")]
+    llama: PathBuf,
+    /// Of `knowledge` and `edits`: the checkpoint and the facts that answers are judged by; of `planner`: that queries are about
     #[arg(long, default_value = "larqld/assets/atlas")]
     model: PathBuf,
     #[arg(long, default_value = "larqld/assets/atlas/facts.tsv")]
@@ -94,6 +115,22 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
                 record: arguments.record,
             };
             return knowledge::run(root, &options);
+        }
+        Some(Subject::Edits) => {
+            let options = edits::Options {
+                model: root.join(&arguments.model),
+                facts: root.join(&arguments.facts),
+                llama: root.join(&arguments.llama),
+                bases: arguments.bases.clone(),
+                modes: arguments.modes.clone(),
+                edits: arguments.edits,
+                sequential: arguments.sequential,
+                batch: arguments.batch,
+                tuning: arguments.tuning,
+                small: arguments.small,
+                record: arguments.record,
+            };
+            return edits::run(root, &options);
         }
         Some(Subject::Planner) => {
             let options = planner::Options {

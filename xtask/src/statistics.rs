@@ -142,9 +142,29 @@ pub fn bootstrap_of<Case: Copy>(cases: &[Case], figure: impl Fn(&[Case]) -> f64)
     }
 }
 
+/// Bounds of a share that was seen `right` times of `all`, at 95 %.
+///
+/// # Source
+/// Wilson 1927, *Probable Inference, the Law of Succession, and Statistical Inference*.
+pub fn wilson(right: f64, all: f64) -> (f64, f64) {
+    const Z: f64 = 1.959_964;
+    let (share, part) = (right / all, Z * Z / all);
+    let middle = (share + part / 2.0) / (1.0 + part);
+    let half = Z / (1.0 + part) * (share * (1.0 - share) / all + part / (4.0 * all)).sqrt();
+    ((middle - half).max(0.0), (middle + half).min(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bounds_of_a_share_are_the_ones_of_the_tables() {
+        for (right, all, low, high) in [(10.0, 10.0, 0.7225, 1.0), (8.0, 10.0, 0.4902, 0.9433)] {
+            let found = wilson(right, all);
+            assert!((found.0 - low).abs() < 1e-3 && (found.1 - high).abs() < 1e-3, "{found:?}");
+        }
+    }
 
     #[test]
     fn the_interval_holds_the_median_as_often_as_it_says() {
