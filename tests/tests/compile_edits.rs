@@ -218,6 +218,65 @@ async fn what_was_taken_back_is_not_compiled_and_without_edits_the_vindex_is_the
     assert_eq!(old["files"], new["files"]);
 }
 
+/// Targets of the edges that are known of a country's capital.
+async fn known_capitals(client: &mut Client, country: &str) -> Vec<String> {
+    let statement =
+        format!("SELECT target FROM EDGES WHERE entity = \"{country}\" AND relation = \"capital\"");
+    let text = ask(client, &statement).await;
+    let rows = text.lines().filter(|line| line.starts_with('{'));
+    let rows = rows.map(|line| serde_json::from_str::<Value>(line).expect("a row is JSON"));
+    rows.map(|row| row["target"].as_str().expect("a target").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_edits_say_otherwise_or_took_back_is_known_no_more_in_what_was_compiled() {
+    let daemon = Daemon::start();
+    let (mut client, _) = atlas(&daemon, "").await;
+    let facts = daemon.data_dir().join("facts.tsv");
+    let all = fs::read_to_string(larql_tests::atlas_checkpoint().join("facts.tsv")).expect("facts");
+    let some = |line: &&str| line.split('\t').nth(1) == Some("capital");
+    let table: Vec<&str> = all.lines().filter(some).step_by(2).collect();
+    let named = |line: &&str| {
+        ["France", "Germany", "Italy"].contains(&line.split('\t').next().unwrap_or(""))
+    };
+    let table: Vec<&str> = all.lines().filter(some).filter(named).chain(table).collect();
+    fs::write(&facts, table.join("\n")).expect("a file");
+    ask(&mut client, &format!("LABEL FROM FACTS \"{}\"", facts.display())).await;
+    assert_eq!(known_capitals(&mut client, "France").await, ["Paris"]);
+    assert_eq!(known_capitals(&mut client, "Italy").await, ["Rome"]);
+    insert(&mut client, &[("France", "capital", "Oslo")], "COMPOSE").await;
+    ask(
+        &mut client,
+        "DELETE FROM EDGES WHERE entity = \"Italy\" AND relation = \"capital\" WITHOUT RECEIPT",
+    )
+    .await;
+    let out = daemon.data_dir().join("said.vindex");
+    ask(&mut client, &format!("COMPILE CURRENT INTO VINDEX \"{}\"", out.display())).await;
+    let (_other, mut client) = fresh(&out).await;
+    assert_eq!(known_capitals(&mut client, "France").await, ["Oslo"]);
+    assert!(!known_capitals(&mut client, "Italy").await.contains(&"Rome".to_owned()));
+    assert!(known_capitals(&mut client, "Germany").await.contains(&"Berlin".to_owned()));
+}
+
+#[tokio::test]
+async fn an_edit_of_a_feature_that_another_patch_added_is_nothing_without_that_patch() {
+    let daemon = Daemon::start();
+    let (mut client, _) = atlas(&daemon, "").await;
+    let plain = ask(&mut client, "INFER \"The capital of Verdania is\" TOP 3").await;
+    let numbers = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect()
+    };
+    ask(&mut client, "BEGIN PATCH \"first.vlp\"").await;
+    insert(&mut client, &FACTS[..1], "COMPOSE").await;
+    ask(&mut client, "SAVE PATCH").await;
+    ask(&mut client, "REBALANCE UNTIL CONVERGED FLOOR 0.2 CEILING 0.5").await;
+    ask(&mut client, "REMOVE PATCH \"first.vlp\"").await;
+    let after = ask(&mut client, "INFER \"The capital of Verdania is\" TOP 3").await;
+    assert_eq!(numbers(&after), numbers(&plain));
+    let out = daemon.data_dir().join("none.vindex");
+    ask(&mut client, &format!("COMPILE CURRENT INTO VINDEX \"{}\" VERIFY", out.display())).await;
+}
+
 #[tokio::test]
 async fn nothing_is_overwritten_unasked_and_a_refused_compile_leaves_nothing() {
     let daemon = Daemon::start();

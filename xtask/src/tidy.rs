@@ -13,7 +13,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("larql-compute", &[]),
     ("larql-planner", &[]),
     ("larql-client", &["larql-proto"]),
-    ("larqld", &["larql-proto", "larql-storage", "larql-compute", "larql-planner"]),
+    // The client's driver, without its program: USE REMOTE makes a daemon another's client.
+    ("larqld", &["larql-proto", "larql-storage", "larql-compute", "larql-planner", "larql-client"]),
     (
         "larql-tests",
         &[

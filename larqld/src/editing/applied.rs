@@ -75,7 +75,11 @@ impl Applied {
                         up: delta.up.as_deref(),
                         down: delta.down.as_deref(),
                     };
-                    builder.set_feature(layer, feature, rows).map_err(misfit)?;
+                    match builder.set_feature(layer, feature, rows) {
+                        // What was changed of a feature that is not there any more adds nothing.
+                        Err(OverlayError::Incomplete { .. }) => {}
+                        set => set.map_err(misfit)?,
+                    }
                 }
             }
             for update in stored.low_rank() {

@@ -176,6 +176,7 @@ fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Resu
         level: plan.level,
         carried: &carried,
         stated: &stated(&stored),
+        said: &crate::editing::stated::Stated::of(&stored),
     };
     let engine = work.engine().clone();
     let (files, cancel) = (work.files(), work.cancel);

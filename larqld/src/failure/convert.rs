@@ -104,7 +104,9 @@ impl From<StoreError> for Failure {
             | StoreError::PatchExists { .. }
             | StoreError::AssertionExists(_)
             | StoreError::NotEmpty { .. } => code::EXISTS,
-            StoreError::MainStays | StoreError::Name { .. } => code::INVALID_PARAMETER,
+            StoreError::MainStays | StoreError::Name { .. } | StoreError::Operation(_) => {
+                code::INVALID_PARAMETER
+            }
             StoreError::Forgotten { .. } | StoreError::Future { .. } => code::HISTORY,
             StoreError::Record { .. } | StoreError::Format { .. } => code::DAMAGED,
             StoreError::Wal(error) => wal_code(error),

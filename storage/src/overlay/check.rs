@@ -44,6 +44,17 @@ fn refuse<T>(what: &'static str, problem: impl Into<String>) -> Result<T, Proble
     Err(Problem { what, problem: problem.into() })
 }
 
+/// Refuses the name of an update after which there is no next one.
+fn check_update(id: u64) -> Result<(), Problem> {
+    match id < UPDATE_ID_END {
+        true => Ok(()),
+        false => refuse("id", format!("{id} is beyond {UPDATE_ID_END}")),
+    }
+}
+
+/// The end of the names of updates: far beyond what anybody counts to, and far below where counting ends.
+const UPDATE_ID_END: u64 = 1 << 62;
+
 fn check_text(what: &'static str, text: &str) -> Result<(), Problem> {
     if text.is_empty() {
         return refuse(what, "is empty");
@@ -157,6 +168,7 @@ impl Operation {
                 check_text("relation", &knn.relation)
             }
             Self::LowRank(update) => {
+                check_update(update.id)?;
                 let rank = update.rank as usize;
                 if !(1..=RANK_MAX).contains(&rank) {
                     return refuse("rank", format!("{rank} is not between 1 and {RANK_MAX}"));
@@ -186,7 +198,8 @@ impl Operation {
                 ])?;
                 check_confidence(describe.confidence)
             }
-            Self::HideFeature(_) | Self::RestoreFeature(_) | Self::DropLowRank { .. } => Ok(()),
+            Self::DropLowRank { id } => check_update(*id),
+            Self::HideFeature(_) | Self::RestoreFeature(_) => Ok(()),
         }
     }
 

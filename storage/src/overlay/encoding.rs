@@ -379,7 +379,7 @@ mod tests {
                 confidence: None,
             },
         );
-        let update = (any::<u64>(), any::<u32>(), 1..4u32, -9f32..9.0, any_fact()).prop_map(
+        let update = (0..1u64 << 62, any::<u32>(), 1..4u32, -9f32..9.0, any_fact()).prop_map(
             |(id, layer, rank, value, fact)| LowRank {
                 id,
                 layer,
@@ -407,7 +407,7 @@ mod tests {
                 relation
             })),
             update.prop_map(Operation::LowRank),
-            any::<u64>().prop_map(|id| Operation::DropLowRank { id }),
+            (0..1u64 << 62).prop_map(|id| Operation::DropLowRank { id }),
             describe.prop_map(Operation::Describe),
         ]
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::overlay::{DecodeError, Touched};
+use crate::overlay::{DecodeError, Problem, Touched};
 use crate::wal::WalError;
 
 /// Why a store refused.
@@ -86,6 +86,9 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// An operation that could not be read again.
+    #[error("the edit cannot be kept: {0}")]
+    Operation(#[from] Problem),
     /// A moment before what is retained.
     #[error("LSN {lsn} is before the history that is kept, which begins at LSN {first}")]
     Forgotten {
@@ -169,6 +172,7 @@ impl StoreError {
                 "SHOW ASSERTIONS lists those that there are"
             }
             Self::Name { .. } => "choose another name",
+            Self::Operation(_) => "check the numbers and the texts of the edit",
             Self::Forgotten { .. } => {
                 "COMPACT MAJOR and the setting history_lsns end history; later moments can be read"
             }

@@ -150,7 +150,7 @@ impl Store {
     /// `seen` is the moment that the record was decided upon.
     ///
     /// # Errors
-    /// As [`State::check`]; `NotDurable`, after which it may or may not be there when the store is opened
+    /// `Operation`; as [`State::check`]; `NotDurable`, after which it may or may not be there when the store is opened
     /// again; `Closed`.
     pub fn commit(&self, record: Record, seen: u64) -> Result<u64, StoreError> {
         self.commit_asserted(record, seen, None)
@@ -166,6 +166,7 @@ impl Store {
         seen: u64,
         asserted: Option<u64>,
     ) -> Result<u64, StoreError> {
+        record.check()?;
         let (reply, answer) = mpsc::sync_channel(1);
         let record = Arc::new(record);
         self.ask(Job::Commit(Waiting { record, seen, asserted, reply }), &answer)

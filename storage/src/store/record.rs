@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use crate::overlay::{self, DecodeError, Operation};
+use crate::overlay::{self, DecodeError, Operation, Problem};
 
 /// Longest name of a branch, patch or assertion.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -397,6 +397,27 @@ impl Record {
             _ => return Err(DecodeError::Unknown("is of a kind that this version does not know")),
         };
         Ok(record)
+    }
+
+    /// Refuses what could be written and not be read again.
+    ///
+    /// # Errors
+    /// The first operation that is none, or that there are more than a transaction may have.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let checked = |operations: &[Operation]| {
+            if operations.len() > OPERATIONS_MAX {
+                let problem = format!("{}, the most is {OPERATIONS_MAX}", operations.len());
+                return Err(Problem { what: "operations of one transaction", problem });
+            }
+            operations.iter().try_for_each(Operation::check)
+        };
+        match self {
+            Self::Commit(commit) => checked(&commit.operations),
+            Self::Compact(compaction) => {
+                compaction.rewrites.iter().try_for_each(|rewrite| checked(&rewrite.operations))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The branch that it changes.

@@ -11,7 +11,7 @@ use super::queue::Queue;
 use super::record::Record;
 use super::sync::mpsc;
 use super::{CheckpointKind, Disk, StoreError};
-use crate::wal::{INLINE_BYTES_MAX, WalError};
+use crate::wal::{INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX, WalError};
 
 /// Most bytes of payload in one group, about; one record may be larger by itself.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -127,11 +127,15 @@ fn commit(durable: &mut impl Durable, commits: Vec<Waiting>, published: &ArcSwap
             && let Some(Waiting { record, seen, asserted, reply }) = waiting.next()
         {
             let lsn = history.state().lsn + 1;
-            let checked = history.state().check(&record, seen, asserted);
+            let encoded = record.encode();
+            let checked = match encoded.1.len() {
+                // It alone is refused, and not those that it shares a group with.
+                bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
+                _ => history.state().check(&record, seen, asserted),
+            };
             match checked.and_then(|()| history.with(lsn, record.clone())) {
                 Ok(next) => {
                     history = next;
-                    let encoded = record.encode();
                     bytes += encoded.1.len().min(INLINE_BYTES_MAX);
                     records.push(encoded);
                     replies.push((lsn, reply));

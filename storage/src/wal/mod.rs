@@ -253,9 +253,12 @@ impl Wal {
     /// that no remaining record names.
     ///
     /// # Errors
-    /// `Io`; the log stays usable, and the next call removes what is left.
+    /// `Io`; where the log itself could not be shortened it is poisoned, and otherwise the next call removes
+    /// what is left.
     pub fn forget_through(&mut self, lsn: u64) -> Result<(), WalError> {
         let removed = self.log.remove_before(lsn + 1);
+        // A sync that failed is not tried again: what the system dropped with it is unknown.
+        self.poisoned |= removed.is_err();
         removed.map_err(|source| self.failed("shorten", source))?;
         if lsn >= self.last() {
             self.mark.empty_tail();

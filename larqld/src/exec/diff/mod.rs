@@ -128,7 +128,7 @@ fn compare(
     for first in (0..all).step_by(FEATURES_AT_ONCE) {
         work.cancel.check()?;
         let here = first..all.min(first + FEATURES_AT_ONCE);
-        let read: Option<[[Vec<Option<Vec<f32>>>; 2]; 3]> = vectors.as_ref().map(|vectors| {
+        let read = vectors.as_ref().map(|vectors| {
             vectors.each_ref().map(|sides| {
                 sides.each_ref().map(|side| {
                     work.touch(side.row_bytes(here.len()));

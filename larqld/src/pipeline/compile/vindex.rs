@@ -73,6 +73,8 @@ pub struct VindexOptions<'a> {
     pub carried: &'a [Operation],
     /// What the edits state.
     pub stated: &'a [Stated],
+    /// Which edges of the source are none with the edits.
+    pub said: &'a crate::editing::stated::Stated,
 }
 
 /// A vindex that is whole, beside its destination.
@@ -599,6 +601,14 @@ impl Job<'_> {
         let Some(knowledge) = self.edited.model().knowledge() else { return Ok(()) };
         let mut file: KnowledgeFile = knowledge.file().clone();
         base_hash.clone_into(&mut file.base_hash);
+        // What edits say otherwise, or took back, is known no more.
+        for entity in &mut file.entities {
+            let name = &entity.name;
+            entity.edges.retain(|edge| {
+                let relation = knowledge.relation(edge.relation).unwrap_or_default();
+                !self.options.said.hides(name, relation, (edge.layer, edge.feature))
+            });
+        }
         let place = |layer: u32, feature: &mut u32| {
             if let Some(found) = self.edited.place(Slot { layer, feature: *feature }) {
                 *feature = found;

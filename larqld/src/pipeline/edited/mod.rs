@@ -55,10 +55,13 @@ pub struct EditedModel<'m> {
 #[derive(Debug, Default)]
 struct LayerPlan {
     /// Vectors by the network, the feature in it and the projection.
-    rows: BTreeMap<(Option<u32>, usize), [Option<Arc<[f32]>>; 3]>,
+    rows: BTreeMap<(Option<u32>, usize), FeatureVectors>,
     hidden: BTreeSet<usize>,
-    added: Vec<(u32, [Option<Arc<[f32]>>; 3])>,
+    added: Vec<(u32, FeatureVectors)>,
 }
+
+/// A feature's gate, up and down, as far as edits set them.
+type FeatureVectors = [Option<Arc<[f32]>>; 3];
 
 impl<'m> EditedModel<'m> {
     /// Puts edits into the weights of a model. What is retrieved is left out: it is no weight.
@@ -183,14 +186,14 @@ impl<'m> EditedModel<'m> {
         let base = self.model.architecture();
         let ffn = base.layer(layer as usize).ffn;
         let gated = ffn.dense.is_none_or(|dense| dense.gated);
-        for (feature, [gate, up, down]) in &plan.added {
-            if gate.is_none() || down.is_none() || (gated && up.is_none()) {
-                let message =
-                    format!("feature {feature} of layer {layer} is new and lacks a vector");
-                return Err(Failure::new(code::INVALID_PARAMETER, message));
-            }
-        }
+        // As in passes, what was changed of a feature that is not there any more adds nothing.
+        plan.added.retain(|(_, [gate, up, down])| {
+            gate.is_some() && down.is_some() && (!gated || up.is_some())
+        });
         let added = std::mem::take(&mut plan.added);
+        if added.is_empty() {
+            return Ok(());
+        }
         let (Some(dense), _) = (ffn.dense, ffn.experts) else {
             let experts = ffn.experts.filter(adds_up).ok_or_else(|| beside_experts(base, layer))?;
             wanted.experts[layer as usize] += added.len();
