@@ -67,7 +67,7 @@ fn what_is_written_reads_back_the_same() {
         Operation::RestoreFeature(slot),
         Operation::DeleteKnn(DeleteKnn { entity: "A".into(), relation: "b".into() }),
         Operation::LowRank(LowRank {
-            id: u64::MAX,
+            id: (1 << 62) - 1,
             layer: 0,
             matrix: Matrix::Down,
             rank: 1,
@@ -75,7 +75,7 @@ fn what_is_written_reads_back_the_same() {
             right: [1.0; 8].into(),
             facts: vec![fact],
         }),
-        Operation::DropLowRank { id: u64::MAX },
+        Operation::DropLowRank { id: (1 << 62) - 1 },
         Operation::Describe(Describe {
             slot,
             relation: Some("r".into()),
