@@ -266,11 +266,12 @@ async fn an_edit_of_a_feature_that_another_patch_added_is_nothing_without_that_p
     let numbers = |text: &str| -> Vec<String> {
         text.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect()
     };
-    ask(&mut client, "BEGIN PATCH \"first.vlp\"").await;
+    let patch = daemon.data_dir().join("first.vlp").display().to_string();
+    ask(&mut client, &format!("BEGIN PATCH \"{patch}\"")).await;
     insert(&mut client, &FACTS[..1], "COMPOSE").await;
     ask(&mut client, "SAVE PATCH").await;
     ask(&mut client, "REBALANCE UNTIL CONVERGED FLOOR 0.2 CEILING 0.5").await;
-    ask(&mut client, "REMOVE PATCH \"first.vlp\"").await;
+    ask(&mut client, &format!("REMOVE PATCH \"{patch}\"")).await;
     let after = ask(&mut client, "INFER \"The capital of Verdania is\" TOP 3").await;
     assert_eq!(numbers(&after), numbers(&plain));
     let out = daemon.data_dir().join("none.vindex");
