@@ -364,17 +364,11 @@ fn after(prompts: &[Vec<u32>], tokens: &[u32]) -> Vec<Vec<u32>> {
     prompts.iter().map(|prompt| [prompt, tokens].concat()).collect()
 }
 
-/// The first feature beyond the base's of a layer that nothing is stored of.
+/// A feature beyond the base's of a layer that edits have not named yet.
 pub fn free_slot(model: &Model, stored: &Stored, layer: usize) -> Slot {
     let base = model.architecture().features(layer) as u32;
     let layer = layer as u32;
-    let mut feature = base;
-    for (slot, _) in stored.features_of(layer) {
-        if slot.feature == feature {
-            feature += 1;
-        }
-    }
-    Slot { layer, feature }
+    Slot { layer, feature: stored.free_feature(layer, base) }
 }
 
 /// The failure of an edit that could not be made.

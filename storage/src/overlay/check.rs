@@ -241,7 +241,7 @@ impl Operation {
 }
 
 /// Features that an overlay may add to a layer.
-const ADDED_MAX: u32 = 65_536;
+pub(super) const ADDED_MAX: u32 = 65_536;
 
 impl BaseShape {
     fn features_of(&self, layer: u32) -> Result<u32, Problem> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
+use super::check::ADDED_MAX;
 use super::operation::{Describe, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector};
 
 /// What the overlay says of one feature; a part that is `None` is as in the base.
@@ -57,6 +58,10 @@ pub struct Overlay {
     features: RedBlackTreeMapSync<Slot, Arc<FeatureDelta>>,
     knn: RedBlackTreeMapSync<(String, String), Arc<Knn>>,
     low_rank: RedBlackTreeMapSync<u64, Arc<LowRankDelta>>,
+    /// Beyond every feature of a layer that was ever set, and every update that ever was: what one operation
+    /// took back, another may bring back, and must find its number as it left it.
+    features_end: RedBlackTreeMapSync<u32, u32>,
+    updates_end: u64,
 }
 
 impl Overlay {
@@ -96,6 +101,28 @@ impl Overlay {
         self.low_rank.values()
     }
 
+    /// A feature beyond the base's of a layer that no operation has named yet.
+    ///
+    /// Where somebody named the last that a layer may have, it is the first that nothing is said of.
+    pub fn free_feature(&self, layer: u32, base: u32) -> u32 {
+        let end = self.features_end.get(&layer).copied().unwrap_or(0).max(base);
+        if end < base.saturating_add(ADDED_MAX) {
+            return end;
+        }
+        let mut feature = base;
+        for (slot, _) in self.features_of(layer) {
+            if slot.feature == feature {
+                feature += 1;
+            }
+        }
+        feature
+    }
+
+    /// A name of an update that no operation has used yet.
+    pub fn free_update(&self) -> u64 {
+        self.updates_end.max(1)
+    }
+
     /// How many features, retrieved facts and updates differ.
     pub fn len(&self) -> usize {
         self.features.size() + self.knn.size() + self.low_rank.size()
@@ -123,6 +150,7 @@ impl Overlay {
             Operation::LowRank(update) => {
                 let delta = LowRankDelta { update: update.clone(), lsn };
                 self.low_rank.insert_mut(update.id, Arc::new(delta));
+                self.updates_end = self.updates_end.max(update.id.saturating_add(1));
             }
             Operation::DropLowRank { id } => _ = self.low_rank.remove_mut(id),
             Operation::Describe(describe) => {
@@ -132,6 +160,10 @@ impl Overlay {
     }
 
     fn change(&mut self, slot: Slot, lsn: u64, change: impl FnOnce(&mut FeatureDelta)) {
+        let end = self.features_end.get(&slot.layer).copied().unwrap_or(0);
+        if slot.feature >= end {
+            self.features_end.insert_mut(slot.layer, slot.feature.saturating_add(1));
+        }
         let mut delta = self.features.get(&slot).map(|there| (**there).clone()).unwrap_or_default();
         change(&mut delta);
         delta.lsn = lsn;
@@ -253,6 +285,8 @@ mod tests {
         overlay.apply(&Operation::DeleteKnn(delete), 5);
         overlay.apply(&Operation::DropLowRank { id: 9 }, 6);
         assert!(overlay.is_empty());
+        assert_eq!((overlay.free_feature(1, 2), overlay.free_feature(0, 2)), (4, 2));
+        assert_eq!(overlay.free_update(), 10, "numbers are not used again");
         assert_eq!(before.len(), 3, "who holds an overlay keeps it as it was");
     }
 }

@@ -24,7 +24,7 @@ use super::super::mount_row::integer;
 use super::super::transaction::edit;
 use super::super::{Row, Work};
 use super::receipts::of_operations;
-use super::taken_back::{next_update, of_pairs};
+use super::taken_back::of_pairs;
 use crate::editing::maker::free_slot;
 use crate::editing::stated::Stated;
 use crate::failure::{Failure, code};
@@ -385,7 +385,7 @@ impl Merge<'_> {
                 added.push(Operation::SetKnn(knn.set.clone()));
             }
         }
-        let mut id = next_update(&self.target.overlay);
+        let mut id = self.target.overlay.free_update();
         let updates: Vec<LowRank> =
             self.source.overlay.low_rank().map(|delta| delta.update.clone()).collect();
         let mut settled: Vec<(Vec<Fact>, bool)> = Vec::new();

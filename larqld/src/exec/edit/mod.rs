@@ -136,7 +136,7 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
     all.extend(taken.operations(&mut maker, &earlier)?);
     all.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     let mut made = other.made;
-    let first = taken_back::next_update(&stored).max(taken_back::next_update(&earlier));
+    let first = stored.free_update();
     let found = make(&mut maker, &facts, &manner, &mut stored, first, work.cancel)?;
     for (fact, found) in facts.iter().zip(found) {
         all.extend(found.operations.iter().cloned());

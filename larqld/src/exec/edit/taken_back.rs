@@ -62,11 +62,6 @@ pub(super) fn forget(fact: &Fact) -> Operation {
     Operation::DeleteKnn(DeleteKnn { entity, relation })
 }
 
-/// The name of the next update.
-pub(super) fn next_update(stored: &Overlay) -> u64 {
-    stored.low_rank().map(|delta| delta.update.id + 1).max().unwrap_or(1)
-}
-
 impl Taken {
     /// The layers in which facts are stated again.
     pub(super) fn layers(&self) -> impl Iterator<Item = usize> {
@@ -88,7 +83,7 @@ impl Taken {
         stored: &Overlay,
     ) -> Result<Vec<Operation>, Failure> {
         let mut operations = self.operations;
-        let mut id = next_update(stored);
+        let mut id = stored.free_update();
         for (facts, layers) in self.again {
             let mut wanted = Vec::with_capacity(facts.len());
             for fact in facts {
@@ -141,7 +136,7 @@ mod tests {
         let taken = of_pairs(&stored, &[fact("Chad")]);
         assert_eq!(taken.again, [(vec![fact("Mali")], vec![3, 4])]);
         assert_eq!(taken.operations.len(), 2);
-        assert_eq!(next_update(&stored), 3);
+        assert_eq!(stored.free_update(), 3);
         assert!(!of_pairs(&stored, &[fact("Chad"), fact("Mali")]).restates());
     }
 }
