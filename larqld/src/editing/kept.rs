@@ -28,6 +28,9 @@ const TOKENS_MAX: usize = 8192;
 /// The open model, and how often what it answers from has changed.
 type Moment = (u64, u64);
 
+/// What came of learning a relation's sentences, and when.
+type Learned = (Moment, Option<Arc<Sentences>>);
+
 /// What is kept of one model.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -38,7 +41,7 @@ pub struct Kept {
     /// else comes to lie there.
     tokens: Mutex<HashMap<usize, (Vector, TokenList)>>,
     /// By relation, with the moment of the labels that they were learned in.
-    sentences: Mutex<BTreeMap<String, (Moment, Option<Arc<Sentences>>)>>,
+    sentences: Mutex<BTreeMap<String, Learned>>,
 }
 
 impl Kept {
@@ -120,7 +123,7 @@ impl Kept {
         editor: &mut Editor<'_>,
     ) -> Result<(), Failure> {
         let moment = model.moment();
-        let known = |kept: &(Moment, _)| kept.0 == moment;
+        let known = |kept: &Learned| kept.0 == moment;
         if !self.sentences.lock().get(relation).is_some_and(known) {
             let learned = Sentences::learn(prompter, relation, editor)?.map(Arc::new);
             let mut kept = self.sentences.lock();

@@ -296,7 +296,7 @@ impl<'a> Prompter<'a> {
             let others = file.entities.iter().filter(|other| !is_same(&other.name, entity));
             let others = others.filter_map(|other| {
                 let relations = other.edges.iter().map(|edge| edge.relation as usize);
-                let relation = relations.filter(|&index| Some(index) != own).last()?;
+                let relation = relations.rev().find(|&index| Some(index) != own)?;
                 let template = file.relations.get(relation)?.templates.first()?;
                 Some(fill(&template.text, &other.name))
             });
