@@ -78,7 +78,7 @@ fn main() -> Result<(), Problem> {
     let seed = number("--seed", 1)?;
     let mut questions =
         Questions::read(path("--facts")?, path("--probes")?, path("--phrasings")?, seed)?;
-    let mut sentences = questions.sentences(SENTENCES);
+    let mut sentences = questions.sentences(SENTENCES, half);
     sentences.extend(TEXT.split_inclusive(". ").map(|sentence| sentence.trim().to_owned()));
     let asker = Asker::new(&model, &pool, &cancel)?;
     let misses = arguments.iter().any(|one| one == "--misses");

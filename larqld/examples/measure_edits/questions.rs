@@ -301,9 +301,11 @@ impl Questions {
         found
     }
 
-    /// Whole sentences that state what the table has of other entities: text that drift is measured on.
-    pub fn sentences(&mut self, count: usize) -> Vec<String> {
-        let all = self.probes.clone();
+    /// Whole sentences that state what the table has of entities of the half that is not edited: text that
+    /// drift is measured on.
+    pub fn sentences(&mut self, count: usize, half: u64) -> Vec<String> {
+        let others = self.probes.iter().filter(|probe| half_of(&probe.entity) != half);
+        let all: Vec<Probe> = others.cloned().collect();
         let mut found = Vec::new();
         self.sample(&all, count, |probe| {
             found.push(format!("{} {}.", probe.prompt, probe.expected[0]));
