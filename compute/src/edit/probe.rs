@@ -11,8 +11,10 @@ use crate::sample::greedy;
 
 /// Prompts that go through the model together.
 const BATCH: usize = 64;
-/// Memory that keys and values may take.
-const KV_BYTES_MAX: usize = 256 << 20;
+/// Prompts whose keys and values are held at a time, and their tokens: what a model of any width must have
+/// memory for. It is taken as it is used.
+const CACHES_MAX: usize = 512;
+const POSITIONS_MAX: usize = 128;
 
 /// What the networks of some layers were given and made at one position.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,7 +71,7 @@ impl<'a> Editor<'a> {
         Ok(Editor {
             architecture,
             decoder: Decoder::new(architecture, weights, pool, options)?,
-            pages: KvPages::new(architecture, KvType::default(), KV_BYTES_MAX),
+            pages: KvPages::for_caches(architecture, KvType::default(), CACHES_MAX, POSITIONS_MAX),
             overlay,
             cancel,
         })

@@ -2,8 +2,11 @@
 //!
 //! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
 //! become operations ([`making`], [`maker`]): a key, features or updates. What operations make of a model is
-//! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. For files,
-//! [`lowering`] makes features of keys, and [`survival`] asks whether facts are still answered.
+//! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. `against`
+//! makes features that speak against an answer of the base, [`compaction`] moves facts down a tier. [`ask`] runs
+//! prompts under edits, for BLAME and for [`assertions`]; `kept` holds, for each model, what the next edit would
+//! compute again. For files, [`lowering`] makes features of keys, and [`survival`] asks whether facts are still
+//! answered.
 //!
 //! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
 //! transactions and their log (`edits`, `storage::store`).

@@ -138,7 +138,6 @@ pub fn measure(
 struct Reader<'a> {
     model: &'a Model,
     decoder: Decoder<'a>,
-    pages: KvPages,
     cancel: &'a Cancel,
 }
 
@@ -150,23 +149,22 @@ struct Read {
     nats: f64,
 }
 
-/// Memory for keys and values.
-const KV_BYTES_MAX: usize = 64 << 20;
-
 impl<'a> Reader<'a> {
     fn new(model: &'a Model, pool: &'a Pool, cancel: &'a Cancel) -> Result<Self, Failure> {
         let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
         let architecture = model.architecture();
         let decoder = Decoder::new(architecture, model, pool, options)?;
-        let pages = KvPages::new(architecture, KvType::default(), KV_BYTES_MAX);
-        Ok(Self { model, decoder, pages, cancel })
+        Ok(Self { model, decoder, cancel })
     }
 
     fn read(&mut self, asked: &[&[u32]], text: &[u32], edits: &Applied) -> Result<Read, Failure> {
         let all: Vec<&[u32]> = asked.iter().copied().chain([text]).collect();
+        let longest = all.iter().map(|tokens| tokens.len()).max().unwrap_or(1);
+        let architecture = self.model.architecture();
+        let pages = KvPages::for_caches(architecture, KvType::default(), all.len(), longest);
         let mut caches: Vec<KvCache> = all
             .iter()
-            .map(|tokens| self.pages.cache(tokens.len()).with_overlay(edits.overlay.clone()))
+            .map(|tokens| pages.cache(tokens.len()).with_overlay(edits.overlay.clone()))
             .collect();
         let mut segments: Vec<Segment<'_>> = Vec::with_capacity(all.len());
         for (row, (tokens, cache)) in all.iter().zip(&mut caches).enumerate() {

@@ -57,6 +57,11 @@ fn pair(entity: &str, relation: &str) -> Pair {
     (case_folded(entity.trim()), case_folded(relation.trim()))
 }
 
+/// Whether two facts are of one entity and relation, in whatever case these are written.
+pub fn is_same_pair(a: (&str, &str), b: (&str, &str)) -> bool {
+    pair(a.0, a.1) == pair(b.0, b.1)
+}
+
 /// What an overlay states and hides.
 #[derive(Debug, Clone, Default)]
 pub struct Stated {

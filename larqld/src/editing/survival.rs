@@ -18,8 +18,6 @@ use super::text::HELD_OUT;
 use crate::failure::Failure;
 use crate::mounts::Model;
 
-/// Memory for keys and values.
-const KV_BYTES_MAX: usize = 64 << 20;
 /// Prompts that are read together.
 const PROMPTS_AT_ONCE: usize = 8;
 /// Tokens of the text that are read.
@@ -106,7 +104,6 @@ pub fn ask(
     let options = DecoderOptions { precision: Precision::Serving, ffn: &DenseFfn };
     let architecture = model.architecture();
     let mut decoder = Decoder::new(architecture, model, pool, options)?;
-    let pages = KvPages::new(architecture, KvType::default(), KV_BYTES_MAX);
     let whole = |question: &Question| [&question.prompt[..], &question.target].concat();
     let mut asked: Vec<(usize, Vec<u32>)> =
         exam.questions.iter().map(|one| (one.prompt.len(), whole(one))).collect();
@@ -115,6 +112,8 @@ pub fn ask(
     let mut probabilities = Vec::with_capacity(asked.len());
     let mut bits = 0.0;
     for batch in asked.chunks(PROMPTS_AT_ONCE) {
+        let longest = batch.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(1);
+        let pages = KvPages::for_caches(architecture, KvType::default(), batch.len(), longest);
         let mut caches: Vec<KvCache> = batch
             .iter()
             .map(|(_, tokens)| pages.cache(tokens.len()).with_overlay(edits.overlay.clone()))

@@ -96,7 +96,8 @@ pub struct SetKnn {
     pub threshold: f32,
     /// The fact.
     pub fact: Fact,
-    /// Token sequences, one of which must be in the prompt; none asks for no entity.
+    /// The entity's spellings as tokens, for programs that compare tokens; here the text of the prompt must name
+    /// the entity as words of its own.
     pub entity_ids: Vec<Vec<u32>>,
     /// The answer's tokens.
     pub target_ids: Vec<u32>,

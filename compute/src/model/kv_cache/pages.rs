@@ -261,9 +261,19 @@ impl KvPages {
         kv_type: KvType,
         positions_max: usize,
     ) -> KvPages {
+        KvPages::for_caches(architecture, kv_type, 1, positions_max)
+    }
+
+    /// Pages for so many caches at a time, each of `positions_max` positions.
+    pub fn for_caches(
+        architecture: &Architecture,
+        kv_type: KvType,
+        caches: usize,
+        positions_max: usize,
+    ) -> KvPages {
         let pages = positions_max.min(architecture.context_max).div_ceil(PAGE_POSITIONS);
-        let bytes = Layout::new(architecture, kv_type).page_bytes.saturating_mul(pages);
-        KvPages::new(architecture, kv_type, bytes)
+        let page_bytes = Layout::new(architecture, kv_type).page_bytes;
+        KvPages::new(architecture, kv_type, page_bytes.saturating_mul(pages).saturating_mul(caches))
     }
 
     /// An empty cache of at most `positions_max` positions, or as many as the model was made for.

@@ -26,7 +26,7 @@ use super::super::{Row, Work};
 use super::receipts::of_operations;
 use super::taken_back::of_pairs;
 use crate::editing::maker::free_slot;
-use crate::editing::stated::Stated;
+use crate::editing::stated::{Stated, is_same_pair};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, edited_features};
 
@@ -436,7 +436,9 @@ impl Merge<'_> {
         taken: &mut Vec<Fact>,
     ) -> bool {
         let is_conflict = ours.speaks_of(entity, relation);
-        let own = ours.of_entity(entity).find(|edge| edge.fact.relation == relation);
+        let own = ours
+            .of_entity(entity)
+            .find(|edge| is_same_pair((entity, &edge.fact.relation), (entity, relation)));
         let own = own.and_then(|edge| edge.confidence);
         if is_conflict && !self.takes(confidence, own) {
             return false;

@@ -6,6 +6,7 @@
 use larql_storage::overlay::{DeleteKnn, Fact, Operation, Overlay};
 
 use crate::editing::maker::{Maker, PRESERVED_WEIGHT, Wanted};
+use crate::editing::stated::is_same_pair;
 use crate::failure::Failure;
 
 /// Edits that are taken back, and what is to be stated again.
@@ -19,7 +20,8 @@ pub(super) struct Taken {
 /// Everything that edits say of the facts' entities and relations.
 pub(super) fn of_pairs(stored: &Overlay, facts: &[Fact]) -> Taken {
     let asked = |entity: &str, relation: &str| {
-        facts.iter().any(|fact| fact.entity == entity && fact.relation == relation)
+        let of = |fact: &Fact| is_same_pair((&fact.entity, &fact.relation), (entity, relation));
+        facts.iter().any(of)
     };
     let mut taken = of_updates(stored, &|fact| asked(&fact.entity, &fact.relation));
     for (slot, delta) in stored.features() {
@@ -137,6 +139,8 @@ mod tests {
         assert_eq!(taken.again, [(vec![fact("Mali")], vec![3, 4])]);
         assert_eq!(taken.operations.len(), 2);
         assert_eq!(stored.free_update(), 3);
+        let spelled = Fact { entity: " CHAD".into(), relation: "Capital".into(), ..fact("Chad") };
+        assert_eq!(of_pairs(&stored, &[spelled]).again, taken.again);
         assert!(!of_pairs(&stored, &[fact("Chad"), fact("Mali")]).restates());
     }
 }
