@@ -15,7 +15,7 @@ use larql_storage::overlay::{Fact, Overlay};
 use super::applied::Applied;
 use super::prompts::Prompter;
 use super::text::HELD_OUT;
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use crate::mounts::Model;
 
 /// Prompts that are read together.
@@ -79,8 +79,14 @@ impl Exam {
         let prompter = Prompter::new(model, knowledge.as_deref());
         let mut questions = Vec::with_capacity(facts.len());
         for fact in facts {
-            let Ok(prompts) = prompter.of(&fact.entity, &fact.relation) else { continue };
-            let Ok(target) = prompter.answer_tokens(&fact.target) else { continue };
+            let asked = prompter
+                .of(&fact.entity, &fact.relation)
+                .and_then(|prompts| Ok((prompts, prompter.answer_tokens(&fact.target)?)));
+            let (prompts, target) = match asked {
+                Ok(asked) => asked,
+                Err(failure) if failure.code == code::INTERNAL => return Err(failure),
+                Err(_) => continue,
+            };
             let Some(prompt) = prompts.fact.into_iter().next() else { continue };
             questions.push(Question { fact, prompt, target });
         }

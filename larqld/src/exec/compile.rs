@@ -25,7 +25,7 @@ use crate::failure::{Failure, code};
 use crate::mounts::{Model, Source};
 use crate::paths;
 use crate::pipeline::compile::{
-    self, Options, Origin, Other, Packed, SideFile, Stated, VindexOptions,
+    self, Options, Origin, Other, Packed, SideFile, StatedFact, VindexOptions,
 };
 use crate::pipeline::edited::EditedModel;
 use crate::pipeline::{OTHER_ROLE, SOURCE_METADATA};
@@ -350,18 +350,22 @@ fn carried(stored: &Overlay, edited: &EditedModel<'_>) -> Vec<Operation> {
 }
 
 /// What edits in weights state, with the feature that does.
-fn stated(stored: &Overlay) -> Vec<Stated> {
+fn stated(stored: &Overlay) -> Vec<StatedFact> {
     let of_features = stored.features().filter_map(|(slot, delta)| {
         let fact = Fact {
             entity: delta.entity.clone()?,
             relation: delta.relation.clone()?,
             target: delta.target.clone()?,
         };
-        (!delta.hidden).then_some(Stated { fact, slot: Some(slot), confidence: delta.confidence })
+        (!delta.hidden).then_some(StatedFact {
+            fact,
+            slot: Some(slot),
+            confidence: delta.confidence,
+        })
     });
     let of_updates = stored.low_rank().flat_map(|delta| {
         let facts = delta.update.facts.iter().cloned();
-        facts.map(|fact| Stated { fact, slot: None, confidence: None })
+        facts.map(|fact| StatedFact { fact, slot: None, confidence: None })
     });
     of_features.chain(of_updates).collect()
 }

@@ -3,6 +3,7 @@
 pub mod edit;
 pub mod generate;
 pub mod index;
+pub mod jobs;
 pub mod plan;
 pub mod rules;
 pub mod trace;

@@ -174,6 +174,7 @@ fn row(made: &Made, receipt: Option<&Receipt>, lsn: Option<u64>) -> Row {
     });
     let slots: Vec<(u32, Option<u32>)> = slots.collect();
     let mut layers: Vec<u32> = slots.iter().map(|slot| slot.0).collect();
+    layers.sort_unstable();
     layers.dedup();
     let list = |numbers: &mut dyn Iterator<Item = u32>| {
         Value::List(numbers.map(|number| Value::Integer(number.into())).collect())

@@ -35,7 +35,9 @@ use larql_storage::vindex::{Checksum, Checksummer};
 
 use self::assembly::{Assembly, Numbers, Piece};
 pub use self::packed::Packed;
-pub use self::vindex::{Compiled as CompiledVindex, EDITS, Stated, VindexOptions, compile_vindex};
+pub use self::vindex::{
+    Compiled as CompiledVindex, EDITS, StatedFact, VindexOptions, compile_vindex,
+};
 use super::edited::EditedModel;
 use super::{Progress, SIDE_FILES};
 use crate::failure::{Failure, code};

@@ -52,7 +52,7 @@ const FEATURES_AT_ONCE: usize = 4096;
 
 /// A fact that an edit states, and the feature that does, if one alone does.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stated {
+pub struct StatedFact {
     /// The fact.
     pub fact: Fact,
     /// Its feature, as the edits number it.
@@ -72,7 +72,7 @@ pub struct VindexOptions<'a> {
     /// Edits that are no weights, of features as the product numbers them.
     pub carried: &'a [Operation],
     /// What the edits state.
-    pub stated: &'a [Stated],
+    pub stated: &'a [StatedFact],
     /// Which edges of the source are none with the edits.
     pub said: &'a crate::editing::stated::Stated,
 }
@@ -627,7 +627,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn state(&self, file: &mut KnowledgeFile, stated: &Stated, relation: u32) {
+    fn state(&self, file: &mut KnowledgeFile, stated: &StatedFact, relation: u32) {
         let named = file.entities.iter().position(|entity| entity.name == stated.fact.entity);
         let at = named.unwrap_or_else(|| {
             let name = stated.fact.entity.clone();
