@@ -147,7 +147,7 @@ mod tests {
         let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  \
             <testsuite name=\"CHECK ASSERTIONS\" tests=\"2\" failures=\"1\" time=\"0.000\">\n    \
             <testcase classname=\"CHECK ASSERTIONS\" name=\"capital\"/>\n    \
-            <testcase classname=\"CHECK ASSERTIONS\" name=\"&lt;&quot;&amp;\u{fffd}\">\
+            <testcase classname=\"CHECK ASSERTIONS\" name=\"&lt;&quot;&amp;\\u{1b}\">\
             <failure message=\"holds: false\"/></testcase>\n  </testsuite>\n</testsuites>\n";
         assert_eq!(draw(rows, None), expected);
     }
