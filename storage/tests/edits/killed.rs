@@ -19,7 +19,7 @@ const ROUNDS_OF_A_STORE: u64 = 30;
 const WRITERS: u32 = 4;
 /// The longest that a process lives, in microseconds: at least, and at most.
 const WINDOW: u64 = 90_000;
-const WINDOW_MAX: u64 = 2_000_000;
+const WINDOW_MAX: u64 = 400_000;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -115,9 +115,9 @@ fn a_process_that_is_killed_at_any_moment_loses_nothing_that_it_was_told() {
         told_in_all += now.len();
         // A machine with other things to do takes longer to get to the writing.
         window = if now.is_empty() {
-            (window * 2).min(WINDOW_MAX)
+            (window + window / 2).min(WINDOW_MAX)
         } else {
-            (window - window / 8).max(WINDOW)
+            (window / 2).max(WINDOW)
         };
         told.extend(now);
         let store = open(&directory);
