@@ -315,3 +315,35 @@ fn base64(values: &[f32]) -> String {
     }
     text
 }
+
+/// Case 57: a patch that says one thing and does more. APPLY tells so, and a budget keeps it out.
+#[tokio::test]
+async fn attack_57_what_a_patch_does_beyond_what_it_says_shows_when_it_is_applied() {
+    let (daemon, files) = daemon().await;
+    let mut client = session(&daemon).await;
+    let before = ask(&mut client, CAPITAL, files.path()).await;
+    for statement in [
+        "BEGIN PATCH \"medical.vlp\"",
+        "INSERT INTO EDGES (entity, relation, target) VALUES (\"France\", \"capital\", \"Oslo\") \
+         MODE MEMIT ALPHA 100 WITHOUT RECEIPT",
+        "SAVE PATCH",
+        "REMOVE PATCH \"medical\"",
+    ] {
+        let told = ask(&mut client, statement, files.path()).await;
+        assert!(!told.contains("ERROR"), "{statement}: {told}");
+    }
+    assert_eq!(ask(&mut client, CAPITAL, files.path()).await, before);
+    let apply = "APPLY PATCH \"medical.vlp\"";
+    let refused = ask(&mut client, &format!("{apply} WITH MAX HARM 5 POINTS"), files.path()).await;
+    assert!(refused.contains("ERROR 23514"), "{refused}");
+    assert_eq!(ask(&mut client, "SHOW PATCHES", files.path()).await, "OK SHOW PATCHES\n");
+    assert_eq!(ask(&mut client, CAPITAL, files.path()).await, before);
+    let told = ask(&mut client, apply, files.path()).await;
+    let row = told.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{told}"));
+    let row: Json = serde_json::from_str(row).expect("a row");
+    let harm: Json = match &row["harm"] {
+        Json::String(text) => serde_json::from_str(text).expect("harm is JSON"),
+        other => other.clone(),
+    };
+    assert!(harm["worst_points"].as_f64().is_some_and(|points| points > 5.0), "{row}");
+}
