@@ -112,11 +112,26 @@ impl Default for Beside<'_> {
     }
 }
 
-/// Solves for the update that makes every fact's keys its change: a row for each fact.
+/// Solves for the update that makes every fact's keys its change: a row for each fact. Where the corpus
+/// leaves free no direction that the keys of a fact have a part in, as in networks of few features, the
+/// update is not confined.
 ///
 /// # Errors
-/// Where the equations are not positive definite.
+/// Where the equations are not positive definite, or keys are all zero.
 pub fn closed_form(
+    facts: &[KeyedChange],
+    preserved: &Preserved,
+    beside: &Beside<'_>,
+) -> Result<LinearUpdate, SolveError> {
+    match solve(facts, preserved, beside) {
+        Err(SolveError) if beside.confined => {
+            solve(facts, preserved, &Beside { confined: false, ..*beside })
+        }
+        solved => solved,
+    }
+}
+
+fn solve(
     facts: &[KeyedChange],
     preserved: &Preserved,
     beside: &Beside<'_>,
@@ -246,6 +261,21 @@ mod tests {
 
     fn length(row: &[f32]) -> f32 {
         row.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    #[test]
+    fn where_no_direction_is_free_an_update_answers_all_the_same() {
+        let features = 3;
+        let mut preserved = Preserved::new(features);
+        (0..12).for_each(|seed| preserved.add(&row(seed, features)));
+        assert!(preserved.free_directions().unwrap().is_empty());
+        let fact = KeyedChange { keys: vec![row(99, features)], change: vec![1.0, -2.0] };
+        let beside = Beside { confined: true, ..Beside::default() };
+        let update = closed_form(&[fact.clone()], &preserved, &beside).unwrap();
+        let found = change(&update, &fact.keys[0]);
+        assert!((found[0] - 1.0).abs() < 1e-3 && (found[1] + 2.0).abs() < 1e-3, "{found:?}");
+        let zero = KeyedChange { keys: vec![vec![0.0; features]], ..fact };
+        assert_eq!(closed_form(&[zero], &preserved, &beside), Err(SolveError));
     }
 
     #[test]
