@@ -27,8 +27,11 @@ async fn refused(client: &mut Client, script: &str) -> StatementError {
     client.query(script, here()).await.expect_err(script)
 }
 
+/// Tag, columns, rows, mount and base hash of an answer.
+type Contents<'a> = (&'a str, &'a [Column], &'a [Vec<Value>], &'a str, &'a str);
+
 /// What answers hold, without what depends on time.
-fn contents(answers: &[Answer]) -> Vec<(&str, &[Column], &[Vec<Value>], &str, &str)> {
+fn contents(answers: &[Answer]) -> Vec<Contents<'_>> {
     answers
         .iter()
         .map(|one| {
