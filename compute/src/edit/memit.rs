@@ -271,7 +271,7 @@ mod tests {
         assert!(preserved.free_directions().unwrap().is_empty());
         let fact = KeyedChange { keys: vec![row(99, features)], change: vec![1.0, -2.0] };
         let beside = Beside { confined: true, ..Beside::default() };
-        let update = closed_form(&[fact.clone()], &preserved, &beside).unwrap();
+        let update = closed_form(std::slice::from_ref(&fact), &preserved, &beside).unwrap();
         let found = change(&update, &fact.keys[0]);
         assert!((found[0] - 1.0).abs() < 1e-3 && (found[1] + 2.0).abs() < 1e-3, "{found:?}");
         let zero = KeyedChange { keys: vec![vec![0.0; features]], ..fact };

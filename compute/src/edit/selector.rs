@@ -329,9 +329,9 @@ mod tests {
         // The same by leaving the pair out, but for the weight that the others then share.
         let without = Examples { fact: pairs(&[2, 3]), ..all.clone() };
         let other = Selector::solve(0, &moments, &without).unwrap();
-        for row in 0..2 {
-            let said = other.response(&fact[row]);
-            assert!((said - told.unseen.fact[row]).abs() < 0.3, "{said} {:?}", told.unseen.fact);
+        for (row, unseen) in fact.iter().zip(&told.unseen.fact).take(2) {
+            let said = other.response(row);
+            assert!((said - unseen).abs() < 0.3, "{said} {:?}", told.unseen.fact);
         }
     }
 }

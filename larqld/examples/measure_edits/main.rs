@@ -118,7 +118,7 @@ impl Measuring<'_> {
         for fact in self.questions.choose(count, half) {
             let began = Instant::now();
             let mut stored = Overlay::default();
-            if let Err(failure) = self.insert(&[fact.clone()], mode, &mut stored) {
+            if let Err(failure) = self.insert(std::slice::from_ref(&fact), mode, &mut stored) {
                 if self.misses {
                     eprintln!("refused {fact:?}: {failure}");
                 }

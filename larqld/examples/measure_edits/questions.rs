@@ -220,8 +220,8 @@ impl Questions {
     ) -> Vec<Neighbour> {
         let mut found: Vec<Neighbour> = Vec::new();
         let allowed = |probe: &Probe| {
-            !edited.contains(&(probe.entity.clone(), probe.relation.clone()))
-                && !(probe.entity == fact.entity && probe.relation == fact.relation)
+            let is_own = probe.entity == fact.entity && probe.relation == fact.relation;
+            !is_own && !edited.contains(&(probe.entity.clone(), probe.relation.clone()))
         };
         let of = |kind: &'static str, probe: &Probe| Neighbour {
             kind,
