@@ -474,6 +474,7 @@ fn mutation() -> BoxedStrategy<Statement> {
             (Just((columns, rows)), options, harm())
         })
         .prop_map(|((columns, rows), (layers, confidence, alpha, mode), harm)| {
+            let (confidence, alpha) = (confidence.map(at), alpha.map(at));
             let insert = Insert { columns, rows, layers, confidence, alpha, mode, harm };
             Statement::Insert(Box::new(insert))
         });

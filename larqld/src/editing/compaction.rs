@@ -116,7 +116,7 @@ fn stated(overlay: &Stored, lsn: u64, operation: &Operation) -> Option<(Fact, Mo
             let there = overlay.low_rank().find(|delta| delta.update.id == update.id)?;
             // One that states several facts cannot be taken apart.
             match (&update.facts[..], there.lsn == lsn) {
-                ([fact], true) => Some((fact.clone(), Mode::Memit, None)),
+                ([fact], true) => Some((fact.clone(), Mode::Memit, update.confidence)),
                 _ => None,
             }
         }

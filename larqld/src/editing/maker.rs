@@ -261,6 +261,7 @@ impl<'a> Maker<'a> {
                     left: update.left[begin * hidden..end * hidden].into(),
                     right: update.right[begin * features..end * features].into(),
                     facts: vec![wanted[fact].0.fact.clone()],
+                    confidence: wanted[fact].0.confidence,
                 }));
                 (id, begin) = (id + 1, end);
             }

@@ -2,13 +2,14 @@
 //!
 //! An edit speaks for its (entity, relation): of what several state of the same, the latest stands, and the
 //! base's edges of that entity and relation are no longer edges. So it is with a feature that edits hide,
-//! replace or relabel: what was known to lean on it is known no more.
+//! replace or relabel: what was known to lean on it is known no more. A confidence alone changes neither what a
+//! feature does nor what it says, and hides nothing.
 //!
 //! Elsewhere: how edits answer ([`super::applied`]), rows (`exec::edited_edges`, `exec::feature_row`).
 
 use std::collections::{HashMap, HashSet};
 
-use larql_storage::overlay::{Fact, Overlay, Slot, Vector};
+use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot, Vector};
 
 use crate::text::case_folded;
 
@@ -67,7 +68,8 @@ pub fn is_same_pair(a: (&str, &str), b: (&str, &str)) -> bool {
 pub struct Stated {
     edges: Vec<StatedEdge>,
     pairs: HashSet<Pair>,
-    slots: HashSet<Slot>,
+    /// The features that edits say something of, and whether that is more than how sure it is.
+    slots: HashMap<Slot, bool>,
 }
 
 impl Stated {
@@ -103,7 +105,7 @@ impl Stated {
                 };
                 offer(fact, delta.lsn, "rows", is_stated.then_some(edge));
             }
-            stated.slots.insert(slot);
+            stated.slots.insert(slot, !is_judged_only(delta));
         }
         for delta in overlay.low_rank() {
             for fact in &delta.update.facts {
@@ -112,7 +114,7 @@ impl Stated {
                     layer: delta.update.layer,
                     feature: None,
                     source: StatedBy::Update(delta.update.id),
-                    confidence: None,
+                    confidence: delta.update.confidence,
                     gate: None,
                 };
                 offer(fact.clone(), delta.lsn, "update", Some(edge));
@@ -158,21 +160,29 @@ impl Stated {
         !self.pairs.is_empty() && self.pairs.contains(&pair(entity, relation))
     }
 
-    /// Whether edits hide, replace, add or relabel a feature, whose numbers are those of a row.
+    /// Whether edits hide, replace, add, relabel or judge a feature, whose numbers are those of a row.
     pub fn edits(&self, (layer, feature): (i64, i64)) -> bool {
         let slot = u32::try_from(layer).ok().zip(u32::try_from(feature).ok());
-        slot.is_some_and(|(layer, feature)| self.slots.contains(&Slot { layer, feature }))
+        slot.is_some_and(|(layer, feature)| self.slots.contains_key(&Slot { layer, feature }))
     }
 
     /// Whether an edge that the base has at a feature is one no more.
     pub fn hides(&self, entity: &str, relation: &str, (layer, feature): (u32, u32)) -> bool {
-        self.slots.contains(&Slot { layer, feature }) || self.speaks_of(entity, relation)
+        let is_other = self.slots.get(&Slot { layer, feature }).is_some_and(|is_other| *is_other);
+        is_other || self.speaks_of(entity, relation)
     }
+}
+
+/// Whether edits say of a feature how sure it is, and nothing else.
+fn is_judged_only(delta: &FeatureDelta) -> bool {
+    let says_nothing_else =
+        FeatureDelta { confidence: delta.confidence, lsn: delta.lsn, ..FeatureDelta::default() };
+    *delta == says_nothing_else
 }
 
 #[cfg(test)]
 mod tests {
-    use larql_storage::overlay::{Mode, Operation, SetFeature, SetKnn};
+    use larql_storage::overlay::{Describe, LowRank, Matrix, Mode, Operation, SetFeature, SetKnn};
 
     use super::*;
 
@@ -218,6 +228,42 @@ mod tests {
         assert_eq!(stated.of_entity(" france").count(), 2);
         assert!(stated.hides("FRANCE", "Capital", (0, 0)) && stated.hides("x", "y", (1, 7)));
         assert!(!stated.hides("France", "continent", (0, 0)));
+    }
+
+    #[test]
+    fn a_confidence_alone_hides_no_edge_of_the_base() {
+        let slot = Slot { layer: 1, feature: 7 };
+        let said = |relation: Option<&str>, confidence| {
+            let relation = relation.map(str::to_owned);
+            Operation::Describe(Describe { slot, relation, target: None, confidence })
+        };
+        let mut overlay = Overlay::default();
+        overlay.apply(&said(None, Some(0.5)), 1);
+        let stated = Stated::of(&overlay);
+        assert!(!stated.hides("France", "capital", (1, 7)));
+        assert!(stated.edits((1, 7)), "its row is still an edit's, and can be taken back");
+        overlay.apply(&said(Some("language"), None), 2);
+        assert!(Stated::of(&overlay).hides("France", "capital", (1, 7)));
+    }
+
+    #[test]
+    fn an_update_of_a_matrix_states_its_fact_as_surely_as_it_was_given() {
+        let fact =
+            Fact { entity: "France".into(), relation: "capital".into(), target: "Lyon".into() };
+        let mut overlay = Overlay::default();
+        let update = LowRank {
+            id: 1,
+            layer: 1,
+            matrix: Matrix::Down,
+            rank: 1,
+            left: [1.0].into(),
+            right: [1.0].into(),
+            facts: vec![fact],
+            confidence: Some(0.25),
+        };
+        overlay.apply(&Operation::LowRank(update), 1);
+        let sure: Vec<_> = Stated::of(&overlay).edges().map(|edge| edge.confidence).collect();
+        assert_eq!(sure, [Some(0.25)]);
     }
 
     #[test]

@@ -364,8 +364,8 @@ fn stated(stored: &Overlay) -> Vec<StatedFact> {
         })
     });
     let of_updates = stored.low_rank().flat_map(|delta| {
-        let facts = delta.update.facts.iter().cloned();
-        facts.map(|fact| StatedFact { fact, slot: None, confidence: None })
+        let (facts, confidence) = (delta.update.facts.iter(), delta.update.confidence);
+        facts.map(move |fact| StatedFact { fact: fact.clone(), slot: None, confidence })
     });
     of_features.chain(of_updates).collect()
 }

@@ -13,8 +13,8 @@ use crate::physical::edit::{Assignments, Edit, InsertFacts, MergeModel};
 use crate::physical::plan::Operator;
 use crate::planned::Role;
 use crate::syntax::ast::{
-    Expression, ExpressionKind, Harm, Insert, Literal, MergeConflict, Name, Select, SelectItem,
-    Source, Table,
+    Expression, ExpressionKind, Harm, Insert, InsertMode, Literal, MergeConflict, Name, Select,
+    SelectItem, Source, Table,
 };
 use crate::syntax::{Span, Spanned};
 
@@ -88,19 +88,41 @@ pub(super) fn insert(
             Some((first, last))
         }
     };
-    if let Some(confidence) = request.confidence.filter(|c| !(0.0..=1.0).contains(c)) {
-        let what = format!("CONFIDENCE {confidence} is not between 0 and 1");
+    if let Some(Spanned { value, span }) = request.confidence
+        && !(0.0..=1.0).contains(&value)
+    {
+        let what = format!("CONFIDENCE {value} is not between 0 and 1");
         return Err(refuse(what, span, "CONFIDENCE 0.9"));
     }
-    let alpha = request.alpha.unwrap_or(1.0);
-    if !(alpha > 0.0 && alpha <= 100.0) {
-        let what = format!("ALPHA {alpha} is not above 0 and at most 100");
+    if let Some(Spanned { value, span }) = request.alpha
+        && !(value > 0.0 && value <= 100.0)
+    {
+        let what = format!("ALPHA {value} is not above 0 and at most 100");
         return Err(refuse(what, span, "ALPHA 1 is as strong as was found to be needed"));
     }
+    if request.mode == Some(InsertMode::Knn) {
+        retrievable(request)?;
+    }
     let harm = checked(request.harm, Some(span))?;
-    let (mode, confidence) = (request.mode, request.confidence);
+    let (mode, alpha) = (request.mode, request.alpha.map_or(1.0, |alpha| alpha.value));
+    let confidence = request.confidence.map(|confidence| confidence.value);
     let insert = InsertFacts { facts, mode, layers, confidence, alpha, harm };
     Ok(leaf(Edit::Insert(insert), reader))
+}
+
+/// Whether everything that an INSERT says means something where its facts are retrieved: a key lies in one
+/// layer, and what it answers is as strong as can be.
+fn retrievable(request: &Insert) -> Result<(), BindError> {
+    if let Some(alpha) = request.alpha {
+        let what = "ALPHA is a factor on what is added, and MODE KNN adds nothing";
+        return Err(refuse(what, alpha.span, "leave it out, or write MODE COMPOSE or MEMIT"));
+    }
+    if let Some(layers) = request.layers.filter(|layers| layers.value.first < layers.value.last) {
+        let what = "MODE KNN keeps its key at one layer";
+        let hint = format!("AT LAYER {}, or MODE COMPOSE or MEMIT", layers.value.last);
+        return Err(refuse(what, layers.span, hint));
+    }
+    Ok(())
 }
 
 /// Binds a MERGE.

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use super::ast::*;
 use super::lexer::invisible_name;
 use super::parser::SpannedStatement;
+use super::span::Spanned;
 
 /// Writes a string literal with the escapes it needs; what cannot be seen is written as `\u{…}`.
 pub fn quoted(formatter: &mut impl fmt::Write, text: &str) -> fmt::Result {
@@ -107,7 +108,7 @@ impl Display for Range {
     }
 }
 
-impl<T: Display> Display for super::span::Spanned<T> {
+impl<T: Display> Display for Spanned<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         self.value.fmt(formatter)
     }
@@ -510,8 +511,9 @@ impl Display for Insert {
         let (columns, rows) = (Joined(&self.columns, ", "), Joined(&rows, ", "));
         write!(formatter, "INSERT INTO EDGES ({columns}) VALUES {rows}")?;
         Clause("AT LAYERS", &self.layers).fmt(formatter)?;
-        RealClause("CONFIDENCE", &self.confidence).fmt(formatter)?;
-        RealClause("ALPHA", &self.alpha).fmt(formatter)?;
+        let written = |number: &Option<Spanned<f64>>| number.map(|number| number.value);
+        RealClause("CONFIDENCE", &written(&self.confidence)).fmt(formatter)?;
+        RealClause("ALPHA", &written(&self.alpha)).fmt(formatter)?;
         Clause("MODE", &self.mode).fmt(formatter)?;
         HarmClause(&self.harm).fmt(formatter)
     }

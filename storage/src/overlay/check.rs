@@ -188,6 +188,7 @@ impl Operation {
                 if update.facts.len() > RANK_MAX {
                     return refuse("facts", format!("there are more than {RANK_MAX}"));
                 }
+                check_confidence(update.confidence)?;
                 update.facts.iter().try_for_each(check_fact)
             }
             Self::Describe(describe) => {

@@ -112,6 +112,8 @@ struct LowRankMessage {
     right: Option<VectorMessage>,
     #[prost(message, repeated, tag = "7")]
     facts: Vec<FactMessage>,
+    #[prost(float, optional, tag = "8")]
+    confidence: Option<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -215,6 +217,7 @@ pub fn encode(operation: &Operation) -> Vec<u8> {
             left: Some(vector_message(&update.left)),
             right: Some(vector_message(&update.right)),
             facts: update.facts.iter().map(fact_message).collect(),
+            confidence: update.confidence,
         }),
         Operation::DropLowRank { id } => Kind::DropLowRank(*id),
         Operation::Describe(describe) => Kind::Describe(DescribeMessage {
@@ -269,6 +272,7 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, DecodeError> {
                 left: vector(update.left.ok_or(DecodeError::Unknown("has no left factor"))?),
                 right: vector(update.right.ok_or(DecodeError::Unknown("has no right factor"))?),
                 facts: update.facts.into_iter().map(fact).collect(),
+                confidence: update.confidence,
             }),
             Kind::DropLowRank(id) => Operation::DropLowRank { id },
             Kind::Describe(describe) => Operation::Describe(Describe {
@@ -379,8 +383,9 @@ mod tests {
                 confidence: None,
             },
         );
-        let update = (0..1u64 << 62, any::<u32>(), 1..4u32, -9f32..9.0, any_fact()).prop_map(
-            |(id, layer, rank, value, fact)| LowRank {
+        let sure = proptest::option::of(0f32..=1.0);
+        let update = (0..1u64 << 62, any::<u32>(), 1..4u32, -9f32..9.0, any_fact(), sure).prop_map(
+            |(id, layer, rank, value, fact, confidence)| LowRank {
                 id,
                 layer,
                 matrix: Matrix::Down,
@@ -388,6 +393,7 @@ mod tests {
                 left: vec![value; rank as usize * 2].into(),
                 right: vec![value; rank as usize * 3].into(),
                 facts: vec![fact],
+                confidence,
             },
         );
         let describe = (any_slot(), proptest::option::of(text()), proptest::option::of(text()))

@@ -275,6 +275,7 @@ mod tests {
                 left: [1.0].into(),
                 right: [1.0].into(),
                 facts: vec![fact],
+                confidence: None,
             }),
             3,
         );

@@ -138,6 +138,8 @@ pub struct LowRank {
     pub right: Vector,
     /// What it states.
     pub facts: Vec<Fact>,
+    /// How sure they are, 0 to 1.
+    pub confidence: Option<f32>,
 }
 
 /// A row's label changes and nothing that is computed; `None` leaves a part as it is.

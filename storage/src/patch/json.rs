@@ -239,6 +239,7 @@ fn low_rank(json: OperationJson<'_>) -> Result<Operation, Problem> {
         left: wanted("left_b64", vector("left_b64", json.left_b64)?)?,
         right: wanted("right_b64", vector("right_b64", json.right_b64)?)?,
         facts: facts.collect(),
+        confidence: json.confidence,
     }))
 }
 
@@ -308,6 +309,7 @@ pub(super) fn to_json(step: &Step) -> OperationJson<'_> {
             left_b64: Some(text(&update.left)),
             right_b64: Some(text(&update.right)),
             facts: Some(update.facts.iter().map(fact_json).collect()),
+            confidence: update.confidence,
             ..of(word::LOW_RANK)
         },
         Operation::DropLowRank { id } => OperationJson { id: Some(*id), ..of(word::DROP_LOW_RANK) },

@@ -74,6 +74,7 @@ fn what_is_written_reads_back_the_same() {
             left: [0.1, 1e-30].into(),
             right: [1.0; 8].into(),
             facts: vec![fact],
+            confidence: Some(0.75),
         }),
         Operation::DropLowRank { id: (1 << 62) - 1 },
         Operation::Describe(Describe {

@@ -4,7 +4,7 @@ use larql_compute::model::{Role, feature_row};
 use larql_planner::physical::edit::{Assignments, InsertFacts};
 use larql_planner::syntax::ast::{Harm, InsertMode};
 use larql_storage::overlay::{
-    Describe, Fact, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
+    Describe, Fact, LowRank, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
 };
 
 use super::super::{Row, Work};
@@ -228,13 +228,22 @@ fn judge(
             let confidence = Some(confidence);
             own.push(Operation::SetKnn(SetKnn { confidence, ..knn.set.clone() }));
         }
-        if own.is_empty() {
-            let message = format!(
-                "{:?} of {:?} was stated by an update of a matrix, which keeps no confidence",
-                fact.relation, fact.entity
-            );
-            return Err(Failure::new(code::INVALID_PARAMETER, message)
-                .hint("INSERT it again with MODE COMPOSE or KNN"));
+        if edited.mode == Mode::Memit {
+            let updates = stored.low_rank().map(|delta| &delta.update);
+            for update in updates.filter(|update| update.facts.contains(fact)) {
+                if update.facts.len() > 1 {
+                    let message = format!(
+                        "{:?} of {:?} is stated together with other facts, by an update of all of them",
+                        fact.relation, fact.entity
+                    );
+                    return Err(Failure::new(code::INVALID_PARAMETER, message)
+                        .hint("INSERT it again with the CONFIDENCE that it is to have"));
+                }
+                own.push(Operation::LowRank(LowRank {
+                    confidence: Some(confidence),
+                    ..update.clone()
+                }));
+            }
         }
         operations.extend(own.iter().cloned());
         made.push(Made { operations: own, ..Made::of(fact, edited.mode, None) });

@@ -404,8 +404,9 @@ impl Merge<'_> {
                 None => {
                     let mut is_taken = true;
                     for fact in &update.facts {
+                        let sure = update.confidence;
                         is_taken &=
-                            self.settle(&ours, &fact.entity, &fact.relation, None, &mut taken);
+                            self.settle(&ours, &fact.entity, &fact.relation, sure, &mut taken);
                     }
                     settled.push((update.facts.clone(), is_taken));
                     is_taken

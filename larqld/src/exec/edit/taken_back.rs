@@ -13,8 +13,17 @@ use crate::failure::Failure;
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     operations: Vec<Operation>,
-    /// Facts of updates that stay, with the layers of their update.
-    again: Vec<(Vec<Fact>, Vec<usize>)>,
+    /// Facts of updates that stay.
+    again: Vec<Again>,
+}
+
+/// What an update stated beside a fact that goes.
+#[derive(Debug, Clone, PartialEq)]
+struct Again {
+    facts: Vec<Fact>,
+    /// The layers of the update.
+    layers: Vec<usize>,
+    confidence: Option<f32>,
 }
 
 /// Everything that edits say of the facts' entities and relations.
@@ -45,15 +54,16 @@ pub(super) fn of_updates(stored: &Overlay, asked: &dyn Fn(&Fact) -> bool) -> Tak
         let left = delta.update.facts.iter().filter(|fact| !asked(fact));
         let left: Vec<Fact> = left.cloned().collect();
         let layer = delta.update.layer as usize;
-        match taken.again.iter_mut().find(|(facts, _)| *facts == left) {
+        let confidence = delta.update.confidence;
+        match taken.again.iter_mut().find(|again| again.facts == left) {
             _ if left.is_empty() => {}
-            Some((_, layers)) => layers.push(layer),
-            None => taken.again.push((left, vec![layer])),
+            Some(again) => again.layers.push(layer),
+            None => taken.again.push(Again { facts: left, layers: vec![layer], confidence }),
         }
     }
-    for (_, layers) in &mut taken.again {
-        layers.sort_unstable();
-        layers.dedup();
+    for again in &mut taken.again {
+        again.layers.sort_unstable();
+        again.layers.dedup();
     }
     taken
 }
@@ -67,7 +77,7 @@ pub(super) fn forget(fact: &Fact) -> Operation {
 impl Taken {
     /// The layers in which facts are stated again.
     pub(super) fn layers(&self) -> impl Iterator<Item = usize> {
-        self.again.iter().flat_map(|(_, layers)| layers.iter().copied())
+        self.again.iter().flat_map(|again| again.layers.iter().copied())
     }
 
     /// Whether any are.
@@ -86,12 +96,12 @@ impl Taken {
     ) -> Result<Vec<Operation>, Failure> {
         let mut operations = self.operations;
         let mut id = stored.free_update();
-        for (facts, layers) in self.again {
+        for Again { facts, layers, confidence } in self.again {
             let mut wanted = Vec::with_capacity(facts.len());
             for fact in facts {
                 let prompts = maker.prompts(&fact.entity, &fact.relation)?;
                 let layers = Some(layers.clone());
-                wanted.push((Wanted { fact, layers, alpha: 1.0, confidence: None }, prompts));
+                wanted.push((Wanted { fact, layers, alpha: 1.0, confidence }, prompts));
             }
             let mut stays = stored.clone();
             operations.iter().for_each(|operation| stays.apply(operation, u64::MAX));
@@ -132,11 +142,13 @@ mod tests {
                 left: [1.0].into(),
                 right: [1.0].into(),
                 facts: vec![fact("Chad"), fact("Mali")],
+                confidence: Some(0.75),
             };
             stored.apply(&Operation::LowRank(update), 1);
         }
         let taken = of_pairs(&stored, &[fact("Chad")]);
-        assert_eq!(taken.again, [(vec![fact("Mali")], vec![3, 4])]);
+        let left = Again { facts: vec![fact("Mali")], layers: vec![3, 4], confidence: Some(0.75) };
+        assert_eq!(taken.again, [left]);
         assert_eq!(taken.operations.len(), 2);
         assert_eq!(stored.free_update(), 3);
         let spelled = Fact { entity: " CHAD".into(), relation: "Capital".into(), ..fact("Chad") };

@@ -13,9 +13,9 @@ pub struct Insert {
     /// `AT LAYER n` or `AT LAYERS a-b`
     pub layers: Option<Spanned<Range>>,
     /// `CONFIDENCE x`
-    pub confidence: Option<f64>,
+    pub confidence: Option<Spanned<f64>>,
     /// `ALPHA x`
-    pub alpha: Option<f64>,
+    pub alpha: Option<Spanned<f64>>,
     /// `MODE …`
     pub mode: Option<InsertMode>,
     /// The budget of harm.

@@ -321,6 +321,23 @@ pub(super) fn one_of<'s, T: Copy, const N: usize>(
     }
 }
 
+/// A clause that is written once at most: `place` takes what it gives, and a second is an error where it stands.
+pub(super) fn once<'p, 's: 'p, T>(
+    what: &'static str,
+    place: &'p mut Option<T>,
+    mut clause: impl Parser<Cursor<'s>, Output = T, Error = Refusal> + 'p,
+) -> impl FnMut(Cursor<'s>) -> Parsed<'s, ()> + 'p {
+    move |input| {
+        let (rest, value) = clause.parse(input)?;
+        if place.replace(value).is_some() {
+            let message = format!("{what} is given twice");
+            let error = SyntaxError::new(SYNTAX_ERROR, message, input.span_until(rest));
+            return fatal(error.with_hint("leave one of them out"));
+        }
+        Ok((rest, ()))
+    }
+}
+
 /// What a parser gives, with its place.
 pub(super) fn spanned<'s, T>(
     mut parser: impl Parser<Cursor<'s>, Output = T, Error = Refusal>,

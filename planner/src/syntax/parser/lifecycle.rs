@@ -7,8 +7,8 @@ use nom::multi::{many0, separated_list1};
 use nom::sequence::preceded;
 
 use super::cursor::{
-    Cursor, Parsed, count, flag, keyword, keywords, layer, name, one_of, range, spanned, string,
-    symbol,
+    Cursor, Parsed, count, flag, keyword, keywords, layer, name, once, one_of, range, spanned,
+    string, symbol,
 };
 use super::expression::expression;
 use super::pipeline;
@@ -116,10 +116,10 @@ pub(super) fn compile(input: Cursor<'_>) -> Parsed<'_, Statement> {
     ]);
     let on_conflict = keywords([Keyword::On, Keyword::Conflict]);
     let (rest, _) = many0(alt((
-        map(preceded(keyword(Keyword::Format), format), |format| compile.format = Some(format)),
-        map(preceded(keyword(Keyword::Dtype), name), |dtype| compile.dtype = Some(dtype)),
-        map(preceded(keyword(Keyword::With), name), |level| compile.level = Some(level)),
-        map(preceded(on_conflict, conflict), |conflict| compile.conflict = Some(conflict)),
+        once("FORMAT", &mut compile.format, preceded(keyword(Keyword::Format), format)),
+        once("DTYPE", &mut compile.dtype, preceded(keyword(Keyword::Dtype), name)),
+        once("WITH", &mut compile.level, preceded(keyword(Keyword::With), name)),
+        once("ON CONFLICT", &mut compile.conflict, preceded(on_conflict, conflict)),
         map(keyword(Keyword::Overwrite), |_| compile.overwrite = true),
         map(keyword(Keyword::Verify), |_| compile.verify = true),
     )))

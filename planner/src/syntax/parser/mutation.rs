@@ -8,8 +8,8 @@ use nom::sequence::{delimited, preceded};
 
 use super::as_of;
 use super::cursor::{
-    Cursor, Parsed, fatal, keyword, keywords, layer, name, number, one_of, positive, range, string,
-    symbol,
+    Cursor, Parsed, fatal, keyword, keywords, layer, name, number, once, one_of, positive, range,
+    spanned, string, symbol,
 };
 use super::expression::{expression, expressions};
 use crate::syntax::ast::{
@@ -81,12 +81,13 @@ pub(super) fn insert(input: Cursor<'_>) -> Parsed<'_, Statement> {
         (Keyword::Memit, InsertMode::Memit),
     ]);
     let mode = preceded((keyword(Keyword::Mode), optional_equals), mode);
+    let number_of = |word| preceded(keyword(word), spanned(number));
     let (rest, _) = many0(alt((
-        map(alt((at_layer, at_layers)), |range| insert.layers = Some(range)),
-        map(preceded(keyword(Keyword::Confidence), number), |c| insert.confidence = Some(c)),
-        map(preceded(keyword(Keyword::Alpha), number), |alpha| insert.alpha = Some(alpha)),
-        map(mode, |mode| insert.mode = Some(mode)),
-        map(harm, |harm| insert.harm = Some(harm)),
+        once("AT LAYERS", &mut insert.layers, alt((at_layer, at_layers))),
+        once("CONFIDENCE", &mut insert.confidence, number_of(Keyword::Confidence)),
+        once("ALPHA", &mut insert.alpha, number_of(Keyword::Alpha)),
+        once("MODE", &mut insert.mode, mode),
+        once("what harm is allowed", &mut insert.harm, harm),
     )))
     .parse(input)?;
     Ok((rest, Statement::Insert(Box::new(insert))))
@@ -129,15 +130,15 @@ pub(super) fn merge(input: Cursor<'_>) -> Parsed<'_, Statement> {
 
 pub(super) fn rebalance(input: Cursor<'_>) -> Parsed<'_, Statement> {
     let (mut until_converged, mut rounds_max, mut floor, mut ceiling) = (false, None, None, None);
+    let probability = |word| preceded((keyword(word), optional_equals), number);
     let (rest, _) = many0(alt((
         map(keywords([Keyword::Until, Keyword::Converged]), |()| until_converged = true),
-        map(positive(Keyword::Max), |rounds| rounds_max = rounds),
-        map(preceded((keyword(Keyword::Floor), optional_equals), number), |p| floor = Some(p)),
-        map(preceded((keyword(Keyword::Ceiling), optional_equals), number), |p| {
-            ceiling = Some(p);
-        }),
+        once("MAX", &mut rounds_max, positive(Keyword::Max)),
+        once("FLOOR", &mut floor, probability(Keyword::Floor)),
+        once("CEILING", &mut ceiling, probability(Keyword::Ceiling)),
     )))
     .parse(input)?;
+    let rounds_max = rounds_max.flatten();
     Ok((rest, Statement::Rebalance { until_converged, rounds_max, floor, ceiling }))
 }
 
