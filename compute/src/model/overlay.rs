@@ -142,6 +142,21 @@ impl Overlay {
         self.layers.is_empty() && self.keys.is_empty()
     }
 
+    /// Memory that its numbers take, in bytes.
+    pub fn bytes(&self) -> usize {
+        let of_layer = |edits: &LayerEdits| {
+            let rows = edits.rows.values().map(|rows| {
+                let biases = rows.gate_bias.len() + rows.up_bias.len();
+                rows.gates.len() + rows.ups.len() + rows.downs.len() + biases
+            });
+            let updates = edits.updates.iter().map(|update| update.left.len() + update.right.len());
+            rows.chain(updates).sum::<usize>()
+        };
+        let keys = self.keys.values().flatten().map(|key| key.direction.len());
+        let numbers = self.layers.values().map(of_layer).chain(keys).sum::<usize>();
+        numbers * size_of::<f32>()
+    }
+
     /// Features that are added to a layer: as many as the highest number is beyond the base's.
     pub fn features_added(&self, architecture: &Architecture, layer: usize) -> usize {
         let edited = self.layers.get(&layer).into_iter();

@@ -104,6 +104,11 @@ impl Applied {
         Ok(Self { stored, overlay, facts, identity })
     }
 
+    /// Memory that it takes beyond what the store has of the same edits, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.overlay.as_ref().map_or(0, |overlay| overlay.bytes())
+    }
+
     /// The fact that answers after some tokens, of those whose keys were found there: the closest
     /// whose entity the text names.
     ///

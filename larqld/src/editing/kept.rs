@@ -1,7 +1,7 @@
 //! What is kept of a model for edits: the latest edits that were made ready for passes, and what was
 //! measured of the base.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use larql_compute::browse::TokenList;
@@ -12,13 +12,16 @@ use parking_lot::Mutex;
 
 use super::applied::{Applied, Identity};
 use super::background::Background;
+use super::latest::Latest;
 use super::prompts::Prompter;
 use super::sentences::Sentences;
 use crate::failure::Failure;
 use crate::mounts::Model;
 
-/// Moments that are kept: those of sessions at work.
-const APPLIED_MAX: usize = 8;
+/// Memory of edits that are ready for passes, beyond the latest.
+const APPLIED_BYTES_MAX: usize = 256 << 20;
+/// Moments that are kept, however small: those of sessions at work.
+const APPLIED_MAX: usize = 256;
 /// Relations whose sentences are kept.
 const RELATIONS_MAX: usize = 256;
 
@@ -32,9 +35,9 @@ type Moment = (u64, u64);
 type Learned = (Moment, Option<Arc<Sentences>>);
 
 /// What is kept of one model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Kept {
-    applied: Mutex<VecDeque<Arc<Applied>>>,
+    applied: Latest<Identity, Applied>,
     /// With the layers and the moment of the labels that it was measured in.
     background: Mutex<Option<(Moment, Arc<Background>)>>,
     /// Output tokens of edited down vectors, by where a vector lies; each with its vector, so that nothing
@@ -42,6 +45,17 @@ pub struct Kept {
     tokens: Mutex<HashMap<usize, (Vector, TokenList)>>,
     /// By relation, with the moment of the labels that they were learned in.
     sentences: Mutex<BTreeMap<String, Learned>>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            applied: Latest::new(APPLIED_BYTES_MAX, APPLIED_MAX),
+            background: Mutex::default(),
+            tokens: Mutex::default(),
+            sentences: Mutex::default(),
+        }
+    }
 }
 
 impl Kept {
@@ -55,16 +69,8 @@ impl Kept {
         stored: &Overlay,
         identity: &Identity,
     ) -> Result<Arc<Applied>, Failure> {
-        let mut kept = self.applied.lock();
-        if let Some(found) = kept.iter().find(|applied| applied.identity == *identity) {
-            return Ok(found.clone());
-        }
-        let applied = Arc::new(Applied::new(model, stored.clone(), identity.clone())?);
-        if kept.len() >= APPLIED_MAX {
-            kept.pop_front();
-        }
-        kept.push_back(applied.clone());
-        Ok(applied)
+        let make = || Applied::new(model, stored.clone(), identity.clone());
+        self.applied.get(identity, Applied::bytes, make)
     }
 
     /// The output tokens of edited down vectors, each `[hidden]`, and the bytes that were read for them;

@@ -18,6 +18,7 @@ pub mod assertions;
 pub mod background;
 pub mod compaction;
 mod kept;
+mod latest;
 pub mod layers;
 pub mod lowering;
 pub mod maker;
