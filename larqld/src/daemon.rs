@@ -111,8 +111,14 @@ async fn serve(
     let callers = Arc::new(Callers::new(&config));
     let serving = server::serve(&config, engine.clone(), callers.clone(), listeners, draining);
     tokio::pin!(serving);
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let result = loop {
         tokio::select! {
+            _ = sweep.tick() => {
+                let engine = engine.clone();
+                // Whatever it closes, it closes before the daemon ends: dropping the engine does, too.
+                drop(tokio::task::spawn_blocking(move || engine.close_unused_edits()));
+            }
             result = &mut serving => break result,
             _ = terminate.recv() => break drain_and_stop(&drain, serving, &engine, config.drain).await,
             _ = interrupt.recv() => break drain_and_stop(&drain, serving, &engine, config.drain).await,
@@ -126,6 +132,9 @@ async fn serve(
     let _ = std::fs::remove_file(socket);
     result
 }
+
+/// How often what nobody uses any more is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// How long clients may take, when everything is answered, to read what is on its way to them.
 const LAST_FRAMES: Duration = Duration::from_secs(2);

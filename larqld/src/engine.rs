@@ -3,7 +3,7 @@
 //! It owns the files, the catalog, the mounts and the compute pool. It decides nothing about
 //! statements; `exec` runs them against it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -437,7 +437,25 @@ impl Engine {
         {
             self.batching.retire(&mounted.model);
         }
+        drop(catalog);
+        self.close_unused_edits();
         Ok(())
+    }
+
+    /// Closes logs of edits of which no model is mounted or in use any more: what is asked now and then.
+    pub fn close_unused_edits(&self) {
+        let mounts = self.mounts();
+        let opened: Vec<Arc<Model>> = {
+            let mut opened = self.opened.lock();
+            opened.retain(|_, model| model.strong_count() > 0);
+            opened.values().filter_map(Weak::upgrade).collect()
+        };
+        let mounted = mounts.values().filter_map(|entry| match entry {
+            MountEntry::Open(mounted) => Some(&mounted.model),
+            MountEntry::Unavailable { .. } => None,
+        });
+        let used: BTreeSet<&str> = mounted.chain(&opened).map(|model| model.base_hash()).collect();
+        self.edits.close_unused(|base_hash| used.contains(base_hash));
     }
 
     /// What a MODEL argument or a USE names: a mount, or a directory, which only an administrator

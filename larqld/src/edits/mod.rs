@@ -2,7 +2,8 @@
 //!
 //! A base hash has one store below `<data-dir>/edits/`, whatever it is mounted as and however often: an edit is
 //! of the model's knowledge, not of a name. A store is opened with the first mount of its base that has edits, so
-//! that a damaged one is told when it is mounted and not when somebody asks.
+//! that a damaged one is told when it is mounted and not when somebody asks; it is closed when no model of its base
+//! is left ([`stores`]).
 //!
 //! A [`View`] is what one statement sees: a branch in one moment, with what its transaction has not committed yet.
 //! Its [`Identity`] with the base hash is the identity of every answer, and part of every cache's key.
@@ -14,16 +15,16 @@
 
 mod joined;
 mod names;
+mod stores;
 mod transaction;
 mod view;
 mod wal;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use larql_storage::file::{Files, is_plain_name};
 use larql_storage::overlay::{BaseShape, Overlay};
 use larql_storage::patch::PatchFile;
@@ -33,10 +34,13 @@ use larql_storage::store::{
 use parking_lot::Mutex;
 
 pub use names::PatchPlace;
+pub use stores::OpenStore;
 pub(crate) use transaction::provenance;
 pub use transaction::{Transaction, now_ms, timestamp};
 pub use view::{Identity, View};
 pub use wal::wal;
+
+use stores::Stores;
 
 use crate::failure::{Failure, code};
 use crate::mounts::{Kind, Model};
@@ -59,10 +63,7 @@ pub struct Edits {
     directory: PathBuf,
     /// The latest LSNs that can be asked for; 0: all that there are.
     history_lsns: u64,
-    /// By base hash.
-    stores: ArcSwap<BTreeMap<String, Arc<Store>>>,
-    /// One opening at a time.
-    opening: Mutex<()>,
+    stores: Stores,
     /// What sessions left behind when they ended.
     dropped: Mutex<HashMap<Principal, Vec<String>>>,
     /// Numbers of views that nobody else has.
@@ -77,8 +78,7 @@ impl Edits {
             files,
             history_lsns,
             directory: data_dir.join("edits"),
-            stores: ArcSwap::default(),
-            opening: Mutex::default(),
+            stores: Stores::default(),
             dropped: Mutex::default(),
             pending: AtomicU64::new(0),
         }
@@ -95,32 +95,33 @@ impl Edits {
         Err(Failure::new(code::DAMAGED, format!("{base_hash:?} is no base hash")))
     }
 
-    /// The store of a base, if it is open.
-    pub fn store(&self, base_hash: &str) -> Option<Arc<Store>> {
-        self.stores.load().get(base_hash).cloned()
-    }
-
-    /// Opens the store of a base that has edits: part of mounting it.
+    /// The store of a base, opened where it is closed; `None` where nothing was ever edited.
     ///
     /// # Errors
     /// Why it cannot be opened, with what is missing of it.
-    pub fn open_existing(&self, base_hash: &str) -> Result<(), Failure> {
-        let directory = self.directory_of(base_hash)?;
-        if self.store(base_hash).is_some() || !Store::exists(&self.files, &directory) {
-            return Ok(());
+    pub fn existing(&self, base_hash: &str) -> Result<Option<Arc<OpenStore>>, Failure> {
+        if let Some(store) = self.stores.get(base_hash) {
+            return Ok(Some(store));
         }
-        self.open(base_hash).map(drop)
+        if !Store::exists(&self.files, &self.directory_of(base_hash)?) {
+            return Ok(None);
+        }
+        self.open(base_hash).map(Some)
+    }
+
+    /// Closes the stores of which no model is left: `is_used` says of a base hash whether one is.
+    pub fn close_unused(&self, is_used: impl Fn(&str) -> bool) {
+        self.stores.close_unused(is_used);
     }
 
     /// Opens the store of a model that has edits; one that was compiled with edits beside its weights begins
     /// with them, as the patch [`COMPILED`]. Part of mounting it.
     ///
     /// # Errors
-    /// As [`Edits::open_existing`]; `DAMAGED` for edits that are not the model's.
+    /// As [`Edits::existing`]; `DAMAGED` for edits that are not the model's.
     pub fn open_of(&self, model: &Model) -> Result<(), Failure> {
         let base_hash = model.base_hash();
-        self.open_existing(base_hash)?;
-        if self.store(base_hash).is_some() || model.kind() != Kind::Vindex {
+        if self.existing(base_hash)?.is_some() || model.kind() != Kind::Vindex {
             return Ok(());
         }
         let Some(bytes) = model.side_file(EDITS)? else { return Ok(()) };
@@ -150,27 +151,19 @@ impl Edits {
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub fn open(&self, base_hash: &str) -> Result<Arc<Store>, Failure> {
-        let _one = self.opening.lock();
-        if let Some(store) = self.store(base_hash) {
-            return Ok(store);
-        }
+    fn open(&self, base_hash: &str) -> Result<Arc<OpenStore>, Failure> {
         let directory = self.directory_of(base_hash)?;
-        let store = Arc::new(Store::open(&self.files, &directory, base_hash, LogEngine::Sled)?);
-        self.stores.rcu(|stores| {
-            let mut stores = BTreeMap::clone(stores);
-            stores.insert(base_hash.to_owned(), store.clone());
-            stores
-        });
-        Ok(store)
+        self.stores.open(&mut self.stores.hold(), base_hash, || {
+            Ok(Store::open(&self.files, &directory, base_hash, LogEngine::Sled)?)
+        })
     }
 
     /// What a branch of a base is now.
     ///
     /// # Errors
-    /// `UNDEFINED_OBJECT` when there is no such branch.
+    /// `UNDEFINED_OBJECT` when there is no such branch; as [`Edits::existing`].
     pub fn view(&self, base_hash: &str, branch: &str) -> Result<View, Failure> {
-        match self.store(base_hash) {
+        match self.existing(base_hash)? {
             Some(store) => View::now(&store, branch, self.history_lsns),
             None => View::unedited(branch),
         }

@@ -8,12 +8,9 @@ use std::sync::Arc;
 use larql_storage::file::{Files, NewFile};
 use larql_storage::store::{Engine as LogEngine, Salvage, Store, salvage};
 
-use super::Edits;
+use super::{Edits, OpenStore};
 use crate::engine::Engine;
 use crate::failure::{Failure, code};
-
-/// Largest export that is read.
-const EXPORT_BYTES_MAX: u64 = 16 << 30;
 
 type Lines = Vec<(&'static str, String)>;
 
@@ -67,15 +64,14 @@ fn write_new(
 }
 
 impl Edits {
-    fn existing(&self, base_hash: &str) -> Result<Arc<Store>, Failure> {
-        self.open_existing(base_hash)?;
-        self.store(base_hash).ok_or_else(|| {
+    fn edited(&self, base_hash: &str) -> Result<Arc<OpenStore>, Failure> {
+        self.existing(base_hash)?.ok_or_else(|| {
             Failure::new(code::UNDEFINED_OBJECT, format!("nothing was edited of base {base_hash}"))
         })
     }
 
     fn status(&self, base_hash: &str) -> Result<Lines, Failure> {
-        let store = self.existing(base_hash)?;
+        let store = self.edited(base_hash)?;
         let (status, history) = (store.status(self.files()), store.history());
         Ok(vec![
             ("base_hash", base_hash.to_owned()),
@@ -91,7 +87,7 @@ impl Edits {
 
     /// A log that is open is read again by its writer; one that does not open is looked at from outside.
     fn verify(&self, base_hash: &str) -> Result<Lines, Failure> {
-        match self.existing(base_hash) {
+        match self.edited(base_hash) {
             Ok(store) => {
                 let whole = store.verify()?;
                 let last = store.history().state().lsn;
@@ -114,7 +110,7 @@ impl Edits {
         path: PathBuf,
         files: &Arc<dyn Files>,
     ) -> Result<Lines, Failure> {
-        let store = self.existing(base_hash)?;
+        let store = self.edited(base_hash)?;
         let bytes = write_new(files, &path, |to| store.export(to))?;
         let lsn = store.history().state().lsn;
         Ok(vec![
@@ -130,17 +126,17 @@ impl Edits {
         path: PathBuf,
         files: &Arc<dyn Files>,
     ) -> Result<Lines, Failure> {
-        let bytes = files.read(&path, EXPORT_BYTES_MAX);
-        let bytes = bytes.map_err(|error| Failure::io(path.display(), &error))?;
+        let mapping = files.map(&path).map_err(|error| Failure::io(path.display(), &error))?;
         let directory = self.directory_of(base_hash)?;
-        let _one = self.opening.lock();
-        if let Some(open) = self.store(base_hash) {
+        let mut opening = self.stores.hold();
+        if let Some(open) = self.stores.held(&mut opening, base_hash) {
             let lsn = open.history().state().lsn;
             return Err(larql_storage::store::StoreError::NotEmpty { directory, lsn }.into());
         }
-        let lsn = Store::import(self.files(), &directory, base_hash, LogEngine::Sled, &bytes)?;
-        drop(_one);
-        self.open_existing(base_hash)?;
+        let lsn =
+            Store::import(self.files(), &directory, base_hash, LogEngine::Sled, mapping.bytes())?;
+        drop(opening);
+        self.existing(base_hash)?;
         Ok(vec![("lsn", lsn.to_string())])
     }
 
@@ -163,7 +159,7 @@ impl Edits {
         path: Option<PathBuf>,
         files: &Arc<dyn Files>,
     ) -> Result<Lines, Failure> {
-        if self.store(base_hash).is_some() {
+        if self.stores.held(&mut self.stores.hold(), base_hash).is_some() {
             return Err(Failure::new(code::BUSY, "the log is open, and nothing of it is missing")
                 .hint("larql admin wal export writes all of it"));
         }

@@ -107,7 +107,8 @@ fn commit(work: &mut Work<'_>, outcomes: &[Outcome], kind: CompactionKind) -> Re
 /// amount to does.
 fn forget(work: &Work<'_>, kind: CompactionKind) -> Result<(), Failure> {
     let Some(mounted) = &work.mounted else { return Ok(()) };
-    let Some(store) = work.engine().edits().store(mounted.model.base_hash()) else { return Ok(()) };
+    let store = work.engine().edits().existing(mounted.model.base_hash())?;
+    let Some(store) = store else { return Ok(()) };
     if kind != CompactionKind::Major {
         return store.checkpoint(CheckpointKind::Whole).map(drop).map_err(Failure::from);
     }
