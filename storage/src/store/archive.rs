@@ -25,6 +25,7 @@ use crate::wal::{FRAME_BYTES, decode_frame, encode_frame};
 const MAGIC: [u8; 4] = *b"LQRA";
 const VERSION: u32 = 1;
 const DIGEST_BYTES: usize = 32;
+const COPIED_AT_ONCE: usize = 1 << 20;
 
 /// The file's content, as written and read.
 #[derive(Debug)]
@@ -71,22 +72,25 @@ impl Archive {
 
     /// Writes it to a file, in whole or not at all, over one that is there.
     pub(super) fn write_file(&self, files: &Arc<dyn Files>, path: &Path) -> io::Result<()> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        let staging = Path::new(&name);
-        let written = (|| {
-            let mut file = files.create(staging)?;
-            self.write(&mut file)?;
-            file.sync()?;
-            drop(file);
-            files.rename(staging, path)?;
-            files.sync_dir(parent_of(path))
-        })();
-        if written.is_err() {
-            // It is in nobody's way: the next one begins anew.
-            let _ = files.remove_file(staging);
-        }
-        written
+        write_whole(files, path, |to| self.write(to))
+    }
+
+    /// Writes one that was parsed to a file, in whole or not at all, as it is: piece by piece, so that no more
+    /// memory is taken for it.
+    pub(super) fn copy_file(files: &Arc<dyn Files>, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        write_whole(files, path, |to| {
+            let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
+            let (content, digest) = bytes.split_last_chunk::<DIGEST_BYTES>().ok_or(cut)?;
+            let mut to = Digesting { inner: to, digest: Sha256::new() };
+            content.chunks(COPIED_AT_ONCE).try_for_each(|piece| to.write_all(piece))?;
+            let Digesting { inner, digest: found } = to;
+            if found.finalize()[..] != *digest {
+                // A mapped file says what it says now.
+                let message = "it changed while it was read";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            inner.write_all(digest)
+        })
     }
 
     /// Reads it.
@@ -136,6 +140,30 @@ impl Archive {
         }
         Ok(Self { base_hash, lsn, first: first.min(lsn), records })
     }
+}
+
+/// Writes a file beside its place, and moves it in when all of it is durable.
+fn write_whole(
+    files: &Arc<dyn Files>,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let staging = Path::new(&name);
+    let written = (|| {
+        let mut file = files.create(staging)?;
+        write(&mut file)?;
+        file.sync()?;
+        drop(file);
+        files.rename(staging, path)?;
+        files.sync_dir(parent_of(path))
+    })();
+    if written.is_err() {
+        // It is in nobody's way: the next one begins anew.
+        let _ = files.remove_file(staging);
+    }
+    written
 }
 
 struct Reader<'a>(&'a [u8]);

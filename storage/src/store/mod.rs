@@ -219,11 +219,12 @@ impl Store {
         export(&self.history(), &self.base_hash, to)
     }
 
-    /// Begins a store with what another one exported.
+    /// Begins a store with what another one exported. The bytes may be a mapped file: they are read and written piece
+    /// by piece, and what they tell is in memory once, as it is while the store is open.
     ///
     /// # Errors
-    /// `NotEmpty` when there is something already; `Format` when the bytes are no export, or one of another
-    /// base; `Io`.
+    /// `NotEmpty` when there is something already; `Format` when the bytes are no export, one of another base, or
+    /// tell no history; `Io`. Nothing of them is kept then.
     pub fn import(
         files: &Arc<dyn Files>,
         directory: &Path,
@@ -237,13 +238,16 @@ impl Store {
             let problem = format!("is of base {}, not of {base_hash}", archive.base_hash);
             return Err(StoreError::Format { path: "the export".into(), problem });
         }
+        let told =
+            archive.history().map_err(|error| format(format!("tells no history: {error}")))?;
+        drop(told);
         let (disk, history) = Disk::open(files, directory, base_hash, engine)?;
         let lsn = history.state().lsn;
         if lsn > 0 {
             return Err(StoreError::NotEmpty { directory: directory.to_path_buf(), lsn });
         }
         let path = directory.join(CHECKPOINT);
-        archive.write_file(files, &path).map_err(io("write", &path))?;
+        Archive::copy_file(files, &path, exported).map_err(io("write", &path))?;
         drop(disk);
         // What was written is read as it will be read from now on.
         let (_, history) = Disk::open(files, directory, base_hash, engine)?;

@@ -117,58 +117,253 @@ pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &Arc
     }
 }
 
-/// Decides about commits in order, in as many groups as their bytes need.
+/// A record's kind and payload.
+type Encoded = (u8, Vec<u8>);
+
+/// Commits in order, in as many groups as their bytes need.
 fn commit(durable: &mut impl Durable, commits: Vec<Waiting>, published: &ArcSwap<History>) {
     let mut waiting = commits.into_iter().peekable();
     while waiting.peek().is_some() {
-        let mut history = History::clone(&published.load());
-        let (mut records, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut group, mut bytes) = (Vec::new(), 0);
         while bytes < GROUP_BYTES_MAX
-            && let Some(Waiting { record, seen, asserted, reply }) = waiting.next()
+            && let Some(one) = waiting.next()
         {
-            let lsn = history.state().lsn + 1;
-            let encoded = record.encode();
-            let checked = match encoded.1.len() {
-                // It alone is refused, and not those that it shares a group with.
-                bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
-                _ => history.state().check(&record, seen, asserted),
-            };
-            match checked.and_then(|()| history.with(lsn, record.clone())) {
-                Ok(next) => {
-                    history = next;
-                    bytes += encoded.1.len().min(INLINE_BYTES_MAX);
-                    records.push(encoded);
-                    replies.push((lsn, reply));
-                }
-                // Whoever asked may be gone; the same below.
-                Err(error) => _ = reply.send(Err(error)),
-            }
+            let encoded = one.record.encode();
+            bytes += encoded.1.len().min(INLINE_BYTES_MAX);
+            group.push((one, encoded));
         }
-        if records.is_empty() {
-            continue;
-        }
-        if !durable.has_room(records.len(), bytes) {
-            // History stays what it is; only where it lies changes.
-            if let Err(error) = durable.checkpoint(CheckpointKind::Whole, &published.load()) {
-                let error = Arc::new(error);
-                for (_, reply) in replies {
-                    let _ = reply.send(Err(StoreError::NoCheckpoint(error.clone())));
-                }
-                continue;
-            }
-        }
-        match durable.append(&records) {
-            Ok(first) => {
-                assert_eq!(first, replies[0].0, "the log and the state number alike");
+        commit_group(durable, group, published);
+    }
+}
+
+/// Decides about a group in order, makes what may happen durable together, and answers everybody.
+fn commit_group(
+    durable: &mut impl Durable,
+    group: Vec<(Waiting, Encoded)>,
+    published: &ArcSwap<History>,
+) {
+    let mut history = History::clone(&published.load());
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    let mut decided = Vec::with_capacity(group.len());
+    for (one, encoded) in group {
+        let lsn = history.state().lsn + 1;
+        let checked = match encoded.1.len() {
+            // It alone is refused, and not those that it shares a group with.
+            bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
+            _ => history.state().check(&one.record, one.seen, one.asserted),
+        };
+        let next = checked.and_then(|()| history.with(lsn, one.record.clone()));
+        let outcome = next.map(|next| {
+            history = next;
+            bytes += encoded.1.len().min(INLINE_BYTES_MAX);
+            records.push(encoded);
+            lsn
+        });
+        decided.push((one, outcome));
+    }
+    let failure = match keep(durable, &records, bytes, published) {
+        Ok(first) => {
+            let lowest = decided.iter().find_map(|(_, outcome)| outcome.as_ref().ok());
+            assert!(lowest.is_none_or(|lsn| *lsn == first), "the log and the state number alike");
+            if lowest.is_some() {
                 published.store(Arc::new(history));
-                replies.into_iter().for_each(|(lsn, reply)| _ = reply.send(Ok(lsn)));
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                for (_, reply) in replies {
-                    let _ = reply.send(Err(StoreError::NotDurable(error.clone())));
-                }
-            }
+            None
         }
+        Err(Refused::Segment(error)) => return commit_apart(durable, decided, error, published),
+        Err(Refused::Group(refuse)) => Some(refuse),
+    };
+    for (one, outcome) in decided {
+        let outcome =
+            outcome.and_then(|lsn| failure.as_ref().map_or(Ok(lsn), |refuse| Err(refuse())));
+        // Whoever asked may be gone.
+        let _ = one.reply.send(outcome);
+    }
+}
+
+/// Why none of a group is durable.
+enum Refused {
+    /// A large payload could not be kept. Nothing is in the log, which goes on.
+    Segment(WalError),
+    /// What every one of them is told.
+    Group(Box<dyn Fn() -> StoreError>),
+}
+
+/// Makes records durable; returns the number of the first.
+fn keep(
+    durable: &mut impl Durable,
+    records: &[Encoded],
+    bytes: usize,
+    published: &ArcSwap<History>,
+) -> Result<u64, Refused> {
+    if records.is_empty() {
+        return Ok(0);
+    }
+    if !durable.has_room(records.len(), bytes) {
+        // History stays what it is; only where it lies changes.
+        durable.checkpoint(CheckpointKind::Whole, &published.load()).map_err(|error| {
+            let error = Arc::new(error);
+            Refused::Group(Box::new(move || StoreError::NoCheckpoint(error.clone())))
+        })?;
+    }
+    durable.append(records).map_err(|error| match error {
+        WalError::Segment { .. } => Refused::Segment(error),
+        error => {
+            let error = Arc::new(error);
+            Refused::Group(Box::new(move || StoreError::NotDurable(error.clone())))
+        }
+    })
+}
+
+/// Commits what shared a segment that could not be written, each large one by itself: only those fail whose own
+/// segment does. All are decided again, since what one of them was refused for may not have happened.
+fn commit_apart(
+    durable: &mut impl Durable,
+    group: Vec<(Waiting, Result<u64, StoreError>)>,
+    error: WalError,
+    published: &ArcSwap<History>,
+) {
+    let is_large = |one: &Encoded| one.1.len() > INLINE_BYTES_MAX;
+    let mut again: Vec<(Waiting, Encoded, bool)> = Vec::with_capacity(group.len());
+    for (one, outcome) in group {
+        let encoded = one.record.encode();
+        let failed = outcome.is_ok() && is_large(&encoded);
+        again.push((one, encoded, failed));
+    }
+    let mut failed = again.iter().filter(|(.., failed)| *failed);
+    if let (Some(_), None) = (failed.next(), failed.next()) {
+        // It was its own segment, and nobody tries that again.
+        let at = again.iter().position(|(.., failed)| *failed).unwrap_or_default();
+        let (one, ..) = again.remove(at);
+        let _ = one.reply.send(Err(error.into()));
+        let again = again.into_iter().map(|(one, encoded, _)| (one, encoded)).collect();
+        return commit_group(durable, again, published);
+    }
+    for (one, encoded, _) in again {
+        commit_group(durable, vec![(one, encoded)], published);
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use crate::overlay::{Fact, Operation, SetKnn};
+    use crate::store::{Commit, MAIN, Provenance};
+
+    /// Keeps everything, but for segments of transactions whose statement is "bad"; remembers how many records it was asked to
+    /// keep.
+    #[derive(Default)]
+    struct Picky {
+        next: u64,
+        asked: Vec<usize>,
+    }
+
+    impl Durable for Picky {
+        fn append(&mut self, records: &[(u8, Vec<u8>)]) -> Result<u64, WalError> {
+            self.asked.push(records.len());
+            let large = records.iter().filter(|(_, payload)| payload.len() > INLINE_BYTES_MAX);
+            let mut names = large.filter_map(|(kind, payload)| Record::decode(*kind, payload).ok());
+            if names.any(|record| record.provenance().is_some_and(|of| of.statement == "bad")) {
+                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return Err(WalError::Segment { path: "segments".into(), source });
+            }
+            let first = self.next + 1;
+            self.next += records.len() as u64;
+            Ok(first)
+        }
+
+        fn checkpoint(
+            &mut self,
+            _: CheckpointKind,
+            history: &History,
+        ) -> Result<History, StoreError> {
+            Ok(history.clone())
+        }
+
+        fn has_room(&self, _: usize, _: usize) -> bool {
+            true
+        }
+
+        fn verify(&mut self) -> Result<u64, StoreError> {
+            Ok(self.next)
+        }
+    }
+
+    /// A fact of an entity, with a key of so many numbers.
+    fn record(entity: &str, numbers: usize, statement: &str) -> Record {
+        let fact = Fact { entity: entity.into(), relation: "r".into(), target: "t".into() };
+        let set = SetKnn {
+            layer: 0,
+            key: vec![0.5; numbers].into(),
+            threshold: 0.5,
+            fact,
+            entity_ids: Vec::new(),
+            target_ids: vec![1],
+            confidence: None,
+        };
+        let provenance = Provenance {
+            author: "a".into(),
+            at_ms: 0,
+            statement: statement.into(),
+            base_hash: "b".into(),
+        };
+        Record::Commit(Commit {
+            branch: MAIN.into(),
+            patch: None,
+            operations: [Operation::SetKnn(set)].into(),
+            provenance,
+            digest: None,
+        })
+    }
+
+    /// Commits records as one group; what each was told, and what was appended how often.
+    fn told(records: Vec<Record>) -> (Vec<Result<u64, String>>, Vec<usize>, u64) {
+        let (mut picky, published) = (Picky::default(), ArcSwap::from_pointee(History::default()));
+        let (mut commits, mut answers) = (Vec::new(), Vec::new());
+        for record in records {
+            let (reply, answer) = mpsc::sync_channel(1);
+            commits.push(Waiting { record: Arc::new(record), seen: 0, asserted: None, reply });
+            answers.push(answer);
+        }
+        commit(&mut picky, commits, &published);
+        let told = answers.iter().map(|answer| {
+            let outcome = answer.recv().expect("everybody is answered");
+            outcome.map_err(|error| match error {
+                StoreError::Wal(WalError::Segment { .. }) => "segment".to_owned(),
+                StoreError::Conflict { .. } => "conflict".to_owned(),
+                other => other.to_string(),
+            })
+        });
+        (told.collect(), picky.asked, published.load().state().lsn)
+    }
+
+    const LARGE: usize = INLINE_BYTES_MAX;
+
+    #[test]
+    fn a_segment_that_cannot_be_written_fails_its_own_transaction_and_no_other() {
+        let (told, asked, lsn) =
+            told(vec![record("a", 4, "small"), record("b", LARGE, "bad"), record("c", 4, "small")]);
+        assert_eq!(told, [Ok(1), Err("segment".into()), Ok(2)]);
+        assert_eq!((asked, lsn), (vec![3, 2], 2), "and it is not tried again");
+    }
+
+    #[test]
+    fn of_several_large_ones_each_is_tried_by_itself() {
+        let (told, asked, lsn) = told(vec![
+            record("a", LARGE, "good"),
+            record("b", LARGE, "bad"),
+            record("c", 4, "small"),
+            record("d", LARGE, "good"),
+        ]);
+        assert_eq!(told, [Ok(1), Err("segment".into()), Ok(2), Ok(3)]);
+        assert_eq!((asked, lsn), (vec![4, 1, 1, 1, 1], 3));
+    }
+
+    #[test]
+    fn what_lost_against_a_transaction_that_failed_wins_after_all() {
+        let (told, ..) = told(vec![record("a", LARGE, "bad"), record("a", 4, "small")]);
+        assert_eq!(told, [Err("segment".into()), Ok(1)]);
+        let (told, ..) = self::told(vec![record("a", 4, "small"), record("a", 4, "small")]);
+        assert_eq!(told, [Ok(1), Err("conflict".into())]);
     }
 }

@@ -21,7 +21,7 @@ pub enum WalError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A large payload could not be kept; nothing of its group is in the log.
+    /// A large payload could not be kept; nothing of what was appended with it is in the log, which goes on.
     #[error("could not write a segment in {}: {source}", .path.display())]
     Segment {
         /// The directory.
