@@ -52,9 +52,10 @@ impl StatedBy {
 }
 
 /// An entity and a relation, as they are compared.
-type Pair = (String, String);
+pub type Pair = (String, String);
 
-fn pair(entity: &str, relation: &str) -> Pair {
+/// An entity and a relation, as they are compared: trimmed, in one case.
+pub fn pair(entity: &str, relation: &str) -> Pair {
     (case_folded(entity.trim()), case_folded(relation.trim()))
 }
 

@@ -30,7 +30,7 @@ use crate::pipeline::compile::{
 use crate::pipeline::edited::EditedModel;
 use crate::pipeline::{OTHER_ROLE, SOURCE_METADATA};
 
-/// Facts that a notice names.
+/// Facts and changes that a notice names.
 const NAMED_MAX: usize = 20;
 
 /// Runs the job once and gives one row about what came of it.
@@ -119,19 +119,23 @@ impl Reference {
         let asked = self.exam.questions.iter().zip(self.answers.right.iter().zip(&found.right));
         let lost = asked.filter(|(_, (before, after))| **before && !**after);
         let lost: Vec<Fact> = lost.map(|(question, _)| question.fact.clone()).collect();
-        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list(&lost)) };
+        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(&lost)) };
         work.notice(message, hint)?;
         Ok(Verified { answered: Some(after as u64), drift: Some(drift) })
     }
 }
 
 /// Facts as a notice names them.
-fn list(facts: &[Fact]) -> String {
-    let named = facts.iter().take(NAMED_MAX);
-    let named = named.map(|fact| format!("{} of {} = {}", fact.relation, fact.entity, fact.target));
-    let mut text = named.collect::<Vec<_>>().join("; ");
-    if facts.len() > NAMED_MAX {
-        text.push_str(&format!("; and {} more", facts.len() - NAMED_MAX));
+fn list_facts(facts: &[Fact]) -> String {
+    let named = |fact: &Fact| format!("{} of {} = {}", fact.relation, fact.entity, fact.target);
+    list(&facts.iter().map(named).collect::<Vec<_>>())
+}
+
+/// The first of many things.
+fn list(things: &[String]) -> String {
+    let mut text = things[..things.len().min(NAMED_MAX)].join("; ");
+    if things.len() > NAMED_MAX {
+        text.push_str(&format!("; and {} more", things.len() - NAMED_MAX));
     }
     text
 }
@@ -144,16 +148,17 @@ fn require_asserted(work: &Work<'_>, model: &Model, edits: &Overlay) -> Result<(
 
 fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Result<Row, Failure> {
     let joined = work.view().joined(plan.conflict)?;
-    if joined.conflicts > 0 {
-        let count = joined.conflicts;
+    if !joined.gone.is_empty() {
         let message = format!(
-            "{count} changes are of what an earlier patch had changed: {}",
+            "{} changes are of what another patch changes: {}",
+            joined.gone.len(),
             match plan.conflict {
                 CompileConflict::HighestConfidence => "the surest is kept",
                 _ => "the later is kept",
             }
         );
-        work.notice(message, "ON CONFLICT FAIL | LAST_WINS | HIGHEST_CONFIDENCE")?;
+        let hint = format!("gone: {}", list(&joined.gone));
+        work.notice(message, hint)?;
     }
     let stored = joined.overlay;
     require_asserted(work, model, &stored)?;
@@ -274,7 +279,7 @@ fn into_model(
             "{all} facts are answered by retrieval, which files of weights cannot state: {} became features",
             all - lost.len()
         );
-        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list(lost)) };
+        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(lost)) };
         work.notice(message, hint)?;
     }
     let facts = facts_of(&stored);
