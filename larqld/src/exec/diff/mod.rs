@@ -8,14 +8,18 @@
 mod patch;
 mod side;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use larql_compute::model::Role;
 use larql_planner::physical::plan;
 use larql_planner::value::Value;
 
 use self::patch::PatchMaker;
-use self::side::{Fact, Said, Side, Vectors};
+use self::side::{Known, Said, Side, Vectors};
 use super::mount_row::integer;
 use super::{Operator, Row, Work};
+use crate::editing::stated::Pair;
 use crate::failure::{Failure, code};
 
 /// Features whose vectors are compared at a time.
@@ -175,8 +179,7 @@ fn compare(
                 });
                 patch.feature(work, (layer, feature as u32), there, (old, new), news)?;
             }
-            let text =
-                |text: &Option<std::sync::Arc<str>>| text.clone().map_or(Value::Null, Value::Text);
+            let text = |text: &Option<Arc<str>>| text.clone().map_or(Value::Null, Value::Text);
             let mut row = vec![
                 Value::Integer(layer.into()),
                 integer(feature as u64),
@@ -201,31 +204,33 @@ fn is_zero(vector: Option<&[f32]>) -> bool {
 /// The facts that are known otherwise, or of one side only.
 fn facts([left, right]: &[Side; 2], relation: Option<&str>) -> Vec<Row> {
     let (old, new) = (left.facts(), right.facts());
-    let mut keys: Vec<&Fact> = old.keys().chain(new.keys()).collect();
-    keys.sort();
-    keys.dedup();
-    let asked = keys.into_iter().filter(|(_, of)| relation.is_none_or(|name| name == &**of));
-    let rows = asked.filter_map(|key| {
-        let (was, is) = (old.get(key), new.get(key));
+    let pairs: BTreeSet<&Pair> = old.keys().chain(new.keys()).collect();
+    let rows = pairs.into_iter().filter_map(|pair| {
+        let (was, is) = (old.get(pair), new.get(pair));
         let status = match (was, is) {
-            (Some(was), Some(is)) if was == is => return None,
+            (Some(was), Some(is)) if was.target == is.target => return None,
             (Some(_), Some(_)) => "fact changed",
             (None, _) => "fact added",
             (_, None) => "fact removed",
         };
-        let text =
-            |text: Option<&std::sync::Arc<str>>| text.cloned().map_or(Value::Null, Value::Text);
-        let of = |side: Option<&std::sync::Arc<str>>| side.map(|_| &key.1);
+        let named = [was, is].into_iter().flatten();
+        if relation.is_some_and(|name| named.clone().all(|fact| *fact.relation != *name)) {
+            return None;
+        }
+        let text = |side: Option<&Known>, text: fn(&Known) -> &Arc<str>| {
+            side.map_or(Value::Null, |fact| Value::Text(text(fact).clone()))
+        };
         let mut row = vec![
             Value::Null,
             Value::Null,
             Value::text(status),
-            text(was),
-            text(is),
-            text(of(was)),
-            text(of(is)),
+            text(was, |fact| &fact.target),
+            text(is, |fact| &fact.target),
+            text(was, |fact| &fact.relation),
+            text(is, |fact| &fact.relation),
         ];
-        row.extend([Value::Null, Value::Null, Value::Null, Value::Text(key.0.clone())]);
+        row.extend([Value::Null, Value::Null, Value::Null]);
+        row.push(text(was.or(is), |fact| &fact.entity));
         Some(row)
     });
     rows.collect()

@@ -5,14 +5,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use larql_compute::model::{Matrix, Network, Orientation, Role, WeightKey, Weights as _};
-use larql_storage::overlay::{FeatureDelta, Overlay, Slot};
+use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot};
 
+use crate::editing::stated::{Pair, Stated, pair};
 use crate::exec::Work;
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Mounted};
 
-/// Entity and relation.
-pub(super) type Fact = (Arc<str>, Arc<str>);
+/// A fact that is known, as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Known {
+    pub(super) entity: Arc<str>,
+    pub(super) relation: Arc<str>,
+    pub(super) target: Arc<str>,
+}
 
 /// A model and its edits.
 pub(super) struct Side {
@@ -70,27 +76,35 @@ impl Side {
         self.model.base_hash() == other.model.base_hash() && !edits(self) && !edits(other)
     }
 
-    /// What is known: what LABEL learned, and above it what edits state.
-    pub(super) fn facts(&self) -> BTreeMap<Fact, Arc<str>> {
+    /// What is known, by entity and relation as they are compared: what LABEL learned, but for what edits hide or
+    /// speak against, and what edits state.
+    pub(super) fn facts(&self) -> BTreeMap<Pair, Known> {
+        let stated = Stated::of(&self.stored);
         let mut facts = BTreeMap::new();
         if let Some(knowledge) = self.model.knowledge() {
             let file = knowledge.file();
             for entity in &file.entities {
-                let name: Arc<str> = entity.name.as_str().into();
                 for edge in &entity.edges {
-                    let Some(relation) = file.relations.get(edge.relation as usize) else {
+                    let Some(relation) = knowledge.relation(edge.relation) else { continue };
+                    if stated.hides(&entity.name, relation, (edge.layer, edge.feature)) {
                         continue;
-                    };
-                    let key = (name.clone(), Arc::from(relation.name.as_str()));
+                    }
                     // The most certain is the answer.
-                    facts.entry(key).or_insert_with(|| edge.target.as_str().into());
+                    facts.entry(pair(&entity.name, relation)).or_insert_with(|| {
+                        let [entity, relation, target] =
+                            [&entity.name, relation, &edge.target].map(Arc::from);
+                        Known { entity, relation, target }
+                    });
                 }
             }
         }
-        for fact in crate::editing::survival::facts_of(&self.stored) {
-            let key = (Arc::from(fact.entity.as_str()), Arc::from(fact.relation.as_str()));
-            facts.insert(key, fact.target.as_str().into());
-        }
+        facts.extend(stated.edges().map(|edge| {
+            let Fact { entity, relation, target } = &edge.fact;
+            let pair = pair(entity, relation);
+            let [entity, relation, target] =
+                [entity, relation, target].map(|text| text.as_str().into());
+            (pair, Known { entity, relation, target })
+        }));
         facts
     }
 }
