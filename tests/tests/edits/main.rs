@@ -1,6 +1,7 @@
 //! Edits through a real daemon: what kills leave of them, who sees them when, and hostile patches.
 
 mod attacks;
+mod compiles;
 mod isolation;
 mod kills;
 

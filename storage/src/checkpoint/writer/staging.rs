@@ -2,7 +2,12 @@
 //!
 //! Everything is written into the directory `<destination>.partial`, under a lock on
 //! `<destination>.lock` that ends with the process. A mark in it tells it from other people's
-//! directories; what an interrupted run left is thrown away by the next one.
+//! directories, from its first moment to its last: the model lies in a directory of its own in it, or is the one
+//! file beside the mark. What an interrupted run left is thrown away by the next one.
+//!
+//! Promises: whatever fails, and whenever the process or the machine stops, the destination is what it was or
+//! the whole new model. On file systems that cannot exchange two names the old model may lie in the staging directory
+//! then, and the next run puts it back. Nothing that was replaced is removed before what replaces it is durable.
 
 use super::{CheckpointWriteError, Result, WeightFile, io_error};
 use crate::file::{Claim, FileKind, Files, create_durable_dir, is_plain_name, parent_of};
@@ -14,6 +19,10 @@ use std::sync::Arc;
 
 /// The file that says whose directory it is.
 const MARK: &str = ".model_in_the_making";
+/// The directory that becomes the model.
+const MODEL: &str = "model";
+/// Where the old model waits while the new one moves in, on file systems without exchange.
+const REPLACED: &str = "replaced";
 
 /// A model in the making: a directory, or a single weight file.
 pub struct ModelStaging {
@@ -93,13 +102,27 @@ impl ModelStaging {
             begun: false,
             _lock: lock,
         };
+        this.restore_replaced()?;
         this.check_destination()?;
         this.clear_staging()?;
         this.begun = true;
-        files.create_dir_all(&this.staging).map_err(io_error("create", &this.staging))?;
-        let mark = this.staging.join(MARK);
-        files.create(&mark).map_err(io_error("create", &mark))?;
+        let Self { staging, .. } = &this;
+        files.create_dir_all(staging).map_err(io_error("create", staging))?;
+        let mark = staging.join(MARK);
+        let mut write = files.create(&mark).map_err(io_error("create", &mark))?;
+        write.sync().map_err(io_error("sync", &mark))?;
+        // Without the mark nothing else may be found in it, whatever happens to the machine.
+        this.sync(staging)?;
+        this.sync(parent_of(staging))?;
+        if this.single.is_none() {
+            let model = this.path();
+            files.create_dir_all(&model).map_err(io_error("create", &model))?;
+        }
         Ok(this)
+    }
+
+    fn sync(&self, directory: &Path) -> Result<()> {
+        self.files.sync_dir(directory).map_err(io_error("sync", directory))
     }
 
     fn kind(&self, path: &Path) -> Result<Option<FileKind>> {
@@ -138,12 +161,12 @@ impl ModelStaging {
         }
     }
 
-    /// Removes what an interrupted run left, and nothing else.
-    fn clear_staging(&self) -> Result<()> {
+    /// Whether there is a staging directory, which then is one of ours.
+    fn has_staging(&self) -> Result<bool> {
         let Self { files, staging, .. } = self;
         let occupied = || CheckpointWriteError::StagingOccupied { staging: staging.clone() };
         match self.kind(staging)? {
-            None => return Ok(()),
+            None => return Ok(false),
             Some(FileKind::Directory) => {}
             Some(_) => return Err(occupied()),
         }
@@ -154,6 +177,43 @@ impl ModelStaging {
         let names = files.list(staging).map_err(io_error("list", staging))?;
         if is_link || !(names.is_empty() || names.iter().any(|name| name == MARK)) {
             return Err(occupied());
+        }
+        Ok(true)
+    }
+
+    /// Undoes half an overwrite: the old model was moved away, the new one did not arrive.
+    fn restore_replaced(&self) -> Result<()> {
+        let Self { files, staging, destination, .. } = self;
+        let replaced = staging.join(REPLACED);
+        if self.kind(destination)?.is_none()
+            && self.has_staging()?
+            && self.kind(&replaced)?.is_some()
+        {
+            files.rename(&replaced, destination).map_err(io_error("move back", &replaced))?;
+            self.sync(parent_of(destination))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what an interrupted run left, and nothing else.
+    fn clear_staging(&self) -> Result<()> {
+        if self.has_staging()? { self.discard() } else { Ok(()) }
+    }
+
+    /// Removes the staging directory, the mark in it last.
+    fn discard(&self) -> Result<()> {
+        let Self { files, staging, .. } = self;
+        for name in files.list(staging).map_err(io_error("list", staging))? {
+            if name == MARK {
+                continue;
+            }
+            let path = staging.join(name);
+            match self.kind(&path)? {
+                Some(FileKind::Directory) => files.remove_dir_all(&path),
+                Some(_) => files.remove_file(&path),
+                None => Ok(()),
+            }
+            .map_err(io_error("remove", &path))?;
         }
         files.remove_dir_all(staging).map_err(io_error("remove", staging))
     }
@@ -171,7 +231,10 @@ impl ModelStaging {
         if !self.written.insert(name.to_owned()) {
             return refuse("it was written already");
         }
-        let path = self.staging.join(name);
+        let path = match self.single {
+            Some(_) => self.path(),
+            None => self.path().join(name),
+        };
         let write = self.files.create(&path).map_err(io_error("create", &path))?;
         Ok(WeightFile { path, write })
     }
@@ -195,7 +258,7 @@ impl ModelStaging {
     pub fn path(&self) -> PathBuf {
         match &self.single {
             Some(single) => self.staging.join(single),
-            None => self.staging.clone(),
+            None => self.staging.join(MODEL),
         }
     }
 
@@ -216,32 +279,36 @@ impl ModelStaging {
             return Err(CheckpointWriteError::Order { expected, got });
         }
         self.check_destination()?;
+        let model = self.path();
         let Self { files, destination, staging, .. } = &self;
-        let parent = parent_of(destination);
-        let sync = |path: &Path| files.sync_dir(path).map_err(io_error("sync", path));
-        let mark = staging.join(MARK);
-        if let Some(single) = &self.single {
-            let from = staging.join(single);
-            files.rename(&from, destination).map_err(io_error("move to", destination))?;
-            sync(parent)?;
-        } else if self.kind(destination)?.is_none() {
-            files.remove_file(&mark).map_err(io_error("remove", &mark))?;
-            sync(staging)?;
-            files.rename(staging, destination).map_err(io_error("move to", destination))?;
-            sync(parent)?;
+        if self.single.is_none() {
+            self.sync(&model)?;
+        }
+        if self.single.is_some() || self.kind(destination)?.is_none() {
+            files.rename(&model, destination).map_err(io_error("move to", destination))?;
         } else {
-            sync(staging)?;
-            files.exchange(staging, destination).map_err(io_error("replace", destination))?;
-            // What is in the staging directory now is the old model, and goes with it.
-            files.rename(&destination.join(MARK), &mark).map_err(io_error("move", &mark))?;
-            sync(destination)?;
-            sync(parent)?;
+            match files.exchange(&model, destination) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    let replaced = staging.join(REPLACED);
+                    // What is in the staging directory from here on may be all that there is of the old model.
+                    self.begun = false;
+                    let Self { files, destination, .. } = &self;
+                    files
+                        .rename(destination, &replaced)
+                        .map_err(io_error("move aside", destination))?;
+                    if let Err(error) = files.rename(&model, destination) {
+                        self.restore_replaced()?;
+                        return Err(io_error("move to", destination)(error));
+                    }
+                }
+                exchanged => exchanged.map_err(io_error("replace", destination))?,
+            }
         }
-        if files.metadata(staging).is_ok() {
-            files.remove_dir_all(staging).map_err(io_error("remove", staging))?;
-        }
+        // The old model may lie in the staging directory now: it goes once the new one is durable.
         self.begun = false;
-        Ok(())
+        self.sync(parent_of(&self.destination))?;
+        self.sync(&self.staging)?;
+        self.discard()
     }
 }
 
@@ -250,7 +317,7 @@ impl Drop for ModelStaging {
     fn drop(&mut self) {
         if self.begun {
             // The next run to the same destination finds the mark and removes the rest.
-            let _ = self.files.remove_dir_all(&self.staging);
+            let _ = self.discard();
         }
     }
 }
