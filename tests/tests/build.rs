@@ -120,3 +120,69 @@ async fn a_vindexfile_that_cannot_be_built_says_where_and_leaves_nothing() {
     let output = build(&daemon, &directory, &[]);
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[tokio::test]
+async fn what_a_vindexfile_and_its_base_assert_is_checked_and_told_as_junit() {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("WITH INFERENCE").await;
+    let mut client = daemon.client().await;
+    // One that the weights keep, and one that only an edit keeps, which is no part of the build.
+    for statement in [
+        "USE \"atlas\"",
+        "CREATE ASSERTION france AS INFER \"The capital of France is\" = \"Paris\" AT LEAST 0.25",
+        "INSERT INTO EDGES (entity, relation, target) VALUES (\"Kaldor\", \"capital\", \"Rome\") \
+         MODE KNN WITHOUT RECEIPT",
+        "CREATE ASSERTION kaldor AS INFER \"The capital of Kaldor is\" = \"Rome\"",
+    ] {
+        let told = answer(&mut client, statement, ExecuteOptions::here(), &Masks::default()).await;
+        assert!(!told.contains("ERROR"), "{told}");
+    }
+    let directory = daemon.data_dir().join("recipe");
+    fs::create_dir(&directory).expect("created");
+    let report = daemon.data_dir().join("report.xml");
+    let build = |text: &str, name: &str| {
+        fs::write(directory.join("Vindexfile"), text).expect("written");
+        let output = build(&daemon, &directory, &["-o", name, "--junit", "report.xml"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let found = fs::read_to_string(&report).expect("a report");
+        (output.status.code(), told, found)
+    };
+    let file = "FROM atlas\nINSERT (\"Verdania\", \"capital\", \"Lisbon\")\n\
+                ASSERT verdania \"The capital of Verdania is\" = \"Lisbon\" AT LEAST 0.5\n";
+    let (code, told, found) = build(file, "one");
+    assert_eq!(code, Some(0), "{told}");
+    assert!(found.contains("tests=\"2\" failures=\"0\""), "{found}");
+    for name in ["france", "verdania"] {
+        assert!(found.contains(&format!("name=\"{name}\"/>")), "{found}");
+    }
+    assert!(told.contains("kaldor does not hold without the base's edits"), "{told}");
+    // What would break an assertion is told, and nothing is built.
+    let broken = format!("{file}INSERT (\"France\", \"capital\", \"Berlin\")\n");
+    let (code, told, found) = build(&broken, "two");
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("P0004") && told.contains("france"), "{told}");
+    assert!(found.contains("tests=\"2\" failures=\"1\""), "{found}");
+    assert!(found.contains("name=\"france\"><failure message=\"holds: false"), "{found}");
+    assert!(!daemon.data_dir().join("two").exists());
+    let (code, told, found) = build("FROM atlas\nPATCH ./missing.vlp\n", "two");
+    assert_eq!(code, Some(3), "{told}");
+    assert!(found.contains("name=\"BUILD\" tests=\"1\" failures=\"1\""), "{found}");
+    let (code, told, found) = build("FROM nothing\n", "two");
+    assert_eq!(code, Some(3), "{told}");
+    assert!(found.contains("name=\"BUILD\" tests=\"1\" failures=\"1\""), "{found}");
+    // A base whose history was forgotten is built from as it was before.
+    let compact = "COMPACT MAJOR; INFER \"x\" TOP 1 AS OF LSN 0";
+    let told = answer(&mut client, compact, ExecuteOptions::here(), &Masks::default()).await;
+    assert!(told.contains("ERROR 72000"), "{told}");
+    let (code, told, _) = build(file, "three");
+    assert_eq!(code, Some(0), "{told}");
+    let [one, three] = ["one", "three"].map(|name| files(&daemon.data_dir().join(name)));
+    assert!(one == three, "another vindex");
+    let asked = "SHOW BRANCHES |> SELECT name; SHOW ASSERTIONS |> SELECT name";
+    let left = answer(&mut client, asked, ExecuteOptions::here(), &Masks::default()).await;
+    assert!(left.contains("kaldor") && !left.contains("build_"), "{left}");
+    // A report that cannot be written is told before anything is built.
+    let output = self::build(&daemon, &directory, &["-o", "four", "--junit", "no/such/report.xml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!daemon.data_dir().join("four").exists());
+}

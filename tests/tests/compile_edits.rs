@@ -364,7 +364,8 @@ async fn patches_that_change_the_same_thing_are_joined_as_asked() {
         let told = ask(&mut client, &format!("{into} {rule}")).await;
         assert!(told.contains("2 changes are of what another patch changes"), "{told}");
         let (gone, kept) = if value == 0.25 { ("sure", "later") } else { ("later", "sure") };
-        let names = |patch: &str| told.contains(&format!("\"motto\" of \"France\" by patch \"{patch}\""));
+        let names =
+            |patch: &str| told.contains(&format!("\"motto\" of \"France\" by patch \"{patch}\""));
         assert!(names(gone) && !names(kept), "{told}");
         // The wider the new vector is from the old, the larger the change.
         let mut other = daemon.client().await;

@@ -154,6 +154,9 @@ pub(super) struct Build {
     /// Ask the product every edited fact before it is moved to its place
     #[arg(long)]
     pub(super) verify: bool,
+    /// Write what came of the assertions there, as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

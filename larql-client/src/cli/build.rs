@@ -3,32 +3,47 @@
 //! What the file says is done on a branch of the base's edits that begins with none and is dropped in the end, so
 //! that a build sees nothing of what else is edited, and leaves nothing behind. The same file, base and patches
 //! give the same vindex, byte for byte.
+//!
+//! What is asserted is checked once everything is done, and again by COMPILE: the file's assertions, and those of the
+//! base's branch `main` that its weights keep by themselves. Assertions about edits that the build leaves out say
+//! nothing of it.
 
 mod vindexfile;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::vindexfile::{Directive, Vindexfile};
+use self::vindexfile::{Assertion, Directive, Vindexfile};
 use super::Failure;
 use super::args::Build;
+use crate::client::ExecuteOptions;
+use crate::event::Event;
 use crate::quote::quote;
-use crate::shell::render::Message;
-use crate::shell::{Outcome, Shell};
+use crate::shell::render::{Format, Message, Options, Script};
+use crate::shell::{Outcome, Shell, tell};
+use crate::value::{Column, ColumnType, Row, Value};
 
 /// The file's name.
 const NAME: &str = "Vindexfile";
 /// Its most bytes.
 const BYTES_MAX: u64 = 1 << 20;
+/// The code of an assertion that does not hold.
+const NOT_HELD: &str = "P0004";
 
 /// The statements of a build, in the order in which they run.
 struct Statements {
     /// Until there is a branch of its own.
     begin: String,
-    /// What the file says, and the vindex.
+    /// The branch.
+    branch: String,
+    /// What the file says.
     work: String,
+    /// What it asserts.
+    asserted: Vec<Assertion>,
+    /// The vindex.
+    compile: String,
     /// Whatever came of that.
     end: String,
     /// Once the vindex is there.
@@ -47,13 +62,17 @@ pub(super) async fn run(build: &Build, shell: &mut Shell) -> Result<(), Failure>
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let branch = format!("build_{}_{}", std::process::id(), since.as_millis());
     let statements = statements(&file, build, &directory, &branch).map_err(Failure::client)?;
+    let junit = build.junit.as_deref().map(Report::create).transpose()?;
     let mut outcome = shell.feed(&statements.begin).await?;
     if outcome == Outcome::Done {
-        outcome = shell.feed(&statements.work).await?;
+        let worked = work(&statements, junit, shell).await;
         let ended = shell.feed(&statements.end).await?;
-        if outcome == Outcome::Done {
-            outcome = ended;
-        }
+        outcome = match worked? {
+            Outcome::Done => ended,
+            failed => failed,
+        };
+    } else if let Some(junit) = junit {
+        junit.nothing_was_checked()?;
     }
     if let (Outcome::Done, Some(after)) = (outcome, &statements.after) {
         outcome = shell.feed(after).await?;
@@ -62,6 +81,152 @@ pub(super) async fn run(build: &Build, shell: &mut Shell) -> Result<(), Failure>
     match outcome {
         Outcome::Done => Ok(()),
         outcome => Err(Failure::Ended(outcome)),
+    }
+}
+
+/// What the file says, on the build's branch; then what is asserted of it, and the vindex.
+async fn work(
+    statements: &Statements,
+    junit: Option<Report>,
+    shell: &mut Shell,
+) -> Result<Outcome, Failure> {
+    let kept = match kept_by_the_base(statements, shell).await {
+        Ok(kept) => kept,
+        Err(failure) => {
+            if let Some(junit) = junit {
+                junit.nothing_was_checked()?;
+            }
+            return Err(failure);
+        }
+    };
+    let asserted = statements.asserted.iter().chain(&kept);
+    let asserted: String = asserted.map(create).collect();
+    let mut outcome = shell.feed(&statements.work).await?;
+    if outcome == Outcome::Done {
+        outcome = shell.feed(&asserted).await?;
+    }
+    if let Some(junit) = junit {
+        outcome = match outcome {
+            Outcome::Done => shell.feed_into(junit.file, junit.format, "CHECK ASSERTIONS;").await?,
+            failed => {
+                junit.nothing_was_checked()?;
+                failed
+            }
+        };
+    }
+    match outcome {
+        Outcome::Done => Ok(shell.feed(&statements.compile).await?),
+        failed => Ok(failed),
+    }
+}
+
+/// The statement that makes an assertion.
+fn create(assertion: &Assertion) -> String {
+    let Assertion { name, prompt, expected, at_least } = assertion;
+    let least = at_least.as_ref().map(|least| format!(" AT LEAST {least}")).unwrap_or_default();
+    format!("CREATE ASSERTION {name} AS INFER {} = {}{least};\n", quote(prompt), quote(expected))
+}
+
+/// The assertions of the base's branch `main` that hold without its edits and that the file does not make anew.
+async fn kept_by_the_base(
+    statements: &Statements,
+    shell: &mut Shell,
+) -> Result<Vec<Assertion>, Failure> {
+    let branch = &statements.branch;
+    let listed = format!("USE CURRENT BRANCH main; SHOW ASSERTIONS; USE CURRENT BRANCH {branch};");
+    let rows = rows(shell, listed, false).await?;
+    let text = |row: &Row, at: usize| row.get(at).and_then(Value::as_text).map(str::to_owned);
+    let all = rows.iter().filter_map(|row| {
+        let at_least = match row.get(3) {
+            Some(Value::Real(least)) => Some(least.to_string()),
+            _ => None,
+        };
+        Some(Assertion {
+            name: text(row, 0)?,
+            prompt: text(row, 1)?,
+            expected: text(row, 2)?,
+            at_least,
+        })
+    });
+    let is_new = |one: &Assertion| statements.asserted.iter().all(|other| other.name != one.name);
+    let all: Vec<Assertion> = all.filter(is_new).collect();
+    if all.is_empty() {
+        return Ok(all);
+    }
+    let tried: String = all.iter().map(create).collect();
+    self::rows(shell, tried, false).await?;
+    let checked = self::rows(shell, "CHECK ASSERTIONS;".to_owned(), true).await?;
+    let dropped: String = all.iter().map(|one| format!("DROP ASSERTION {};\n", one.name)).collect();
+    self::rows(shell, dropped, false).await?;
+    let holds = |name: &str| {
+        let holds = |row: &Row| matches!(row.get(1), Some(Value::Boolean(true)));
+        checked.iter().any(|row| text(row, 0).as_deref() == Some(name) && holds(row))
+    };
+    let (kept, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| holds(&one.name));
+    for one in left {
+        let message = format!(
+            "assertion {} does not hold without the base's edits: it is left out",
+            one.name
+        );
+        let hint = "ASSERT in the Vindexfile makes it one of the product";
+        tell(
+            shell.display(),
+            "NOTICE",
+            &Message::new("", message).with_hint(hint),
+            Script::default(),
+        );
+    }
+    Ok(kept)
+}
+
+/// The rows of a script's answers, which are not shown. An assertion that does not hold may be no failure.
+async fn rows(shell: &mut Shell, script: String, may_not_hold: bool) -> Result<Vec<Row>, Failure> {
+    let mut statements = shell.client().await?.execute(script, ExecuteOptions::here());
+    let mut all = Vec::new();
+    while let Some(event) = statements.next().await {
+        match event {
+            Event::Rows(rows) => all.extend(rows),
+            Event::Error(error) if may_not_hold && error.code == NOT_HELD => {}
+            Event::Error(error) => return Err(Failure::Call(error.into())),
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// The file of `--junit`.
+struct Report {
+    file: File,
+    format: &'static Format,
+}
+
+impl Report {
+    /// Empties the file, so that nothing of an earlier build stays in it.
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let failed = |problem: String| {
+            let message = format!("could not create {}: {problem}", path.display());
+            Failure::client(
+                Message::new("58030", message).with_hint("--junit names a file to write"),
+            )
+        };
+        let format = Format::named("junit").map_err(&failed)?;
+        let file = File::create(path).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { file, format })
+    }
+
+    /// Says that the build failed before anything was checked.
+    fn nothing_was_checked(mut self) -> Result<(), Failure> {
+        let columns = [("name", ColumnType::Text), ("holds", ColumnType::Boolean)];
+        let columns =
+            columns.map(|(name, column_type)| Column { name: name.to_owned(), column_type });
+        let mut renderer = (self.format.renderer)(Options::default());
+        let written: io::Result<()> = renderer
+            .begin("BUILD", &columns, &mut self.file)
+            .and_then(|()| renderer.end(None, &mut self.file))
+            .and_then(|()| renderer.finish(&mut self.file));
+        written.map_err(|error| {
+            Failure::client(Message::new("58030", format!("could not write the report: {error}")))
+        })
     }
 }
 
@@ -108,6 +273,7 @@ fn statements(
         quote(text)
     };
     let (mut work, mut labels, mut exposed) = (String::new(), None, None);
+    let mut asserted = Vec::new();
     for directive in directives {
         match directive {
             Directive::Patch(patch) => work.push_str(&format!("APPLY PATCH {};\n", place(patch))),
@@ -126,18 +292,19 @@ fn statements(
             }
             Directive::Labels(table) => labels = Some(place(table)),
             Directive::Expose(level) => exposed = Some(level),
+            Directive::Assert(assertion) => asserted.push(assertion.clone()),
         }
     }
     let output = std::path::absolute(&build.output).unwrap_or_else(|_| build.output.clone().into());
     let output = quote(&output.display().to_string());
-    work.push_str(&format!("COMPILE CURRENT INTO VINDEX {output}"));
+    let mut compile = format!("COMPILE CURRENT INTO VINDEX {output}");
     if let Some(level) = exposed {
-        work.push_str(&format!(" WITH {level}"));
+        compile.push_str(&format!(" WITH {level}"));
     }
     for (asked, word) in [(build.overwrite, " OVERWRITE"), (build.verify, " VERIFY")] {
-        work.push_str(if asked { word } else { "" });
+        compile.push_str(if asked { word } else { "" });
     }
-    work.push(';');
+    compile.push(';');
     let label = |table: String| match table.as_str() {
         "\"DEFAULT\"" | "\"default\"" => format!("USE {output}; LABEL CURRENT FROM DEFAULT;"),
         table => format!("USE {output}; LABEL CURRENT FROM FACTS {table};"),
@@ -147,7 +314,10 @@ fn statements(
             "USE {}; CREATE BRANCH {branch} FROM main AS OF LSN 0; USE CURRENT BRANCH {branch};",
             place(&file.from)
         ),
+        branch: branch.to_owned(),
         work,
+        asserted,
+        compile,
         end: format!("USE CURRENT BRANCH main; DROP BRANCH {branch};"),
         after: labels.map(label),
     })
@@ -164,6 +334,7 @@ mod tests {
             output: "/out".to_owned(),
             overwrite: true,
             verify: false,
+            junit: None,
         };
         statements(&Vindexfile::parse(text).unwrap(), &build, Path::new("/dir"), "b")
     }
@@ -171,7 +342,7 @@ mod tests {
     #[test]
     fn a_file_becomes_statements_on_a_branch_of_its_own() {
         let text = "FROM atlas\nPATCH ./a.vlp\nINSERT (\"a, \\\"b\\\"\", \"r\", \"t\") # why\n\
-                    STAGE small\nDELETE entity = \"x\" AND relation = \"y\"\nEXPOSE browse\nLABELS f/facts.tsv\n";
+                    ASSERT peace 'War and' = \"peace\" at least 0.50\nSTAGE small\nDELETE entity = \"x\" AND relation = \"y\"\nEXPOSE browse\nLABELS f/facts.tsv\n";
         let plain = said(text, None).unwrap();
         assert_eq!(
             plain.begin,
@@ -180,13 +351,17 @@ mod tests {
         assert_eq!(
             plain.work,
             "APPLY PATCH \"/dir/./a.vlp\";\n\
-             INSERT INTO EDGES (entity, relation, target) VALUES (\"a, \\\"b\\\"\", \"r\", \"t\") WITHOUT RECEIPT;\n\
-             COMPILE CURRENT INTO VINDEX \"/out\" OVERWRITE;"
+             INSERT INTO EDGES (entity, relation, target) VALUES (\"a, \\\"b\\\"\", \"r\", \"t\") WITHOUT RECEIPT;\n"
+        );
+        assert_eq!(plain.compile, "COMPILE CURRENT INTO VINDEX \"/out\" OVERWRITE;");
+        assert_eq!(
+            create(&plain.asserted[0]),
+            "CREATE ASSERTION peace AS INFER \"War and\" = \"peace\" AT LEAST 0.5;\n"
         );
         assert!(plain.after.is_none());
         let small = said(text, Some("small")).unwrap();
         assert!(small.work.contains("WHERE entity = \"x\" AND relation = \"y\" WITHOUT RECEIPT;"));
-        assert!(small.work.ends_with("WITH browse OVERWRITE;"), "{}", small.work);
+        assert!(small.compile.ends_with("WITH browse OVERWRITE;"), "{}", small.compile);
         let label = "USE \"/out\"; LABEL CURRENT FROM FACTS \"/dir/f/facts.tsv\";";
         assert_eq!(small.after.as_deref(), Some(label));
         assert!(said(text, Some("large")).is_err());

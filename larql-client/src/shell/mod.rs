@@ -259,6 +259,25 @@ impl Shell {
         }
     }
 
+    /// Runs a text with its answers in a file, as one document of a format.
+    pub(crate) async fn feed_into(
+        &mut self,
+        file: File,
+        format: &'static Format,
+        text: &str,
+    ) -> Result<Outcome, ShellError> {
+        let format = std::mem::replace(&mut self.display.format, format);
+        let output = self.output.replace(file);
+        let renderer = self.renderer.take();
+        let fed = self.feed(text).await;
+        let finished = self.finish();
+        self.display.format = format;
+        self.output = output;
+        self.renderer = renderer;
+        let outcome = fed?;
+        finished.map(|()| outcome)
+    }
+
     async fn feed_at(&mut self, text: &str, depth: usize) -> Result<Flow, ShellError> {
         // Almost every script has no command in it and goes out whole, as it is.
         let mut pending = 0..0;

@@ -119,7 +119,8 @@ impl Reference {
         let asked = self.exam.questions.iter().zip(self.answers.right.iter().zip(&found.right));
         let lost = asked.filter(|(_, (before, after))| **before && !**after);
         let lost: Vec<Fact> = lost.map(|(question, _)| question.fact.clone()).collect();
-        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(&lost)) };
+        let hint =
+            if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(&lost)) };
         work.notice(message, hint)?;
         Ok(Verified { answered: Some(after as u64), drift: Some(drift) })
     }
@@ -279,7 +280,8 @@ fn into_model(
             "{all} facts are answered by retrieval, which files of weights cannot state: {} became features",
             all - lost.len()
         );
-        let hint = if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(lost)) };
+        let hint =
+            if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(lost)) };
         work.notice(message, hint)?;
     }
     let facts = facts_of(&stored);

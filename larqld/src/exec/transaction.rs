@@ -5,12 +5,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use larql_planner::physical::transaction::Transaction as Operands;
-use larql_planner::syntax::ast::Harm;
+use larql_planner::syntax::ast::{Harm, Moment};
 use larql_planner::value::Value;
 use larql_storage::file::{FileKind, Files, NewFile};
 use larql_storage::overlay::{Effect, Operation, Overlay};
 use larql_storage::patch::{self, PatchFile, Step};
-use larql_storage::store::{Assertion, Commit, Record, Transaction as Committed, digest};
+use larql_storage::store::{Assertion, Commit, MAIN, Record, Transaction as Committed, digest};
 
 use super::edit::{Sum, of_operations};
 use super::mount_row::integer;
@@ -412,7 +412,7 @@ fn create_branch(
     mounted: &Mounted,
     name: String,
     from: Option<String>,
-    at: Option<larql_planner::syntax::ast::Moment>,
+    at: Option<Moment>,
 ) -> Result<(), Failure> {
     outside(work, "CREATE BRANCH")?;
     require_vindex(&mounted.model, &mounted.name)?;
@@ -421,16 +421,17 @@ fn create_branch(
         Some(from) => Arc::new(work.engine().edits().view(base_hash, from)?),
         None => work.view().clone(),
     };
-    let origin = match &at {
-        Some(at) => Arc::new(origin.as_of(at)?),
-        None => origin,
+    let (from, at) = match &at {
+        // The base itself, which is known whatever history is kept.
+        Some(Moment::Lsn(0)) => (MAIN.to_owned(), 0),
+        Some(at) => {
+            let origin = origin.as_of(at)?;
+            (origin.identity().branch.to_string(), origin.seen())
+        }
+        None => (origin.identity().branch.to_string(), origin.seen()),
     };
-    let record = Record::CreateBranch {
-        name: name.clone(),
-        from: origin.identity().branch.to_string(),
-        at: origin.seen(),
-        provenance: here(work, mounted),
-    };
+    let record =
+        Record::CreateBranch { name: name.clone(), from, at, provenance: here(work, mounted) };
     let lsn = record_now(work, mounted, record)?;
     work.notice(format!("branch {name} begins at LSN {lsn}"), format!("USE CURRENT BRANCH {name}"))
 }

@@ -2,6 +2,8 @@
 //!
 //! Promises: what is accepted is understood whole; what is not names its line. Nothing is opened here.
 
+use std::collections::HashSet;
+
 /// Most directives.
 const DIRECTIVES_MAX: usize = 10_000;
 /// Levels that EXPOSE knows.
@@ -22,6 +24,18 @@ pub(super) enum Directive {
     Labels(String),
     /// `EXPOSE level`
     Expose(&'static str),
+    /// `ASSERT name "prompt" = "answer" [AT LEAST probability]`
+    Assert(Assertion),
+}
+
+/// What the product is to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Assertion {
+    pub(super) name: String,
+    pub(super) prompt: String,
+    pub(super) expected: String,
+    /// As it is written.
+    pub(super) at_least: Option<String>,
 }
 
 /// A Vindexfile as it is written.
@@ -46,7 +60,7 @@ pub(super) struct ParseError {
     pub(super) hint: &'static str,
 }
 
-const DIRECTIVES: &str = "FROM, PATCH, INSERT, DELETE, LABELS, EXPOSE or STAGE";
+const DIRECTIVES: &str = "FROM, PATCH, INSERT, DELETE, ASSERT, LABELS, EXPOSE or STAGE";
 
 impl Vindexfile {
     /// Reads the text of a file.
@@ -56,6 +70,7 @@ impl Vindexfile {
     pub(super) fn parse(text: &str) -> Result<Self, ParseError> {
         let mut file = Self { from: String::new(), common: Vec::new(), stages: Vec::new() };
         let mut count = 0;
+        let mut names = HashSet::new();
         for (line, text) in (1..).zip(text.lines()) {
             let wrong = |problem: String, hint| ParseError { line, problem, hint };
             let words = words(text).map_err(|problem| {
@@ -126,6 +141,19 @@ impl Vindexfile {
                             "DELETE (\"e\", \"r\", \"t\"), or DELETE entity = \"e\" AND relation = \"r\"",
                         )
                     })?)
+                }
+                "ASSERT" => {
+                    let assertion = assertion(rest).ok_or_else(|| {
+                        wrong(
+                            "ASSERT takes a name, a prompt and its answer".into(),
+                            "ASSERT name \"prompt\" = \"answer\" [AT LEAST 0.5]",
+                        )
+                    })?;
+                    if !names.insert(assertion.name.clone()) {
+                        let problem = format!("there are two assertions {:?}", assertion.name);
+                        return Err(wrong(problem, "give each a name of its own"));
+                    }
+                    Directive::Assert(assertion)
                 }
                 _ => return Err(wrong(format!("{directive:?} is no directive"), DIRECTIVES)),
             };
@@ -230,6 +258,35 @@ fn fact(words: &[Word]) -> Option<[String; 3]> {
     }
 }
 
+fn assertion(words: &[Word]) -> Option<Assertion> {
+    use Word::{Bare, Symbol, Text};
+    let [Bare(name), Text(prompt), Symbol('='), Text(expected), rest @ ..] = words else {
+        return None;
+    };
+    let at_least = match rest {
+        [] => None,
+        [Bare(at), Bare(least), Bare(number)]
+            if at.eq_ignore_ascii_case("at") && least.eq_ignore_ascii_case("least") =>
+        {
+            let number: f64 = number.parse().ok().filter(|number| (0.0..=1.0).contains(number))?;
+            Some(number.to_string())
+        }
+        _ => return None,
+    };
+    // A name of LQL.
+    let is_name = |name: &str| {
+        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let texts = [prompt, expected].iter().all(|text| !text.trim().is_empty());
+    (is_name(name) && texts).then(|| Assertion {
+        name: name.clone(),
+        prompt: prompt.clone(),
+        expected: expected.clone(),
+        at_least,
+    })
+}
+
 fn conditions(words: &[Word]) -> Option<Vec<(&'static str, String)>> {
     let mut conditions = Vec::new();
     for (index, condition) in words.chunks(4).enumerate() {
@@ -277,6 +334,15 @@ mod tests {
             ("FROM a\nCOPY x", 2, "no directive"),
             ("FROM a b", 1, "one name or path"),
             ("FROM \"a", 1, "does not end"),
+            ("FROM a\nASSERT \"p\" = \"a\"", 2, "takes a name"),
+            ("FROM a\nASSERT 1x \"p\" = \"a\"", 2, "takes a name"),
+            ("FROM a\nASSERT x \"p\" = \"\"", 2, "takes a name"),
+            ("FROM a\nASSERT x \"p\" = \"a\" AT LEAST 2", 2, "takes a name"),
+            (
+                "FROM a\nASSERT x \"p\" = \"a\"\nSTAGE s\nASSERT x \"q\" = \"b\"",
+                4,
+                "two assertions",
+            ),
         ] {
             let (found, problem) = wrong(text);
             assert!(found == line && problem.contains(part), "{text}: {found}: {problem}");
@@ -295,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_a_panic(text in "(FROM|INSERT|DELETE|STAGE|EXPOSE|PATCH|[ a-z\"'\\\\(),=#\n\u{0}é]){0,60}") {
+        fn no_text_is_a_panic(text in "(FROM|INSERT|DELETE|STAGE|EXPOSE|PATCH|ASSERT|[ a-z\"'\\\\(),=#\n\u{0}é]){0,60}") {
             let _ = Vindexfile::parse(&text);
         }
     }
