@@ -14,7 +14,6 @@ use crate::physical::plan::Operator;
 use crate::planned::Role;
 use crate::syntax::ast::{
     Expression, ExpressionKind, Harm, Insert, InsertMode, Literal, MergeConflict, Name, Select,
-    SelectItem, Source, Table,
 };
 use crate::syntax::{Span, Spanned};
 
@@ -226,21 +225,7 @@ fn edges(filter: &Expression, catalog: &dyn Catalog) -> Result<Plan, BindError> 
             "name what is meant: entity = '…' AND relation = '…'; source = 'patch' for all edits";
         return Err(refuse("the condition is the same for every edge", span, hint));
     }
-    let table = Table::Named { schema: None, name: Spanned::new("EDGES".to_owned(), span) };
-    let request = Select {
-        distinct: false,
-        items: vec![SelectItem::All(Spanned::new(None, span))],
-        from: Some(Source { table, alias: None }),
-        joins: Vec::new(),
-        nearest: None,
-        filter: Some(filter.clone()),
-        group_by: Vec::new(),
-        having: None,
-        order_by: Vec::new(),
-        limit: None,
-        offset: None,
-        approximate: None,
-    };
+    let request = Select::all_of("EDGES", Some(filter.clone()), span);
     select(&Sources::new(catalog), &request, None)
 }
 

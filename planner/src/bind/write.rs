@@ -9,8 +9,8 @@ use crate::logical::Plan;
 use crate::nearest_name::nearest;
 use crate::physical::plan::{FileFormat, Write};
 use crate::planned::Role;
-use crate::syntax::ast::{Literal, Name, Select, SelectItem, Source, Statement, Table};
-use crate::syntax::{Span, Spanned, SpannedStatement};
+use crate::syntax::ast::{Literal, Name, Select, Statement};
+use crate::syntax::{Span, SpannedStatement};
 
 /// Binds `COPY (statement) TO file [FORMAT name]`. Without a format, the file's ending says it.
 pub(super) fn copy(
@@ -51,22 +51,7 @@ pub(super) fn export(
     context: &Context<'_>,
 ) -> Result<Bound, BindError> {
     let format = named(format, &FileFormat::GRAPHS)?;
-    let edges = Spanned::new("EDGES".to_owned(), span);
-    let edges = Source { table: Table::Named { schema: None, name: edges }, alias: None };
-    let request = Select {
-        distinct: false,
-        items: vec![SelectItem::All(Spanned::new(None, span))],
-        from: Some(edges),
-        joins: Vec::new(),
-        nearest: None,
-        filter: None,
-        group_by: Vec::new(),
-        having: None,
-        order_by: Vec::new(),
-        limit: None,
-        offset: None,
-        approximate: None,
-    };
+    let request = Select::all_of("EDGES", None, span);
     let plan = select(&Sources::new(context.catalog), &request, None)?;
     let mount = context.catalog.current();
     let bound = Bound { plan, tag: "SELECT", required_role: Role::Reader, mount };

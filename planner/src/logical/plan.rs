@@ -575,35 +575,39 @@ pub const PATCH_COLUMNS: NamedColumns<10> = [
     ("base_hash", ColumnType::Text),
 ];
 
-/// The columns of MERGE: how many features and facts were taken over, and how many of both were in conflict; the
-/// rest as for APPLY PATCH.
-pub const MERGE_COLUMNS: NamedColumns<8> = [
-    ("source", ColumnType::Text),
-    ("features", ColumnType::Integer),
-    ("facts", ColumnType::Integer),
-    ("conflicts", ColumnType::Integer),
-    ("lsn", ColumnType::Integer),
+/// What a receipt adds to a row: probabilities of what is answered, and what harm that does.
+const RECEIPT_COLUMNS: NamedColumns<3> = [
     ("probability_before", ColumnType::Real),
     ("probability_after", ColumnType::Real),
     ("harm", ColumnType::Text),
 ];
 
-/// The columns of APPLY PATCH: the patch's, the mean probabilities of what it answers, and what harm that does.
-pub const APPLIED_COLUMNS: NamedColumns<13> = [
-    ("name", ColumnType::Text),
-    ("branch", ColumnType::Text),
-    ("inserts", ColumnType::Integer),
-    ("updates", ColumnType::Integer),
-    ("deletes", ColumnType::Integer),
-    ("bytes", ColumnType::Integer),
+/// Columns, and a receipt's after them.
+const fn with_receipt<const OWN: usize, const ALL: usize>(
+    own: NamedColumns<OWN>,
+) -> NamedColumns<ALL> {
+    assert!(OWN + RECEIPT_COLUMNS.len() == ALL);
+    let mut all = [("", ColumnType::Text); ALL];
+    let mut at = 0;
+    while at < ALL {
+        all[at] = if at < OWN { own[at] } else { RECEIPT_COLUMNS[at - OWN] };
+        at += 1;
+    }
+    all
+}
+
+/// The columns of MERGE: how many features and facts were taken over, and how many of both were in conflict; the
+/// rest as for APPLY PATCH.
+pub const MERGE_COLUMNS: NamedColumns<8> = with_receipt([
+    ("source", ColumnType::Text),
+    ("features", ColumnType::Integer),
+    ("facts", ColumnType::Integer),
+    ("conflicts", ColumnType::Integer),
     ("lsn", ColumnType::Integer),
-    ("applied_at", ColumnType::Text),
-    ("author", ColumnType::Text),
-    ("base_hash", ColumnType::Text),
-    ("probability_before", ColumnType::Real),
-    ("probability_after", ColumnType::Real),
-    ("harm", ColumnType::Text),
-];
+]);
+
+/// The columns of APPLY PATCH: the patch's, the mean probabilities of what it answers, and what harm that does.
+pub const APPLIED_COLUMNS: NamedColumns<13> = with_receipt(PATCH_COLUMNS);
 
 /// The columns of SHOW BRANCHES. `origin` and `origin_lsn` are NULL for `main`; `transactions` counts those in
 /// force, inherited ones included.

@@ -1,7 +1,7 @@
 //! What SELECT says.
 
 use super::{Expression, Flag, LayerNumber, Name, Text};
-use crate::syntax::span::Spanned;
+use crate::syntax::span::{Span, Spanned};
 
 /// `SELECT`
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,27 @@ pub struct Select {
     pub offset: Option<u64>,
     /// `APPROX`
     pub approximate: Flag,
+}
+
+impl Select {
+    /// `SELECT * FROM table [WHERE …]`, for statements about the rows that it would show; their text is at `span`.
+    pub fn all_of(table: &str, filter: Option<Expression>, span: Span) -> Self {
+        let table = Table::Named { schema: None, name: Spanned::new(table.to_owned(), span) };
+        Self {
+            distinct: false,
+            items: vec![SelectItem::All(Spanned::new(None, span))],
+            from: Some(Source { table, alias: None }),
+            joins: Vec::new(),
+            nearest: None,
+            filter,
+            group_by: Vec::new(),
+            having: None,
+            order_by: Vec::new(),
+            limit: None,
+            offset: None,
+            approximate: None,
+        }
+    }
 }
 
 /// One item of a select list.
