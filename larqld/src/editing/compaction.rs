@@ -173,7 +173,7 @@ impl Compactor<'_> {
                 let mut made = Vec::with_capacity(facts.len());
                 for (index, (kept, prompts)) in facts.iter().zip(&prompts).enumerate() {
                     self.cancel.check()?;
-                    stored.apply(&taken_back(kept), u64::MAX);
+                    stored.apply(&Operation::DeleteKnn(DeleteKnn::of(&kept.fact)), u64::MAX);
                     let operations = maker.compose(&wanted(kept), prompts, &stored);
                     // What cannot be composed is retrieved, as before.
                     let operations = match operations {
@@ -259,12 +259,6 @@ impl Compactor<'_> {
     }
 }
 
-/// The operation after which a retrieved fact is not.
-fn taken_back(kept: &Kept) -> Operation {
-    let Fact { entity, relation, .. } = kept.fact.clone();
-    Operation::DeleteKnn(DeleteKnn { entity, relation })
-}
-
 /// Numbers that no transaction of a branch names, removed or not: what a rewritten transaction sets, no other
 /// transaction changes.
 struct Unused {
@@ -325,7 +319,7 @@ pub fn rewrites(branch: &Branch, facts: &[Kept], made: &[Option<Vec<Operation>>]
                 Some((kept, made)) => {
                     changes = true;
                     // Only what an earlier transaction says comes back when this one does not say it any more.
-                    let undone = undone(operation).filter(|undone| {
+                    let undone = operation.inverse().filter(|undone| {
                         undone.touched().iter().any(|one| touched_before.contains(one))
                     });
                     operations.extend(undone);
@@ -341,19 +335,6 @@ pub fn rewrites(branch: &Branch, facts: &[Kept], made: &[Option<Vec<Operation>>]
         }
     }
     rewrites
-}
-
-/// What takes the effect of an earlier operation of the same name back.
-fn undone(operation: &Operation) -> Option<Operation> {
-    match operation {
-        Operation::SetKnn(knn) => {
-            let Fact { entity, relation, .. } = knn.fact.clone();
-            Some(Operation::DeleteKnn(DeleteKnn { entity, relation }))
-        }
-        Operation::SetFeature(set) => Some(Operation::RestoreFeature(set.slot)),
-        Operation::LowRank(update) => Some(Operation::DropLowRank { id: update.id }),
-        _ => None,
-    }
 }
 
 /// What a branch amounts to with some transactions rewritten.

@@ -48,9 +48,8 @@ pub fn lower(
     let mut facts = Vec::with_capacity(retrieved.len());
     for knn in retrieved {
         cancel.check()?;
-        let (entity, relation) = (knn.fact.entity.clone(), knn.fact.relation.clone());
-        let prompts = maker.prompts(&entity, &relation)?;
-        lowered.stored.apply(&Operation::DeleteKnn(DeleteKnn { entity, relation }), u64::MAX);
+        let prompts = maker.prompts(&knn.fact.entity, &knn.fact.relation)?;
+        lowered.stored.apply(&Operation::DeleteKnn(DeleteKnn::of(&knn.fact)), u64::MAX);
         let wanted =
             Wanted { fact: knn.fact.clone(), layers: None, alpha: 1.0, confidence: knn.confidence };
         match maker.compose(&wanted, &prompts, &lowered.stored) {

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot, Vector};
+use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot, Stating, Vector};
 
 use crate::text::case_folded;
 
@@ -81,57 +81,30 @@ impl Stated {
         type Change = (u64, &'static str, String);
         let mut latest: HashMap<Pair, Change> = HashMap::new();
         let mut edges: Vec<(Pair, &'static str, StatedEdge)> = Vec::new();
-        let mut offer = |fact: Fact, lsn: u64, made: &'static str, edge: Option<StatedEdge>| {
-            let pair = pair(&fact.entity, &fact.relation);
-            let change = (lsn, made, fact.target);
+        for one in overlay.statements() {
+            let (made, source, slot) = match one.by {
+                Stating::Feature(slot) => ("rows", StatedBy::Rows, Some(slot)),
+                Stating::Update(id) => ("update", StatedBy::Update(id), None),
+                Stating::Knn => ("knn", StatedBy::Knn, None),
+            };
+            let pair = pair(one.entity, one.relation);
+            let change = (one.lsn, made, one.target.unwrap_or_default().to_owned());
             let newest = latest.entry(pair.clone()).or_insert_with(|| change.clone());
             if change.0 >= newest.0 {
                 *newest = change;
             }
+            let edge = one.fact().map(|fact| StatedEdge {
+                fact,
+                layer: one.layer,
+                feature: slot.map(|slot| slot.feature),
+                source,
+                confidence: one.confidence,
+                gate: slot.and_then(|slot| overlay.feature(slot)?.gate.clone()),
+            });
             edges.extend(edge.map(|edge| (pair, made, edge)));
-        };
-        for (slot, delta) in overlay.features() {
-            if let (Some(entity), Some(relation)) = (&delta.entity, &delta.relation) {
-                let target = delta.target.clone();
-                let (entity, relation) = (entity.clone(), relation.clone());
-                let is_stated = target.is_some();
-                let fact = Fact { entity, relation, target: target.unwrap_or_default() };
-                let edge = StatedEdge {
-                    fact: fact.clone(),
-                    layer: slot.layer,
-                    feature: Some(slot.feature),
-                    source: StatedBy::Rows,
-                    confidence: delta.confidence,
-                    gate: delta.gate.clone(),
-                };
-                offer(fact, delta.lsn, "rows", is_stated.then_some(edge));
-            }
-            stated.slots.insert(slot, !is_judged_only(delta));
         }
-        for delta in overlay.low_rank() {
-            for fact in &delta.update.facts {
-                let edge = StatedEdge {
-                    fact: fact.clone(),
-                    layer: delta.update.layer,
-                    feature: None,
-                    source: StatedBy::Update(delta.update.id),
-                    confidence: delta.update.confidence,
-                    gate: None,
-                };
-                offer(fact.clone(), delta.lsn, "update", Some(edge));
-            }
-        }
-        for knn in overlay.knn() {
-            let edge = StatedEdge {
-                fact: knn.set.fact.clone(),
-                layer: knn.set.layer,
-                feature: None,
-                source: StatedBy::Knn,
-                confidence: knn.set.confidence,
-                gate: None,
-            };
-            offer(knn.set.fact.clone(), knn.lsn, "knn", Some(edge));
-        }
+        let slots = overlay.features().map(|(slot, delta)| (slot, !is_judged_only(delta)));
+        stated.slots.extend(slots);
         edges.retain(|(pair, made, edge)| {
             latest
                 .get(pair)

@@ -55,14 +55,7 @@ pub struct Answers {
 
 /// Every fact that edits state, once, in order.
 pub fn facts_of(stored: &Overlay) -> Vec<Fact> {
-    let of_features = stored.features().filter_map(|(_, delta)| {
-        let (entity, relation) = (delta.entity.clone()?, delta.relation.clone()?);
-        let target = delta.target.clone()?;
-        (!delta.hidden).then_some(Fact { entity, relation, target })
-    });
-    let of_updates = stored.low_rank().flat_map(|delta| delta.update.facts.clone());
-    let of_keys = stored.knn().map(|knn| knn.set.fact.clone());
-    let mut facts: Vec<Fact> = of_features.chain(of_updates).chain(of_keys).collect();
+    let mut facts: Vec<Fact> = stored.statements().filter_map(|one| one.fact()).collect();
     facts.sort();
     facts.dedup();
     facts

@@ -11,7 +11,7 @@ use larql_compute::quant::Dtype;
 use larql_planner::physical::plan::{self, CompileConflict, CompileFormat};
 use larql_planner::value::Value;
 use larql_storage::checkpoint::{CheckpointKind, GgufMetadata, TensorDescription};
-use larql_storage::overlay::{Describe, Fact, Operation, Overlay, Slot};
+use larql_storage::overlay::{Describe, Fact, Operation, Overlay, Slot, Stating};
 use larql_storage::store::MAIN;
 use larql_storage::vindex::{VerifyStep, verify};
 
@@ -358,23 +358,15 @@ fn carried(stored: &Overlay, edited: &EditedModel<'_>) -> Vec<Operation> {
 
 /// What edits in weights state, with the feature that does.
 fn stated(stored: &Overlay) -> Vec<StatedFact> {
-    let of_features = stored.features().filter_map(|(slot, delta)| {
-        let fact = Fact {
-            entity: delta.entity.clone()?,
-            relation: delta.relation.clone()?,
-            target: delta.target.clone()?,
+    let in_weights = stored.statements().filter_map(|one| {
+        let slot = match one.by {
+            Stating::Feature(slot) => Some(slot),
+            Stating::Update(_) => None,
+            Stating::Knn => return None,
         };
-        (!delta.hidden).then_some(StatedFact {
-            fact,
-            slot: Some(slot),
-            confidence: delta.confidence,
-        })
+        Some(StatedFact { fact: one.fact()?, slot, confidence: one.confidence })
     });
-    let of_updates = stored.low_rank().flat_map(|delta| {
-        let (facts, confidence) = (delta.update.facts.iter(), delta.update.confidence);
-        facts.map(move |fact| StatedFact { fact: fact.clone(), slot: None, confidence })
-    });
-    of_features.chain(of_updates).collect()
+    in_weights.collect()
 }
 
 /// The metadata that a vindex keeps of the GGUF file it was extracted from.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 use super::check::ADDED_MAX;
-use super::operation::{Describe, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector};
+use super::operation::{
+    Describe, Fact, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector,
+};
 
 /// What the overlay says of one feature; a part that is `None` is as in the base.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +52,45 @@ pub struct LowRankDelta {
     pub update: LowRank,
     /// By which LSN.
     pub lsn: u64,
+}
+
+/// What states a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stating {
+    /// A feature.
+    Feature(Slot),
+    /// The update of a matrix of that name.
+    Update(u64),
+    /// What is retrieved.
+    Knn,
+}
+
+/// What an overlay says of one entity and relation, in one place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Statement<'a> {
+    /// What it is about.
+    pub entity: &'a str,
+    /// Which relation.
+    pub relation: &'a str,
+    /// The answer; `None` of a feature that speaks against what the base answers.
+    pub target: Option<&'a str>,
+    /// Where it is said.
+    pub by: Stating,
+    /// The layer of that.
+    pub layer: u32,
+    /// 0 to 1.
+    pub confidence: Option<f32>,
+    /// The LSN that said it.
+    pub lsn: u64,
+}
+
+impl Statement<'_> {
+    /// The fact that it states, if it states one.
+    pub fn fact(&self) -> Option<Fact> {
+        let [entity, relation, target] =
+            [self.entity, self.relation, self.target?].map(str::to_owned);
+        Some(Fact { entity, relation, target })
+    }
 }
 
 /// Deltas above a base. Clones share what they have in common.
@@ -99,6 +140,42 @@ impl Overlay {
     /// The updates of matrices, in the order in which they are added.
     pub fn low_rank(&self) -> impl Iterator<Item = &Arc<LowRankDelta>> {
         self.low_rank.values()
+    }
+
+    /// Everything that is said of facts: by features, then by updates of matrices, then by what is retrieved.
+    pub fn statements(&self) -> impl Iterator<Item = Statement<'_>> {
+        let of_features = self.features.iter().filter_map(|(slot, delta)| {
+            Some(Statement {
+                entity: delta.entity.as_deref()?,
+                relation: delta.relation.as_deref()?,
+                target: delta.target.as_deref(),
+                by: Stating::Feature(*slot),
+                layer: slot.layer,
+                confidence: delta.confidence,
+                lsn: delta.lsn,
+            })
+        });
+        let of_updates = self.low_rank.values().flat_map(|delta| {
+            delta.update.facts.iter().map(|fact| Statement {
+                entity: &fact.entity,
+                relation: &fact.relation,
+                target: Some(&fact.target),
+                by: Stating::Update(delta.update.id),
+                layer: delta.update.layer,
+                confidence: delta.update.confidence,
+                lsn: delta.lsn,
+            })
+        });
+        let retrieved = self.knn.values().map(|knn| Statement {
+            entity: &knn.set.fact.entity,
+            relation: &knn.set.fact.relation,
+            target: Some(&knn.set.fact.target),
+            by: Stating::Knn,
+            layer: knn.set.layer,
+            confidence: knn.set.confidence,
+            lsn: knn.lsn,
+        });
+        of_features.chain(of_updates).chain(retrieved)
     }
 
     /// A feature beyond the base's of a layer that no operation has named yet.
@@ -204,7 +281,7 @@ fn relabel(delta: &mut FeatureDelta, describe: &Describe) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlay::{DeleteKnn, Fact, Matrix};
+    use crate::overlay::{DeleteKnn, Matrix};
 
     fn row(values: &[f32]) -> Option<Vector> {
         Some(values.into())
@@ -274,20 +351,35 @@ mod tests {
                 rank: 1,
                 left: [1.0].into(),
                 right: [1.0].into(),
-                facts: vec![fact],
+                facts: vec![fact.clone()],
                 confidence: None,
             }),
             3,
         );
         let before = overlay.clone();
         assert_eq!(overlay.len(), 3);
-        overlay.apply(&Operation::RestoreFeature(Slot { layer: 1, feature: 3 }), 4);
-        let delete = DeleteKnn { entity: "France".into(), relation: "capital".into() };
-        overlay.apply(&Operation::DeleteKnn(delete), 5);
+        let stated = overlay.statements().map(|one| (one.by, one.lsn, one.fact()));
+        let slot = Slot { layer: 1, feature: 3 };
+        let by = [(Stating::Feature(slot), 1), (Stating::Update(9), 3), (Stating::Knn, 2)];
+        let lyon = Some(fact.clone());
+        assert!(stated.eq(by.map(|(by, lsn)| (by, lsn, lyon.clone()))));
+        overlay.apply(&Operation::RestoreFeature(slot), 4);
+        overlay.apply(&Operation::DeleteKnn(DeleteKnn::of(&fact)), 5);
         overlay.apply(&Operation::DropLowRank { id: 9 }, 6);
         assert!(overlay.is_empty());
         assert_eq!((overlay.free_feature(1, 2), overlay.free_feature(0, 2)), (4, 2));
         assert_eq!(overlay.free_update(), 10, "numbers are not used again");
         assert_eq!(before.len(), 3, "who holds an overlay keeps it as it was");
+        let updates = before.low_rank().map(|delta| Operation::LowRank(delta.update.clone()));
+        let retrieved = before.knn().map(|knn| Operation::SetKnn(knn.set.clone()));
+        let features = [set(3, row(&[1.0]), None), Operation::HideFeature(slot)];
+        for operation in updates.chain(retrieved).chain(features) {
+            let mut overlay = Overlay::default();
+            overlay.apply(&operation, 1);
+            assert_eq!(overlay.len(), 1);
+            let inverse = operation.inverse().unwrap();
+            overlay.apply(&inverse, 2);
+            assert!(overlay.is_empty() && inverse.inverse().is_none(), "{inverse:?}");
+        }
     }
 }

@@ -114,6 +114,13 @@ pub struct DeleteKnn {
     pub relation: String,
 }
 
+impl DeleteKnn {
+    /// What takes back the retrieved fact.
+    pub fn of(fact: &Fact) -> Self {
+        Self { entity: fact.entity.clone(), relation: fact.relation.clone() }
+    }
+}
+
 /// A matrix that can be updated as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Matrix {
@@ -245,6 +252,21 @@ impl Operation {
             }
             Self::DropLowRank { id } => vec![Touched::LowRank(*id)],
             Self::Describe(describe) => vec![Touched::Slot(describe.slot)],
+        }
+    }
+
+    /// The operation after which nothing is left of what this one set; `None` of what labels, and of what takes back.
+    pub fn inverse(&self) -> Option<Self> {
+        match self {
+            Self::SetFeature(SetFeature { slot, .. }) | Self::HideFeature(slot) => {
+                Some(Self::RestoreFeature(*slot))
+            }
+            Self::SetKnn(knn) => Some(Self::DeleteKnn(DeleteKnn::of(&knn.fact))),
+            Self::LowRank(update) => Some(Self::DropLowRank { id: update.id }),
+            Self::RestoreFeature(_)
+            | Self::DeleteKnn(_)
+            | Self::DropLowRank { .. }
+            | Self::Describe(_) => None,
         }
     }
 

@@ -226,10 +226,8 @@ impl PatchFile {
                 Step::Operation(operation) => operations.push(operation.clone()),
                 Step::ForgetEntity(entity) => {
                     let known = overlay.knn().map(|knn| &knn.set.fact);
-                    operations.extend(known.filter(|fact| fact.entity == *entity).map(|fact| {
-                        let (entity, relation) = (fact.entity.clone(), fact.relation.clone());
-                        Operation::DeleteKnn(DeleteKnn { entity, relation })
-                    }));
+                    let known = known.filter(|fact| fact.entity == *entity);
+                    operations.extend(known.map(|fact| Operation::DeleteKnn(DeleteKnn::of(fact))));
                 }
             }
             operations[from..].iter().for_each(|operation| overlay.apply(operation, 0));

@@ -169,8 +169,7 @@ fn between(old: &Overlay, new: &Overlay) -> Vec<Operation> {
     for knn in old.knn() {
         let fact = &knn.set.fact;
         if new.fact(&fact.entity, &fact.relation).is_none() {
-            let (entity, relation) = (fact.entity.clone(), fact.relation.clone());
-            operations.push(Operation::DeleteKnn(DeleteKnn { entity, relation }));
+            operations.push(Operation::DeleteKnn(DeleteKnn::of(fact)));
         }
     }
     for knn in new.knn() {

@@ -4,7 +4,7 @@ use larql_compute::model::{Role, feature_row};
 use larql_planner::physical::edit::{Assignments, InsertFacts};
 use larql_planner::syntax::ast::{Harm, InsertMode};
 use larql_storage::overlay::{
-    Describe, Fact, LowRank, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
+    DeleteKnn, Describe, Fact, LowRank, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
 };
 
 use super::super::{Row, Work};
@@ -58,7 +58,7 @@ pub(super) fn delete(
     for edited in &chosen.edited {
         operations.extend(edited.slots.iter().map(|&slot| Operation::RestoreFeature(slot)));
         if edited.mode == Mode::Knn {
-            operations.push(taken_back::forget(&edited.fact));
+            operations.push(Operation::DeleteKnn(DeleteKnn::of(&edited.fact)));
         }
         made.push(Made::of(&edited.fact, edited.mode, asked(&edited.fact)?));
     }

@@ -41,7 +41,7 @@ pub(super) fn of_pairs(stored: &Overlay, facts: &[Fact]) -> Taken {
         }
     }
     for knn in stored.knn().filter(|knn| asked(&knn.set.fact.entity, &knn.set.fact.relation)) {
-        taken.operations.push(forget(&knn.set.fact));
+        taken.operations.push(Operation::DeleteKnn(DeleteKnn::of(&knn.set.fact)));
     }
     taken
 }
@@ -66,12 +66,6 @@ pub(super) fn of_updates(stored: &Overlay, asked: &dyn Fn(&Fact) -> bool) -> Tak
         again.layers.dedup();
     }
     taken
-}
-
-/// A retrieved fact is no more.
-pub(super) fn forget(fact: &Fact) -> Operation {
-    let Fact { entity, relation, .. } = fact.clone();
-    Operation::DeleteKnn(DeleteKnn { entity, relation })
 }
 
 impl Taken {
