@@ -159,10 +159,17 @@ fn retarget(
         let measured = index < FEATURES_MEASURED;
         other.made.push(of_row(&model, &prompter, &changed, operation, measured)?);
     }
-    let knn = chosen.known.is_empty() && chosen.edited.iter().all(|one| one.mode == Mode::Knn);
+    // Edits that were all made in one way are made anew in it.
+    let mut modes = chosen.edited.iter().map(|one| one.mode);
+    let mode =
+        modes.next().filter(|first| chosen.known.is_empty() && modes.all(|one| one == *first));
     let insert = InsertFacts {
         facts,
-        mode: knn.then_some(InsertMode::Knn),
+        mode: match mode {
+            Some(Mode::Knn) => Some(InsertMode::Knn),
+            Some(Mode::Memit) => Some(InsertMode::Memit),
+            _ => None,
+        },
         layers: None,
         confidence,
         alpha: 1.0,
