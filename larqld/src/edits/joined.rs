@@ -5,7 +5,7 @@
 //! two transactions conflict where both speak of one (entity, relation), in whatever case, or write one feature or
 //! update, and nothing has taken that back since.
 //!
-//! A claim goes or stays whole: no half of a fact is left. An update that states several facts cannot be taken apart;
+//! A claim goes or stays whole: no half of a fact is left. Who only sets another confidence claims nothing. An update that states several facts cannot be taken apart;
 //! it makes one claim of them.
 //!
 //! Elsewhere: conflicts of writers at work (`storage::store`), what edits state (`editing::stated`).
@@ -184,7 +184,17 @@ impl Claims {
                 let touched = operation.touched();
                 // What an operation writes or takes back comes first, what it states after it.
                 let Some(place) = touched.first() else { continue };
+                let last = there.get_mut(place).and_then(|here| here.last_mut());
                 match confidence(operation) {
+                    Some(confidence)
+                        if last.as_ref().is_some_and(|((transaction, at), _)| {
+                            judges(&transactions[*transaction].operations[*at], operation)
+                        }) =>
+                    {
+                        let Some(last) = last else { continue };
+                        last.1 = confidence;
+                        by_operation.insert((transaction, at), by_operation[&last.0]);
+                    }
                     Some(confidence) => {
                         let group = groups.new_group();
                         for one in touched.iter().map(compared) {
@@ -196,7 +206,6 @@ impl Claims {
                     }
                     None => match operation {
                         Operation::Describe(describe) => {
-                            let last = there.get_mut(place).and_then(|here| here.last_mut());
                             if let (Some(last), Some(confidence)) = (last, describe.confidence) {
                                 last.1 = confidence;
                             }
@@ -252,6 +261,22 @@ impl Groups {
         let (one, other) = (self.of(one), self.of(other));
         self.parents[one.max(other)] = one.min(other);
     }
+}
+
+/// Whether an operation is an earlier one with another confidence: it judges what is there, and writes nothing.
+fn judges(earlier: &Operation, operation: &Operation) -> bool {
+    let mut judged = earlier.clone();
+    match (&mut judged, operation) {
+        (Operation::SetFeature(judged), Operation::SetFeature(set)) => {
+            judged.confidence = set.confidence;
+        }
+        (Operation::SetKnn(judged), Operation::SetKnn(knn)) => judged.confidence = knn.confidence,
+        (Operation::LowRank(judged), Operation::LowRank(update)) => {
+            judged.confidence = update.confidence;
+        }
+        _ => return false,
+    }
+    judged == *operation && judged != *earlier
 }
 
 /// How sure what writes something is, nothing stated being not sure at all; `None` of what takes back or labels.
@@ -450,11 +475,10 @@ mod tests {
     fn what_was_taken_back_conflicts_with_nothing() {
         let (lyon, nice) = (fact("France", "Lyon"), fact("France", "Nice"));
         let first = [feature((1, 8), &lyon, 0.9), update(1, &[&lyon], 0.3), knn(lyon, 0.9)];
-        let (entity, relation) = ("France".to_owned(), "capital".to_owned());
         let second = [
             Operation::RestoreFeature(Slot { layer: 1, feature: 8 }),
             Operation::DropLowRank { id: 1 },
-            Operation::DeleteKnn(DeleteKnn { entity, relation }),
+            Operation::DeleteKnn(DeleteKnn::of(&fact("France", "Lyon"))),
             feature((1, 9), &nice, 0.1),
         ];
         for rule in [RULES[0], RULES[1], CompileConflict::Fail] {
@@ -473,6 +497,20 @@ mod tests {
         assert_eq!(last, Ok((texts(&["1.8 - [0.5, 0.7]"]), 1)));
         let highest = joined(&both, CompileConflict::HighestConfidence);
         assert_eq!(highest, Ok((texts(&["1.8 - [0.0, 0.7]"]), 1)));
+    }
+
+    #[test]
+    fn a_confidence_that_is_set_again_is_no_conflict_and_counts() {
+        let (lyon, nice) = (fact("France", "Lyon"), fact("France", "Nice"));
+        let said = [update(1, &[&lyon], 0.9), knn(lyon.clone(), 0.9)];
+        let judged = [update(1, &[&lyon], 0.1), knn(lyon, 0.1)];
+        let alone = joined(&[&said, &judged], CompileConflict::Fail);
+        assert_eq!(alone, Ok((texts(&["update 1 Lyon", "knn Lyon"]), 0)));
+        let other = [feature((1, 8), &nice, 0.5)];
+        let highest = joined(&[&said, &other, &judged], CompileConflict::HighestConfidence);
+        assert_eq!(highest, Ok((texts(&["1.8 Nice [0.5, 0.5]"]), 1)));
+        let last = joined(&[&other, &said, &judged], CompileConflict::LastWins);
+        assert_eq!(last, Ok((texts(&["update 1 Lyon", "knn Lyon"]), 1)));
     }
 
     #[test]
