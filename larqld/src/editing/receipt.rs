@@ -4,7 +4,8 @@
 //! The prompts that are most at risk are asked, before and after, in one pass each: a paraphrase, the
 //! relation of others, the entity's other relations, an entity with a similar name, and something
 //! unrelated; of each kind those that look most like the fact ([`super::making`]). They are few enough
-//! that the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit.
+//! that the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit. Many changes that are
+//! measured together, those of a patch, share that.
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::log_probability;
@@ -52,6 +53,11 @@ impl Receipt {
 
     /// The receipt as the `harm` column shows it.
     pub fn to_json(&self) -> String {
+        self.told().to_string()
+    }
+
+    /// What it tells, by name.
+    pub fn told(&self) -> serde_json::Value {
         let points = |probability: f64| (probability * 1e4).round() / 100.0;
         let pairs = self.paraphrases.iter();
         let pairs: Vec<_> =
@@ -64,43 +70,56 @@ impl Receipt {
             "drift_bits_per_token": self.drift,
             "cost": (self.cost * 10.0).round() / 10.0,
         })
-        .to_string()
     }
 }
 
-/// Measures what `after` does against `before`.
+/// A change as it is measured: its prompts, and the token whose probability is told.
+pub type Subject<'p> = (&'p FactPrompts, u32);
+
+/// Measures what `after` does against `before` to one change and its neighbours.
 ///
 /// # Errors
 /// As passes of the model.
 pub fn measure(
     model: &Model,
-    prompts: &FactPrompts,
-    target: u32,
-    (before, after): (&Applied, &Applied),
+    subject: Subject<'_>,
+    edits: (&Applied, &Applied),
     pool: &Pool,
     cancel: &Cancel,
 ) -> Result<Receipt, Failure> {
-    let Some(own) = prompts.fact.first() else { return Ok(Receipt::default()) };
+    measure_together(model, &[subject], edits, pool, cancel).map(|(receipt, _)| receipt)
+}
+
+/// Measures what many changes do together, for what one costs: the first is asked for itself, and as many of the
+/// others as there is room for by a neighbour each. Returns which were asked about, by their index.
+///
+/// # Errors
+/// As passes of the model.
+pub fn measure_together(
+    model: &Model,
+    subjects: &[Subject<'_>],
+    (before, after): (&Applied, &Applied),
+    pool: &Pool,
+    cancel: &Cancel,
+) -> Result<(Receipt, Vec<usize>), Failure> {
+    let Some((prompts, target)) = subjects.first() else {
+        return Ok((Receipt::default(), Vec::new()));
+    };
+    let Some(own) = prompts.fact.first() else { return Ok((Receipt::default(), Vec::new())) };
     let spent = own.len() + TEXT_TOKENS_MIN;
     let mut budget = (COST_MAX * own.len() / 2).saturating_sub(spent);
     let mut asked: Vec<&[u32]> = vec![own];
-    let paraphrase = prompts.paraphrases.iter().find(|prompt| prompt.len() <= budget);
+    // What is asked of others beside is not asked of the one in other words.
+    let alone = subjects.len() == 1;
+    let paraphrase = prompts.paraphrases.iter().find(|prompt| alone && prompt.len() <= budget);
     let paraphrases = usize::from(paraphrase.is_some());
-    let kinds = [
-        &prompts.entities,
-        &prompts.relations,
-        &prompts.unrelated,
-        &prompts.alike,
-        &prompts.passing,
-        &prompts.entities,
-    ];
-    for prompt in paraphrase.into_iter().chain(kinds.into_iter().enumerate().filter_map(
-        // The last is another one of a kind that was there before.
-        |(place, kind)| kind.get(usize::from(place == kinds.len() - 1)),
-    )) {
+    let mut measured = vec![0];
+    let neighbours = neighbours(subjects).into_iter();
+    for (subject, prompt) in paraphrase.map(|prompt| (0, prompt)).into_iter().chain(neighbours) {
         if prompt.len() <= budget {
             budget -= prompt.len();
             asked.push(prompt);
+            measured.extend((measured.last() < Some(&subject)).then_some(subject));
         }
     }
     let budget = budget + TEXT_TOKENS_MIN;
@@ -113,8 +132,8 @@ pub fn measure(
         log_probability(&rows[row], token as usize).exp()
     };
     let mut receipt = Receipt {
-        before: probability(&one.prompts, 0, target),
-        after: probability(&other.prompts, 0, target),
+        before: probability(&one.prompts, 0, *target),
+        after: probability(&other.prompts, 0, *target),
         drift: (other.nats - one.nats) / std::f64::consts::LN_2,
         cost: 2.0 * (asked.iter().map(|prompt| prompt.len()).sum::<usize>() + text.len()) as f64
             / own.len() as f64,
@@ -122,7 +141,7 @@ pub fn measure(
     };
     for row in 1..=paraphrases {
         let pair =
-            (probability(&one.prompts, row, target), probability(&other.prompts, row, target));
+            (probability(&one.prompts, row, *target), probability(&other.prompts, row, *target));
         receipt.paraphrases.push(pair);
     }
     for row in paraphrases + 1..asked.len() {
@@ -131,7 +150,33 @@ pub fn measure(
         receipt.losses.push(loss.max(0.0));
         receipt.changed += usize::from(greedy(&other.prompts[row]).ok() != Some(token));
     }
-    Ok(receipt)
+    Ok((receipt, measured))
+}
+
+/// The neighbours of changes in the order in which they are asked about, each with its change: of one by kind, of
+/// several the nearest of each before a second of any.
+fn neighbours<'p>(subjects: &[Subject<'p>]) -> Vec<(usize, &'p Vec<u32>)> {
+    let kinds = |prompts: &'p FactPrompts| {
+        let FactPrompts { entities, relations, unrelated, alike, passing, .. } = prompts;
+        // The last is another one of a kind that was there before.
+        let second = entities.get(1..).unwrap_or_default();
+        [entities, relations, unrelated, alike, passing]
+            .map(Vec::as_slice)
+            .into_iter()
+            .chain([second])
+    };
+    let first = |(subject, kind): (usize, &'p [Vec<u32>])| Some((subject, kind.first()?));
+    match subjects {
+        [(prompts, _)] => kinds(prompts).filter_map(|kind| first((0, kind))).collect(),
+        _ => {
+            let nearest = subjects.iter().enumerate();
+            nearest
+                .filter_map(|(subject, (prompts, _))| {
+                    kinds(prompts).find_map(|kind| first((subject, kind)))
+                })
+                .collect()
+        }
+    }
 }
 
 /// A model that reads prompts under one edit and another.
@@ -191,5 +236,28 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(Read { prompts: rows, nats: nats / (text.len().max(2) - 1) as f64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompts(entities: &[u32], relations: &[u32]) -> FactPrompts {
+        let of = |tokens: &[u32]| tokens.iter().map(|&token| vec![token]).collect();
+        FactPrompts { entities: of(entities), relations: of(relations), ..FactPrompts::default() }
+    }
+
+    #[test]
+    fn of_one_change_each_kind_of_neighbour_is_asked_and_of_several_the_nearest_of_each() {
+        let (one, other) = (prompts(&[1, 2], &[3]), prompts(&[], &[4, 5]));
+        let found = |subjects: &[Subject<'_>]| -> Vec<(usize, u32)> {
+            neighbours(subjects).into_iter().map(|(subject, prompt)| (subject, prompt[0])).collect()
+        };
+        assert_eq!(found(&[(&one, 0)]), [(0, 1), (0, 3), (0, 2)]);
+        assert_eq!(
+            found(&[(&one, 0), (&FactPrompts::default(), 0), (&other, 0)]),
+            [(0, 1), (2, 4)]
+        );
     }
 }

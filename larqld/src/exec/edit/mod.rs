@@ -11,6 +11,7 @@ mod chosen;
 mod merge;
 mod receipts;
 mod taken_back;
+mod weight;
 
 use std::sync::Arc;
 

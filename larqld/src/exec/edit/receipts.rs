@@ -6,15 +6,15 @@ use larql_planner::syntax::ast::Harm;
 use larql_storage::overlay::{Fact, Mode, Operation, Overlay, Slot};
 
 use super::super::Work;
+use super::weight::{Change, Changes};
 use crate::editing::applied::{Applied, Identity};
 use crate::editing::prompts::{FactPrompts, Prompter};
 use crate::editing::receipt::{self, Receipt};
-use crate::editing::stated::Stated;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 
-/// Features of one statement whose change is measured, each by what leans on it.
-const FEATURES_MAX: usize = 16;
+/// Changes of one patch whose prompts are looked for: more than a receipt has room for.
+const SUBJECTS_MAX: usize = 16;
 /// Prompts of what a model is asked otherwise, beside a feature that nothing is known of.
 const CORPUS: usize = 8;
 
@@ -70,11 +70,7 @@ pub(super) fn receipts(
     if harm == Some(Harm::WithoutReceipt) || made.iter().all(|made| made.asked.is_none()) {
         return unmeasured();
     }
-    if let Err(failure) = model.require_inference() {
-        if harm.is_some() {
-            return Err(failure);
-        }
-        work.notice("nothing was measured: the model cannot run", failure.hint)?;
+    if !is_measurable(work, model, harm)? {
         return unmeasured();
     }
     let before = Applied::new(model, earlier.clone(), Identity::default())?;
@@ -87,15 +83,50 @@ pub(super) fn receipts(
             continue;
         };
         cancel.check()?;
-        let measured = receipt::measure(model, prompts, *target, (&before, &after), pool, cancel)?;
+        let measured =
+            receipt::measure(model, (prompts, *target), (&before, &after), pool, cancel)?;
         check(&measured, harm, || made.words())?;
         receipts.push(Some(measured));
     }
     if let Some(cost) = receipts.iter().flatten().map(|receipt| receipt.cost).reduce(f64::max) {
-        let message = format!("the receipt read {cost:.1} times the tokens of the edit's prompt");
-        work.notice(message, "")?;
+        tell_cost(work, cost)?;
     }
+    let measured = receipts.iter().flatten().count();
+    tell_unmeasured(work, measured, made.len())?;
     Ok(receipts)
+}
+
+fn tell_cost(work: &Work<'_>, cost: f64) -> Result<(), Failure> {
+    let message = format!("the receipt read {cost:.1} times the tokens of the edit's prompt");
+    work.notice(message, "")
+}
+
+/// Says where a receipt, and a budget with it, is not about every change.
+fn tell_unmeasured(work: &Work<'_>, measured: usize, all: usize) -> Result<(), Failure> {
+    if measured == all {
+        return Ok(());
+    }
+    let message =
+        format!("{measured} of {all} changes were measured, and {} were not", all - measured);
+    work.notice(
+        message,
+        "INFER what matters, or CREATE ASSERTION: REMOVE PATCH and DELETE take edits back",
+    )
+}
+
+/// Whether the model can run; says so where it cannot and nobody depends on it.
+///
+/// # Errors
+/// `MISSING_COMPONENT` where there is a budget.
+fn is_measurable(work: &Work<'_>, model: &Model, harm: Option<Harm>) -> Result<bool, Failure> {
+    match model.require_inference() {
+        Ok(_) => Ok(true),
+        Err(failure) if harm.is_some() => Err(failure),
+        Err(failure) => {
+            work.notice("nothing was measured: the model cannot run", failure.hint)?;
+            Ok(false)
+        }
+    }
 }
 
 /// Refuses harm beyond a budget.
@@ -150,23 +181,24 @@ pub(super) fn of_feature(
 /// What many changes do together.
 #[derive(Debug, Clone, Default)]
 pub(in crate::exec) struct Sum {
-    /// Mean probabilities of the targets, before and after.
+    /// The probabilities of the target of the change that weighs most, before and after.
     pub(in crate::exec) probabilities: Option<(f64, f64)>,
     /// As the `harm` column shows it.
     pub(in crate::exec) harm: Option<String>,
 }
 
-/// Measures operations that somebody made before: of a patch, or taken from another model.
+/// Measures operations that somebody made before, of a patch or taken from another model, for what one edit costs:
+/// those that weigh most.
 ///
 /// # Errors
-/// As [`receipts`].
+/// `HARM` beyond the budget; `MISSING_COMPONENT` where there is a budget and the model cannot run.
 pub(in crate::exec) fn of_operations(
     work: &Work<'_>,
     operations: &[Operation],
     harm: Option<Harm>,
 ) -> Result<Sum, Failure> {
     let model = work.model()?;
-    if harm == Some(Harm::WithoutReceipt) {
+    if harm == Some(Harm::WithoutReceipt) || operations.is_empty() {
         return Ok(Sum::default());
     }
     let earlier = work.view().overlay().clone();
@@ -174,100 +206,69 @@ pub(in crate::exec) fn of_operations(
     operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     let knowledge = model.knowledge();
     let prompter = Prompter::new(&model, knowledge.as_deref());
+    let changes = Changes::of(&model, operations, (&earlier, &stored)).by_weight();
     let mut made: Vec<Made> = Vec::new();
-    for fact in changed(&earlier, &stored) {
-        let Ok(prompts) = prompter.of(&fact.entity, &fact.relation) else { continue };
-        let target = prompter.answer_tokens(&fact.target).ok();
-        let target = target.and_then(|ids| ids.first().copied());
-        made.push(Made::of(&fact, Mode::Rows, Some(prompts).zip(target)));
-    }
-    let mut features = 0;
-    for operation in operations {
-        let slot = match operation {
-            Operation::HideFeature(slot) => *slot,
-            Operation::SetFeature(set) if set.entity.is_none() || set.relation.is_none() => {
-                set.slot
-            }
-            _ => continue,
-        };
-        features += 1;
-        if features > FEATURES_MAX {
-            continue;
+    for change in &changes {
+        if made.len() == SUBJECTS_MAX {
+            break;
         }
-        let delta = stored.feature(slot).and_then(|delta| delta.target.clone());
-        let target = delta.unwrap_or_else(|| "the".to_owned());
-        let asked = of_feature(&model, &prompter, slot, ("The name of the", &target))?;
-        made.push(Made {
-            entity: None,
-            relation: None,
-            target: None,
-            mode: Mode::Rows,
-            asked,
-            operations: vec![operation.clone()],
-        });
+        work.cancel.check()?;
+        let one = match change {
+            Change::Fact(fact) => {
+                let Ok(prompts) = prompter.of(&fact.entity, &fact.relation) else { continue };
+                let target = prompter.answer_tokens(&fact.target).ok();
+                let target = target.and_then(|ids| ids.first().copied());
+                Made::of(fact, Mode::Rows, Some(prompts).zip(target))
+            }
+            Change::Feature(slot) => {
+                let target = stored.feature(*slot).and_then(|delta| delta.target.clone());
+                let target = target.unwrap_or_else(|| "the".to_owned());
+                let asked = of_feature(&model, &prompter, *slot, ("The name of the", &target))?;
+                Made {
+                    asked,
+                    operations: vec![Operation::HideFeature(*slot)],
+                    entity: None,
+                    relation: None,
+                    target: None,
+                    mode: Mode::Rows,
+                }
+            }
+        };
+        made.extend(one.asked.is_some().then_some(one));
     }
-    if features > FEATURES_MAX {
-        let message = format!("{FEATURES_MAX} of {features} features were measured");
-        work.notice(message, "")?;
+    if !is_measurable(work, &model, harm)? || made.is_empty() {
+        return Ok(Sum::default());
     }
-    let receipts = receipts(work, &model, &made, (&earlier, &stored), harm)?;
-    Ok(sum(&made, &receipts))
-}
-
-/// The facts that are stated otherwise than before; of those that are stated no more, as they were.
-fn changed(earlier: &Overlay, stored: &Overlay) -> Vec<Fact> {
-    let facts = |overlay: &Overlay| -> Vec<Fact> {
-        let mut facts: Vec<Fact> =
-            Stated::of(overlay).edges().map(|edge| edge.fact.clone()).collect();
-        facts.dedup();
-        facts
-    };
-    let (before, after) = (facts(earlier), facts(stored));
-    let is_of = |facts: &[Fact], fact: &Fact| {
-        facts.iter().any(|one| one.entity == fact.entity && one.relation == fact.relation)
-    };
-    let new = after.iter().filter(|fact| before.binary_search(fact).is_err());
-    let gone = before.iter().filter(|fact| !is_of(&after, fact));
-    new.chain(gone).cloned().collect()
-}
-
-fn sum(made: &[Made], receipts: &[Option<Receipt>]) -> Sum {
-    let measured: Vec<(&Made, &Receipt)> =
-        made.iter().zip(receipts).filter_map(|(made, one)| Some((made, one.as_ref()?))).collect();
-    if measured.is_empty() {
-        return Sum::default();
-    }
-    let count = measured.len() as f64;
-    let mean = |value: fn(&Receipt) -> f64| {
-        measured.iter().map(|(_, receipt)| value(receipt)).sum::<f64>() / count
-    };
-    let points = |probability: f64| (probability * 1e4).round() / 100.0;
-    let worst = measured.iter().map(|(_, receipt)| receipt.harm()).fold(0.0, f64::max);
-    let facts = measured.iter().filter(|(made, _)| made.relation.is_some());
+    let before = Applied::new(&model, earlier, Identity::default())?;
+    let after = Applied::new(&model, stored, Identity::default())?;
+    let subjects: Vec<receipt::Subject<'_>> = made
+        .iter()
+        .filter_map(|made| made.asked.as_ref())
+        .map(|(prompts, target)| (prompts, *target))
+        .collect();
+    let (pool, cancel) = (work.engine().pool(), work.cancel);
+    let (receipt, measured) =
+        receipt::measure_together(&model, &subjects, (&before, &after), pool, cancel)?;
+    check(&receipt, harm, || match &changes[..] {
+        [_] => made[0].words(),
+        _ => "what is changed together".to_owned(),
+    })?;
+    tell_cost(work, receipt.cost)?;
+    tell_unmeasured(work, measured.len(), changes.len())?;
+    let facts = measured.iter().filter_map(|&at| made.get(at));
+    let facts = facts.filter(|made| made.relation.is_some());
     let facts: Vec<_> = facts
-        .map(|(made, receipt)| {
+        .map(|made| {
             serde_json::json!({
                 "entity": made.entity,
                 "relation": made.relation,
                 "target": made.target,
-                "before": receipt.before,
-                "after": receipt.after,
-                "worst_points": points(receipt.harm()),
             })
         })
         .collect();
-    let neighbours: usize = measured.iter().map(|(_, receipt)| receipt.losses.len()).sum();
-    let changed: usize = measured.iter().map(|(_, receipt)| receipt.changed).sum();
-    let harm = serde_json::json!({
-        "worst_points": points(worst),
-        "neighbours": neighbours,
-        "neighbours_changed": changed,
-        "facts": facts,
-        "drift_bits_per_token": mean(|receipt| receipt.drift),
-        "cost": (mean(|receipt| receipt.cost) * 10.0).round() / 10.0,
-    });
-    Sum {
-        probabilities: Some((mean(|receipt| receipt.before), mean(|receipt| receipt.after))),
-        harm: Some(harm.to_string()),
-    }
+    let mut told = receipt.told();
+    told["changes"] = changes.len().into();
+    told["measured"] = measured.len().into();
+    told["facts"] = facts.into();
+    Ok(Sum { probabilities: Some((receipt.before, receipt.after)), harm: Some(told.to_string()) })
 }
