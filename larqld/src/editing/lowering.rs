@@ -18,7 +18,7 @@ pub struct Lowered {
     pub stored: Overlay,
     /// Facts that became features.
     pub lowered: usize,
-    /// Those of them that the model does not answer by these.
+    /// Those of them that the model does not answer by these, as far as it can be asked.
     pub lost: Vec<Fact>,
 }
 
@@ -65,6 +65,8 @@ pub fn lower(
     let applied = Applied::new(model, lowered.stored.clone(), Identity::default())?;
     let exam = Exam::new(model, facts)?;
     let answers = ask(model, &applied, &exam, pool, cancel)?;
+    // Of what makes no question nobody can say that it is answered.
+    lowered.lost.extend(exam.unasked.into_iter().map(|(fact, _)| fact));
     let asked = exam.questions.into_iter().zip(answers.right);
     lowered.lost.extend(asked.filter(|(_, right)| !right).map(|(question, _)| question.fact));
     Ok(lowered)

@@ -39,6 +39,8 @@ pub struct Question {
 pub struct Exam {
     /// The facts.
     pub questions: Vec<Question>,
+    /// Facts that make no question, and why: nothing is known of whether they are answered.
+    pub unasked: Vec<(Fact, String)>,
     text: Vec<u32>,
 }
 
@@ -62,30 +64,49 @@ pub fn facts_of(stored: &Overlay) -> Vec<Fact> {
 }
 
 impl Exam {
-    /// Questions after facts, as a model's tokenizer and labels make them; facts that make no prompt are left
-    /// out.
+    /// What is to be told of facts that are not asked; `None` where all are.
+    pub fn told_unasked(&self) -> Option<(String, String)> {
+        let (fact, why) = self.unasked.first()?;
+        let message = format!(
+            "{} facts make no question, and whether they are answered is not known",
+            self.unasked.len()
+        );
+        let Fact { entity, relation, .. } = fact;
+        Some((message, format!("the first is the {relation:?} of {entity:?}: {why}")))
+    }
+
+    /// Questions after facts, as a model's tokenizer and labels make them.
     ///
     /// # Errors
-    /// What the tokenizer refuses.
+    /// What is wrong with the model, and not with a fact.
     pub fn new(model: &Model, facts: Vec<Fact>) -> Result<Self, Failure> {
         let knowledge = model.knowledge();
         let prompter = Prompter::new(model, knowledge.as_deref());
-        let mut questions = Vec::with_capacity(facts.len());
+        let (mut questions, mut unasked) = (Vec::with_capacity(facts.len()), Vec::new());
         for fact in facts {
             let asked = prompter
                 .of(&fact.entity, &fact.relation)
                 .and_then(|prompts| Ok((prompts, prompter.answer_tokens(&fact.target)?)));
             let (prompts, target) = match asked {
                 Ok(asked) => asked,
-                Err(failure) if failure.code == code::INTERNAL => return Err(failure),
-                Err(_) => continue,
+                Err(failure)
+                    if [code::INTERNAL, code::DAMAGED, code::CANCELLED].contains(&failure.code) =>
+                {
+                    return Err(failure);
+                }
+                Err(failure) => {
+                    unasked.push((fact, failure.message));
+                    continue;
+                }
             };
-            let Some(prompt) = prompts.fact.into_iter().next() else { continue };
-            questions.push(Question { fact, prompt, target });
+            match prompts.fact.into_iter().next() {
+                Some(prompt) => questions.push(Question { fact, prompt, target }),
+                None => unasked.push((fact, "nothing asks for it".to_owned())),
+            }
         }
         let mut text = model.tokenizer()?.encode(HELD_OUT, true)?;
         text.truncate(TEXT_TOKENS);
-        Ok(Self { questions, text })
+        Ok(Self { questions, unasked, text })
     }
 }
 
@@ -146,4 +167,22 @@ pub fn ask(
     right.pop();
     probabilities.pop();
     Ok(Answers { right, probabilities, bits_per_token: bits })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_that_make_no_question_are_counted_and_the_first_is_told_with_its_reason() {
+        let mut exam = Exam { questions: Vec::new(), unasked: Vec::new(), text: Vec::new() };
+        assert_eq!(exam.told_unasked(), None);
+        for entity in ["Chad", "Mali"] {
+            let (entity, relation, target) = (entity.into(), "capital".into(), String::new());
+            exam.unasked.push((Fact { entity, relation, target }, "it has no token".into()));
+        }
+        let (message, hint) = exam.told_unasked().expect("there are two");
+        assert!(message.starts_with("2 facts"), "{message}");
+        assert_eq!(hint, r#"the first is the "capital" of "Chad": it has no token"#);
+    }
 }

@@ -122,6 +122,9 @@ impl Reference {
         let hint =
             if lost.is_empty() { String::new() } else { format!("lost: {}", list_facts(&lost)) };
         work.notice(message, hint)?;
+        if let Some((message, hint)) = self.exam.told_unasked() {
+            work.notice(message, hint)?;
+        }
         Ok(Verified { answered: Some(after as u64), drift: Some(drift) })
     }
 }

@@ -59,7 +59,10 @@ fn rebalance(work: &mut Work<'_>, band: Rebalance) -> Result<Vec<Row>, Failure> 
         return Ok(Vec::new());
     }
     let exam = Exam::new(&model, composed.iter().map(|one| one.fact.clone()).collect())?;
-    // Facts that make no prompt are asked for by nobody.
+    // Facts that make no question stay as they are.
+    if let Some((message, hint)) = exam.told_unasked() {
+        work.notice(message, hint)?;
+    }
     composed.retain(|one| exam.questions.iter().any(|question| question.fact == one.fact));
     let engine = work.engine().clone();
     let probabilities = |work: &Work<'_>, edits: &Overlay| -> Result<Vec<f64>, Failure> {
