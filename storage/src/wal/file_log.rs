@@ -79,6 +79,7 @@ impl PatchLog for FileLog {
     fn scan(&self, from: u64, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
         let mapping = self.files.map(&self.path)?;
         let mut rest = mapping.bytes();
+        let mut previous = None;
         while let Some((head, after)) = rest.split_first_chunk::<HEAD_BYTES>() {
             let lsn = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
             let length = u32::from_le_bytes(head[8..].try_into().expect("four bytes")) as usize;
@@ -86,6 +87,11 @@ impl PatchLog for FileLog {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an entry has no length"));
             }
             let Some((entry, after)) = after.split_at_checked(length) else { break };
+            // Nothing writes them so: who cuts or appends behind such an entry would do it in the wrong place.
+            if previous.replace(lsn).is_some_and(|previous| lsn <= previous) {
+                let message = "an entry's number is not above the one before it";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
             if lsn >= from {
                 visit(lsn, entry);
             }
