@@ -12,19 +12,24 @@
 
 use std::sync::OnceLock;
 
+use faer::linalg::solvers::DenseSolveCore as _;
 use faer::{Mat, Side};
 
 use super::solve::{SolveError, add_outer, positive_definite};
 
 /// How much the corpus counts, all of it, against one key.
-const CORPUS_WEIGHT: f64 = 30.0;
+const CORPUS_WEIGHT: f64 = 1000.0;
 /// How much each neighbour does.
-const KEPT_WEIGHT: f64 = 1.0;
+const KEPT_WEIGHT: f64 = 8.0;
 /// How much each fact of an earlier update does.
-const EARLIER_WEIGHT: f64 = 8.0;
+const EARLIER_WEIGHT: f64 = 300.0;
+/// Penalty on an update's length, in parts of the mean of the moments: what no prompt has shown is left alone, too.
+const RIDGE: f64 = 5e-2;
 /// Eigenvalues below this part of their mean are directions that preserved keys leave free.
-const FREE: f64 = 2e-2;
+const FREE: f64 = 0.3;
 
+/// How much longer a row may be for saying nothing of the other facts that are solved for with it.
+const LONGER_MAX: f64 = 2.0;
 /// The least that an update may say of its own keys.
 const LEVEL_MIN: f64 = 1e-6;
 
@@ -151,7 +156,7 @@ fn solve(
     let trace: f64 = (0..features).map(|index| moments[(index, index)]).sum();
     let number = keys.iter().flatten().count().max(1) as f64;
     let own: f64 = keys.iter().flatten().flatten().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-    let ridge = 1e-3 * (trace + 1e-3 * own).max(f64::MIN_POSITIVE) / features.max(1) as f64;
+    let ridge = RIDGE * (trace + 1e-3 * own).max(f64::MIN_POSITIVE) / features.max(1) as f64;
     for index in 0..features {
         moments[(index, index)] += ridge;
     }
@@ -178,22 +183,22 @@ fn solve(
         keys[column].iter().map(|key| f64::from(key[row])).sum::<f64>()
     });
     let solution = positive_definite(moments.as_ref(), right.as_ref())?;
+    let rows: Vec<Vec<f32>> = (0..facts.len())
+        .map(|column| {
+            let row: Vec<f32> = (0..features).map(|row| solution[(row, column)] as f32).collect();
+            projected(&row)
+        })
+        .collect();
+    let means: Vec<Vec<f32>> = facts.iter().map(|fact| mean(&fact.keys, features)).collect();
     let mut update = LinearUpdate { rank: facts.len(), ..LinearUpdate::default() };
-    for (column, fact) in facts.iter().enumerate() {
-        let row: Vec<f32> = (0..features).map(|row| solution[(row, column)] as f32).collect();
-        let row = projected(&row);
-        let mean = mean(&fact.keys, features);
-        let level = product(&row, &mean);
-        if level <= LEVEL_MIN {
-            return Err(SolveError);
-        }
-        update.right.extend(row.iter().map(|x| (f64::from(*x) / level) as f32));
+    for ((row, mean), fact) in apart(rows, &means)?.iter().zip(&means).zip(facts) {
+        update.right.extend(row);
         // What earlier updates add here already.
         let mut change = fact.change.clone();
         for earlier in beside.earlier {
             let hidden = change.len();
             for (rank, row) in earlier.rows(features).enumerate() {
-                let factor = product(row, &mean) as f32;
+                let factor = product(row, mean) as f32;
                 let left = &earlier.left[rank * hidden..(rank + 1) * hidden];
                 change.iter_mut().zip(left).for_each(|(change, left)| *change -= factor * left);
             }
@@ -201,6 +206,35 @@ fn solve(
         update.left.extend(change);
     }
     Ok(update)
+}
+
+/// Rows that say 1 of their own fact's mean key and, where that takes none much longer, 0 of the others'.
+fn apart(rows: Vec<Vec<f32>>, means: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, SolveError> {
+    let count = rows.len();
+    let says = Mat::from_fn(count, count, |row, mean| product(&rows[row], &means[mean]));
+    if (0..count).any(|row| says[(row, row)] <= LEVEL_MIN) {
+        return Err(SolveError);
+    }
+    let unit = |row: usize| -> Vec<f32> {
+        rows[row].iter().map(|x| (f64::from(*x) / says[(row, row)]) as f32).collect()
+    };
+    let alone: Vec<Vec<f32>> = (0..count).map(unit).collect();
+    let inverse = says.partial_piv_lu().inverse();
+    let width = rows.first().map_or(0, Vec::len);
+    let together = (0..count).map(|row| {
+        let mut sum = vec![0.0; width];
+        for (other, numbers) in rows.iter().enumerate() {
+            let factor = inverse[(row, other)];
+            sum.iter_mut().zip(numbers).for_each(|(sum, &x)| *sum += factor * f64::from(x));
+        }
+        sum.into_iter().map(|x| x as f32).collect::<Vec<f32>>()
+    });
+    let length = |row: &[f32]| product(row, row).sqrt();
+    let chosen = together.zip(alone).map(|(together, alone)| {
+        let fits = length(&together) <= LONGER_MAX * length(&alone);
+        if fits { together } else { alone }
+    });
+    Ok(chosen.collect())
 }
 
 impl LinearUpdate {

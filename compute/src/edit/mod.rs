@@ -26,9 +26,9 @@ pub mod value;
 pub use compose::{ComposedFeature, compose};
 pub use memit::{Beside, KeyedChange, LinearUpdate, Preserved, closed_form};
 pub use probe::{Captured, Editor};
-pub use selector::{Examples, Moments, Selector, Unseen};
+pub use selector::{Care, Examples, Moments, Selector, Unseen};
 pub use solve::SolveError;
-pub use value::Values;
+pub use value::{Enough, Values};
 
 use crate::model::DecodeError;
 

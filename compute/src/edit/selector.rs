@@ -17,13 +17,26 @@ use super::solve::{add_outer, positive_definite};
 /// Penalty on a selector's length, in parts of the mean of the inputs' second moments.
 const RIDGE: f64 = 0.03;
 
-/// Phrasings below this quantile are not waited for, and others above that one are not avoided: a few
-/// of either do not mean what the rest does.
+/// Phrasings below this quantile are not waited for: a few do not mean what the rest does.
 const FACT_QUANTILE: f32 = 0.2;
-const OTHERS_QUANTILE: f32 = 0.97;
-/// Bounds of a threshold, on the scale from -1 (others) to 1 (the fact).
+/// The least of a threshold, on the scale from -1 (others) to 1 (the fact).
 const THRESHOLD_MIN: f32 = -0.2;
-const THRESHOLD_MAX: f32 = 0.4;
+
+/// How careful a threshold is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Care {
+    /// Others above this quantile are not avoided: a few mean what the fact does.
+    others_quantile: f32,
+    /// The most that it asks of the fact.
+    threshold_max: f32,
+}
+
+impl Care {
+    /// For features, which answer in part where the fact is selected in part.
+    pub const OF_FEATURES: Self = Self { others_quantile: 0.97, threshold_max: 0.4 };
+    /// For keys, whose answer is forced or not at all.
+    pub const OF_KEYS: Self = Self { others_quantile: 0.99, threshold_max: 0.8 };
+}
 
 /// Mean and second moments of the inputs of a layer's networks over a corpus.
 #[derive(Debug, Clone)]
@@ -68,7 +81,7 @@ pub struct Examples<'e> {
     pub fact: Vec<Vec<&'e [f32]>>,
     /// Where other relations of the entity are, and where the entity is only mentioned.
     pub relations: Vec<Vec<&'e [f32]>>,
-    /// Where the relation of other entities is.
+    /// Where the relation of other entities is; none where something else tells entities apart.
     pub entities: Vec<Vec<&'e [f32]>>,
 }
 
@@ -176,17 +189,12 @@ impl Selector {
     }
 
     /// Where the fact begins: in the middle of what is said of its unseen phrasings and of unseen
-    /// others, those of other entities included where `entities` are to be told by it too.
-    pub fn threshold(&self, entities: bool) -> f32 {
-        let mut others = self.unseen.relations.clone();
-        if entities {
-            others.extend(&self.unseen.entities);
-        }
+    /// others.
+    pub fn threshold(&self, care: Care) -> f32 {
+        let others = [&self.unseen.relations[..], &self.unseen.entities].concat();
         let least = quantile(&self.unseen.fact, FACT_QUANTILE).unwrap_or(1.0);
-        let most = quantile(&others, OTHERS_QUANTILE).unwrap_or(-1.0);
-        // Where an entity must be named, too, less is risked by answering.
-        let nearness = if entities { 0.5 } else { 0.4 };
-        (nearness * least + (1.0 - nearness) * most).clamp(THRESHOLD_MIN, THRESHOLD_MAX)
+        let most = quantile(&others, care.others_quantile).unwrap_or(-1.0);
+        (0.5 * (least + most)).clamp(THRESHOLD_MIN, care.threshold_max)
     }
 
     /// What it says of an input.
@@ -197,9 +205,11 @@ impl Selector {
 
 /// All examples, group by group, the fact's first.
 fn rows<'e>(examples: &Examples<'e>) -> Vec<Row<'e>> {
+    // Others weigh as much as the fact, all of them.
+    let relations = if examples.entities.is_empty() { 1.0 } else { 0.5 };
     let kinds = [
         (&examples.fact, 1.0, 1.0),
-        (&examples.relations, 0.5, -1.0),
+        (&examples.relations, relations, -1.0),
         (&examples.entities, 0.5, -1.0),
     ];
     let mut rows = Vec::new();

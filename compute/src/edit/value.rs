@@ -16,8 +16,22 @@ const STEPS: usize = 16;
 const STEP: f32 = 0.3;
 /// How much of a step is the one before.
 const MOMENTUM: f32 = 0.7;
-/// The probability that is enough, at either strength.
-const ENOUGH: f64 = 0.9;
+
+/// When pushes are strong enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Enough {
+    /// The probability that the target must reach, in full strength and at the part `weak` of it.
+    pub probability: f64,
+    /// A phrasing that was not seen selects the fact less clearly.
+    pub weak: f32,
+}
+
+impl Enough {
+    /// For features, which answer in steps.
+    pub const OF_FEATURES: Self = Self { probability: 0.9, weak: 0.5 };
+    /// For updates, which answer everything in proportion: what is pushed further is felt by others, too.
+    pub const OF_UPDATES: Self = Self { probability: 0.6, weak: 0.8 };
+}
 
 /// Pushes that make a target likely.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +49,7 @@ pub struct Values {
 }
 
 impl Editor<'_> {
-    /// Finds pushes at the last tokens of `prompts` that let `target` follow, in full and at the part
-    /// `weak` of their strength: a phrasing that was not seen selects the fact less clearly.
+    /// Finds pushes at the last tokens of `prompts` that let `target` follow.
     ///
     /// # Errors
     /// `NoPrompts`; as [`Decoder::forward`](crate::model::Decoder::forward).
@@ -45,7 +58,7 @@ impl Editor<'_> {
         prompts: &[&[u32]],
         target: u32,
         layers: &[usize],
-        weak: f32,
+        enough: Enough,
     ) -> Result<Values, EditError> {
         if prompts.is_empty() {
             return Err(EditError::NoPrompts);
@@ -53,7 +66,7 @@ impl Editor<'_> {
         let hidden = self.architecture.hidden_size;
         let twice: Vec<&[u32]> = prompts.iter().chain(prompts).copied().collect();
         let mut prefixes: Prefixes = self.prefixes(&twice)?;
-        let strength = |row: usize| if row < prompts.len() { 1.0 } else { weak };
+        let strength = |row: usize| if row < prompts.len() { 1.0 } else { enough.weak };
         let targets = vec![target; twice.len()];
         let mut pushes = vec![vec![0.0; hidden]; layers.len()];
         let mut momentum = pushes.clone();
@@ -93,7 +106,7 @@ impl Editor<'_> {
                 };
                 best = Some((score, values));
             }
-            if step == STEPS || step > 0 && full.min(less) >= ENOUGH {
+            if step == STEPS || step > 0 && full.min(less) >= enough.probability {
                 break;
             }
             for (place, &layer) in layers.iter().enumerate() {

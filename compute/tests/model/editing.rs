@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::edit::{Editor, Examples, Moments, Selector, compose};
+use larql_compute::edit::{Editor, Enough, Examples, Moments, Selector, compose};
 use larql_compute::model::{
     Architecture, Decoder, DecoderOptions, DenseFfn, FeatureRows, KvCache, OverlayBuilder,
     Precision, Role, WeightKey,
@@ -82,7 +82,7 @@ fn a_composed_fact_follows_its_prompts_and_leaves_most_others_whatever_the_netwo
         let mut editor = Editor::new(architecture, weights, &pool, None, &cancel).unwrap();
         let before = editor.next_tokens(&prompts).unwrap();
         let target = (before[0] + 1) % vocabulary;
-        let values = editor.values(asked, target, &layers, 0.5).unwrap();
+        let values = editor.values(asked, target, &layers, Enough::OF_FEATURES).unwrap();
         assert!(values.probability > 0.5, "{name}: {}", values.probability);
         let captured = editor.capture(&prompts, &layers, false, false).unwrap();
         let mut builder = OverlayBuilder::new(architecture, weights);

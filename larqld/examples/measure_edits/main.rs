@@ -208,7 +208,8 @@ impl Measuring<'_> {
         let (plain, mut others) = self.questions.asked(fact);
         let knowledge = self.model.knowledge();
         let prompter = Prompter::new(self.model, knowledge.as_deref());
-        let own = prompter.of(&fact.entity, &fact.relation)?.fact;
+        let read = prompter.of(&fact.entity, &fact.relation)?;
+        let own = [read.fact, read.unclear].concat();
         let tokenizer = self.model.tokenizer()?;
         let mut unseen = Vec::new();
         for prompt in others.drain(..) {

@@ -1,10 +1,10 @@
 //! Making a model no longer answer a fact of its base.
 
-use larql_compute::edit::compose;
+use larql_compute::edit::{Care, Enough, compose};
 use larql_storage::overlay::{Mode, Operation, Overlay as Stored, SetFeature};
 
 use super::applied::{Applied, Identity};
-use super::maker::{COMPOSED_WEAK, Maker, failure, free_slot};
+use super::maker::{Maker, failure, free_slot};
 use super::prompts::FactPrompts;
 use crate::failure::Failure;
 
@@ -29,7 +29,8 @@ impl Maker<'_> {
         let token = self.prompter.answer_tokens(target)?[0];
         let asked: Vec<&[u32]> = prompts.fact.iter().map(Vec::as_slice).collect();
         self.editor.set_overlay(None);
-        let values = self.editor.values(&asked, token, layers, COMPOSED_WEAK).map_err(failure)?;
+        let values =
+            self.editor.values(&asked, token, layers, Enough::OF_FEATURES).map_err(failure)?;
         let study = self.study(layers, prompts, &[])?;
         let mut selectors = Vec::with_capacity(layers.len());
         for place in 0..layers.len() {
@@ -42,7 +43,9 @@ impl Maker<'_> {
             for (place, &layer) in layers.iter().enumerate() {
                 let push: Vec<f32> = values.pushes[place].iter().map(|x| -strength * x).collect();
                 let selector = &selectors[place];
-                for feature in compose(layer, selector, &push, selector.threshold(true)) {
+                for feature in
+                    compose(layer, selector, &push, selector.threshold(Care::OF_FEATURES))
+                {
                     let operation = Operation::SetFeature(SetFeature {
                         slot: free_slot(self.model(), &tried, layer),
                         gate: Some(feature.gate.into()),

@@ -1,12 +1,15 @@
 //! What operations make of a model: the store's typed deltas as the decoder's overlay.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use larql_compute::model::{FeatureRows, Match, Overlay, OverlayBuilder, OverlayError, retrieval};
 use larql_storage::overlay::{self as stored, Knn};
 
+use super::named::{Names, asks_about};
 use crate::edits;
 use crate::failure::{Failure, code};
+use crate::knowledge::Knowledge;
 use crate::mounts::Model;
 use crate::text::case_folded;
 
@@ -19,6 +22,8 @@ pub struct Applied {
     pub overlay: Option<Arc<Overlay>>,
     /// Facts that keys retrieve, by the number of their entry.
     pub facts: Vec<Arc<Knn>>,
+    /// Their entities, case folded.
+    entities: HashSet<String>,
     /// Which edits these are.
     pub identity: Identity,
 }
@@ -100,8 +105,9 @@ impl Applied {
             }
         }
         let overlay = builder.build().map_err(misfit)?;
+        let entities = facts.iter().map(|knn| case_folded(knn.set.fact.entity.trim())).collect();
         let overlay = (!overlay.is_empty()).then(|| Arc::new(overlay));
-        Ok(Self { stored, overlay, facts, identity })
+        Ok(Self { stored, overlay, facts, entities, identity })
     }
 
     /// Memory that it takes beyond what the store has of the same edits, in bytes.
@@ -110,7 +116,7 @@ impl Applied {
     }
 
     /// The fact that answers after some tokens, of those whose keys were found there: the closest
-    /// whose entity the text names.
+    /// whose entity the text names last, of all that are known to labels or edited.
     ///
     /// # Errors
     /// What the tokenizer refuses.
@@ -124,8 +130,9 @@ impl Applied {
             return Ok(None);
         }
         let text = model.tokenizer()?.decode(tokens, true)?;
-        let facts = matches.iter().filter_map(|found| self.facts.get(found.entry as usize));
-        Ok(facts.into_iter().find(|knn| names(&text, &knn.set.fact.entity)))
+        let names = Known { knowledge: model.knowledge(), edited: &self.entities };
+        let mut facts = matches.iter().filter_map(|found| self.facts.get(found.entry as usize));
+        Ok(facts.find(|knn| asks_about(&text, &knn.set.fact.entity, &names)))
     }
 }
 
@@ -153,18 +160,24 @@ impl Applied {
     }
 }
 
-/// Whether a text names something, as a word or words of its own, in whatever case.
-pub fn names(text: &str, name: &str) -> bool {
-    let (text, name) = (case_folded(text), case_folded(name.trim()));
-    let within = |at: Option<char>, edge: Option<char>| {
-        at.is_some_and(char::is_alphanumeric) && edge.is_some_and(char::is_alphanumeric)
-    };
-    !name.is_empty()
-        && text.match_indices(&*name).any(|(first, _)| {
-            let before = text[..first].chars().next_back();
-            let after = text[first + name.len()..].chars().next();
-            !within(before, name.chars().next()) && !within(after, name.chars().next_back())
-        })
+/// What labels know, and what is edited.
+struct Known<'k> {
+    knowledge: Option<Arc<Knowledge>>,
+    edited: &'k HashSet<String>,
+}
+
+impl Names for Known<'_> {
+    fn is_known(&self, piece: &str) -> bool {
+        self.knowledge.as_deref().is_some_and(|knowledge| knowledge.has_entity(piece))
+            || self.edited.contains(&case_folded(piece))
+    }
+
+    fn is_ordinary(&self, word: &str) -> bool {
+        let relations = self.knowledge.iter().flat_map(|knowledge| &knowledge.file().relations);
+        let mut templates = relations.flat_map(|relation| &relation.templates);
+        let is_word = |part: &str| part.eq_ignore_ascii_case(word);
+        templates.any(|one| one.text.split(|c: char| !c.is_alphanumeric()).any(is_word))
+    }
 }
 
 fn misfit(error: OverlayError) -> Failure {
@@ -175,20 +188,5 @@ fn misfit(error: OverlayError) -> Failure {
         }
         _ => Failure::new(code::INVALID_PARAMETER, error.to_string())
             .hint("the edits were made for another base"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names;
-
-    #[test]
-    fn a_name_is_found_as_a_word_of_its_own_only() {
-        assert!(names("The capital of Niger is", "Niger"));
-        assert!(!names("The capital of Nigeria is", "Niger"));
-        assert!(names("in niger, and", "Niger"));
-        assert!(!names("The Republic of Guinea-Bissau", "Bissa"));
-        assert!(names("the U.S. economy", "U.S."));
-        assert!(!names("anything", " "));
     }
 }

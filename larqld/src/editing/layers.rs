@@ -15,7 +15,8 @@ pub fn of_weights(architecture: &Architecture) -> Vec<usize> {
     (layers.saturating_sub(if normed { NORMED } else { PLAIN })..layers).collect()
 }
 
-/// The layer at whose input KNN looks where the statement names none: the last.
+/// The layer at whose input KNN looks where the statement names none: the middle one, where the last token knows what it
+/// is asked for, and not yet only what it will answer.
 pub fn of_keys(architecture: &Architecture) -> usize {
-    architecture.layers().saturating_sub(1)
+    architecture.layers() / 2
 }

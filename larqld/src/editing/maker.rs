@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::edit::{
-    Beside, EditError, Editor, Examples, KeyedChange, LinearUpdate, Selector, Unseen, closed_form,
-    compose,
+    Beside, Care, EditError, Editor, Enough, Examples, KeyedChange, LinearUpdate, Selector, Unseen,
+    closed_form, compose,
 };
 use larql_compute::kernels::dot;
 use larql_storage::overlay::{
@@ -22,10 +22,6 @@ use super::prompts::{FactPrompts, Prompter, SENTENCES_OF_OTHERS};
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
 
-/// The part of their strength at which pushes must let the target follow too: composed features
-/// answer in steps, updates in proportion.
-pub(super) const COMPOSED_WEAK: f32 = 0.5;
-const UPDATED_WEAK: f32 = 0.8;
 /// Prompts of a fact whose tokens must follow without help for none to be given.
 const FOLLOWING: f64 = 1.0;
 /// How much what a base does otherwise counts against the keys of MEMIT, beside what it usually does.
@@ -90,7 +86,8 @@ impl<'a> Maker<'a> {
         self.prompter.of(entity, relation)
     }
 
-    /// A key that retrieves the fact.
+    /// A key that retrieves the fact: it tells the relation from others of the entity, as an answer is given where the
+    /// text asks about the entity only.
     ///
     /// # Errors
     /// `INVALID_PARAMETER` where it cannot be told from others; as passes of the model.
@@ -100,9 +97,10 @@ impl<'a> Maker<'a> {
             _ => layers::of_keys(self.model.architecture()),
         };
         let target_ids = self.prompter.answer_tokens(&wanted.fact.target)?;
-        let study = self.study(&[layer], prompts, &[])?;
+        let study = self.study(&[layer], &prompts.of_relation(), &[])?;
         let selector = self.selector(&study, 0, &[])?;
-        self.unseen = selector.unseen.clone();
+        self.unseen = Unseen { entities: Vec::new(), ..selector.unseen.clone() };
+        self.unseen.relations.truncate(prompts.relations.len());
         let length = dot(&selector.direction, &selector.direction).sqrt();
         let cosine = |input: &Vec<f32>| {
             selector.response(input) / (length * dot(input, input).sqrt()).max(f32::MIN_POSITIVE)
@@ -117,7 +115,7 @@ impl<'a> Maker<'a> {
         }
         Ok(Operation::SetKnn(SetKnn {
             layer: layer as u32,
-            threshold: selector.threshold(false) * mean,
+            threshold: selector.threshold(Care::OF_KEYS) * mean,
             key: selector.direction.into(),
             fact: wanted.fact.clone(),
             entity_ids,
@@ -149,7 +147,7 @@ impl<'a> Maker<'a> {
             let asked: Vec<&[u32]> = asked.iter().map(Vec::as_slice).collect();
             self.editor.set_overlay(None);
             let values =
-                self.editor.values(&asked, token, &layers, COMPOSED_WEAK).map_err(failure)?;
+                self.editor.values(&asked, token, &layers, Enough::OF_FEATURES).map_err(failure)?;
             let study = self.study(&layers, prompts, before)?;
             for (place, &layer) in layers.iter().enumerate() {
                 let selector = self.selector(&study, place, &values.inputs[place])?;
@@ -158,7 +156,9 @@ impl<'a> Maker<'a> {
                 if count == 0 {
                     self.unseen = selector.unseen.clone();
                 }
-                for feature in compose(layer, &selector, &push, selector.threshold(true)) {
+                for feature in
+                    compose(layer, &selector, &push, selector.threshold(Care::OF_FEATURES))
+                {
                     let operation = Operation::SetFeature(SetFeature {
                         slot: free_slot(self.model, &stored, layer),
                         gate: Some(feature.gate.into()),
@@ -211,8 +211,10 @@ impl<'a> Maker<'a> {
                 }
                 let asked = after(&prompts.fact, before);
                 let asked: Vec<&[u32]> = asked.iter().map(Vec::as_slice).collect();
-                let values =
-                    self.editor.values(&asked, token, &layers, UPDATED_WEAK).map_err(failure)?;
+                let values = self
+                    .editor
+                    .values(&asked, token, &layers, Enough::OF_UPDATES)
+                    .map_err(failure)?;
                 for (place, facts) in facts.iter_mut().enumerate() {
                     facts.push(KeyedChange {
                         keys: values.activations[place].clone(),

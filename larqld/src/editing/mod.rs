@@ -4,7 +4,7 @@
 //! become operations ([`making`], [`maker`]): a key, features or updates. What operations make of a model is
 //! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. `against`
 //! makes features that speak against an answer of the base, [`compaction`] moves facts down a tier. [`ask`] runs
-//! prompts under edits, for BLAME and for [`assertions`]; `kept` holds, for each model, what the next edit would
+//! prompts under edits, for BLAME and for [`assertions`]; `named` tells whom a text asks about; `kept` holds, for each model, what the next edit would
 //! compute again. For files, [`lowering`] makes features of keys, and [`survival`] asks whether facts are still
 //! answered.
 //!
@@ -23,6 +23,7 @@ pub mod layers;
 pub mod lowering;
 pub mod maker;
 pub mod making;
+mod named;
 pub mod prompts;
 pub mod receipt;
 mod sentences;

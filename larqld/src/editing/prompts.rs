@@ -6,6 +6,8 @@
 //!
 //! Promises: the same base, labels and fact give the same prompts in the same order.
 
+use std::collections::HashSet;
+
 use larql_storage::vindex::knowledge::RelationRecord;
 
 use super::sentences;
@@ -35,9 +37,11 @@ const PLAIN_BESIDE: usize = 2;
 const ENTITIES_MAX: usize = 48;
 /// Sentences by which each is asked for.
 pub const SENTENCES_OF_OTHERS: usize = 2;
-/// Other relations that the entity is asked for, and sentences of each.
+/// Other relations that the entity is asked for, and sentences of each: for all edits, and for keys.
 const RELATIONS_MAX: usize = 24;
-const SENTENCES_OF_RELATIONS: usize = 4;
+const SENTENCES_OF_RELATIONS: [usize; 2] = [4, 14];
+/// Phrasings that receipts ask by and no edit is made from.
+const JUDGED: usize = 1;
 /// What may stand before a sentence about another entity.
 const PASSING: [&str; 5] = [
     "{entity}.",
@@ -46,7 +50,7 @@ const PASSING: [&str; 5] = [
     "In contrast to {entity},",
     "A friend told me about {entity}.",
 ];
-/// Prompts that mention the entity in passing, and those that deny.
+/// Prompts that mention the entity in passing at most, and those that deny.
 const PASSING_MAX: usize = 15;
 const NEGATED: usize = 4;
 /// Prompts about something else.
@@ -63,11 +67,17 @@ const PROMPT_TOKENS_MAX: usize = 256;
 pub struct FactPrompts {
     /// Where it is asked for, the plainest first.
     pub fact: Vec<Vec<u32>>,
+    /// Where it is asked for, too, though the model does not answer: keys alone are made from these.
+    pub unclear: Vec<Vec<u32>>,
     /// Where it is asked for in other words, which no edit is made from.
     pub paraphrases: Vec<Vec<u32>>,
     /// Where other relations of the entity are.
     pub relations: Vec<Vec<u32>>,
-    /// Where the entity is named and something else is asked, or the fact denied.
+    /// Where they are in more ways, for keys alone.
+    pub more_relations: Vec<Vec<u32>>,
+    /// Where the entity is named and nothing is asked, or the fact denied.
+    pub denied: Vec<Vec<u32>>,
+    /// Where the entity is named and something of others is asked.
     pub passing: Vec<Vec<u32>>,
     /// Where the relation of entities with a similar name is.
     pub alike: Vec<Vec<u32>>,
@@ -82,9 +92,11 @@ impl FactPrompts {
     /// and of `entities`.
     pub fn sort_by_risk(&mut self, named: &[f32], entities: &[f32]) {
         let (relations, others) = named.split_at(self.relations.len().min(named.len()));
+        let (denied, others) = others.split_at(self.denied.len().min(others.len()));
         let (passing, alike) = others.split_at(self.passing.len().min(others.len()));
         let lists = [
             (&mut self.relations, relations),
+            (&mut self.denied, denied),
             (&mut self.passing, passing),
             (&mut self.alike, alike),
             (&mut self.entities, entities),
@@ -101,7 +113,17 @@ impl FactPrompts {
 
     /// Where the entity's name stands, or one like it, and the fact is not asked for.
     pub fn named(&self) -> Vec<Vec<u32>> {
-        [&self.relations[..], &self.passing, &self.alike].concat()
+        [&self.relations[..], &self.denied, &self.passing, &self.alike].concat()
+    }
+
+    /// What tells the relation from others of the entity, whatever entity it is.
+    pub fn of_relation(&self) -> Self {
+        Self {
+            fact: [&self.fact[..], &self.unclear].concat(),
+            relations: [&self.relations[..], &self.more_relations].concat(),
+            denied: self.denied.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -201,13 +223,21 @@ impl<'a> Prompter<'a> {
     /// What the tokenizer refuses; `EMPTY_TEXT` where no prompt is left.
     pub fn of(&self, entity: &str, relation: &str) -> Result<FactPrompts, Failure> {
         let learned = self.model.kept_edits().learned(self.model, relation);
-        let (sentences, others) = match learned {
-            Some(learned) => (learned.asked.clone(), learned.others.clone()),
-            None => self.sentences(relation),
+        let (sentences, others, unclear) = match learned {
+            Some(learned) => {
+                (learned.asked.clone(), learned.others.clone(), learned.unclear.clone())
+            }
+            None => {
+                let (sentences, others) = self.sentences(relation);
+                (sentences, others, Vec::new())
+            }
         };
         let mut prompts = FactPrompts::default();
         for sentence in &sentences {
             prompts.fact.extend(self.tokens(&fill(sentence, entity))?);
+        }
+        for sentence in unclear.iter().chain(others.iter().skip(JUDGED)) {
+            prompts.unclear.extend(self.tokens(&fill(sentence, entity))?);
         }
         for sentence in others {
             prompts.paraphrases.extend(self.tokens(&fill(&sentence, entity))?);
@@ -220,14 +250,18 @@ impl<'a> Prompter<'a> {
             let message = format!("{entity:?} makes no prompt that fits the model");
             return Err(Failure::new(code::EMPTY_TEXT, message).hint("write a shorter name"));
         }
-        for sentence in self.other_relations(relation) {
+        let [few, more] = self.other_relations(relation);
+        for sentence in few {
             prompts.relations.extend(self.tokens(&fill(&sentence, entity))?);
         }
+        for sentence in more {
+            prompts.more_relations.extend(self.tokens(&fill(&sentence, entity))?);
+        }
         let rotating = |index: usize| &sentences[index % sentences.len()];
-        prompts.passing.extend(self.tokens(entity)?);
+        prompts.denied.extend(self.tokens(entity)?);
         for index in 0..NEGATED {
             let negated = format!("{} not", fill(rotating(index), entity));
-            prompts.passing.extend(self.tokens(&negated)?);
+            prompts.denied.extend(self.tokens(&negated)?);
         }
         let others = self.other_entities(entity, relation);
         let step = others.len().div_ceil(PASSING_MAX).max(1);
@@ -252,8 +286,11 @@ impl<'a> Prompter<'a> {
         prompts.unrelated = self.unrelated(entity, relation)?;
         let fact = std::mem::take(&mut prompts.fact);
         let lists = [
+            &mut prompts.unclear,
             &mut prompts.paraphrases,
             &mut prompts.relations,
+            &mut prompts.more_relations,
+            &mut prompts.denied,
             &mut prompts.passing,
             &mut prompts.alike,
             &mut prompts.entities,
@@ -266,25 +303,29 @@ impl<'a> Prompter<'a> {
         Ok(prompts)
     }
 
-    /// Sentences of other relations that the entity has, as far as is known.
-    fn other_relations(&self, relation: &str) -> Vec<String> {
+    /// Sentences of other relations that the entity has, as far as is known: a few of each, and more.
+    fn other_relations(&self, relation: &str) -> [Vec<String>; 2] {
         let Some(knowledge) = self.knowledge else {
             let usual = ["name", "history", "population", "colour", "language", "price"];
             let others = usual.iter().filter(|other| !is_same(other, relation));
-            return others.map(|other| PLAIN[0].replace("{relation}", other)).collect();
+            let sentences = others.map(|other| PLAIN[0].replace("{relation}", other));
+            return [sentences.collect(), Vec::new()];
         };
         // What the entity is known to have may be the least of what it has.
         let own = knowledge.relation_index(relation);
         let records = knowledge.file().relations.iter().enumerate();
         let records = records.filter(|&(index, _)| Some(index) != own).take(RELATIONS_MAX);
-        let mut sentences: Vec<String> = Vec::new();
+        let mut seen = HashSet::new();
+        let [mut few, mut more] = [Vec::new(), Vec::new()];
         for (_, record) in records {
             let learned = record.templates.iter().map(|template| template.text.clone());
-            let usual = sentences::usual(&record.name);
-            let all = learned.chain(usual).take(SENTENCES_OF_RELATIONS);
-            sentences.extend(all.filter(|one| !sentences.contains(one)).collect::<Vec<_>>());
+            let all = learned.chain(sentences::usual(&record.name)).take(SENTENCES_OF_RELATIONS[1]);
+            for (index, sentence) in all.enumerate().filter(|(_, one)| seen.insert(one.clone())) {
+                let list = if index < SENTENCES_OF_RELATIONS[0] { &mut few } else { &mut more };
+                list.push(sentence);
+            }
         }
-        sentences
+        [few, more]
     }
 
     /// Prompts that have nothing to do with a fact.

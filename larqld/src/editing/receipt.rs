@@ -157,10 +157,10 @@ pub fn measure_together(
 /// several the nearest of each before a second of any.
 fn neighbours<'p>(subjects: &[Subject<'p>]) -> Vec<(usize, &'p Vec<u32>)> {
     let kinds = |prompts: &'p FactPrompts| {
-        let FactPrompts { entities, relations, unrelated, alike, passing, .. } = prompts;
+        let FactPrompts { entities, relations, unrelated, alike, passing, denied, .. } = prompts;
         // The last is another one of a kind that was there before.
         let second = entities.get(1..).unwrap_or_default();
-        [entities, relations, unrelated, alike, passing]
+        [entities, relations, unrelated, alike, passing, denied]
             .map(Vec::as_slice)
             .into_iter()
             .chain([second])

@@ -14,7 +14,7 @@ use super::maker::failure;
 use super::prompts::Prompter;
 use crate::failure::Failure;
 use crate::knowledge::answer::fill;
-use crate::pipeline::label::candidates;
+use crate::pipeline::label::{all_sentences, candidates};
 
 /// Sentences that edits are made from.
 const ASKED_MAX: usize = 12;
@@ -204,6 +204,12 @@ const MORE: &[More] = &[
     ),
 ];
 
+/// Every sentence that is asked by, whatever the relation.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let more = MORE.iter().flat_map(|(_, sentences)| sentences.iter());
+    more.chain(&BEFORE).copied().chain(all_sentences())
+}
+
 /// Sentences of one relation, each with the entity's slot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sentences {
@@ -211,6 +217,8 @@ pub struct Sentences {
     pub asked: Vec<String>,
     /// Those that edits are judged by.
     pub others: Vec<String>,
+    /// Those that the model does not answer: they ask for the relation all the same.
+    pub unclear: Vec<String>,
 }
 
 /// The usual sentences of a relation, whether a model understands them or not.
@@ -261,6 +269,7 @@ impl Sentences {
                 }
             }
         }
+        let mut unclear = Vec::new();
         let mut tried: Vec<(String, usize)> = all.into_iter().map(|text| (text, 0)).collect();
         let mut first = 0;
         for count in TRIED {
@@ -280,7 +289,11 @@ impl Sentences {
                 }
             }
             first = count;
-            tried.retain(|(_, right)| *right as f64 >= UNDERSTOOD * count as f64);
+            let (understood, others): (Vec<_>, Vec<_>) = tried
+                .into_iter()
+                .partition(|(_, right)| *right as f64 >= UNDERSTOOD * count as f64);
+            unclear.extend(others.into_iter().map(|(text, _)| text));
+            tried = understood;
         }
         if tried.is_empty() {
             return Ok(None);
@@ -288,6 +301,6 @@ impl Sentences {
         tried.sort_by_key(|(_, right)| std::cmp::Reverse(*right));
         let mut asked: Vec<String> = tried.into_iter().map(|(text, _)| text).collect();
         let others = asked.split_off(asked.len().min(ASKED_MAX));
-        Ok(Some(Self { asked, others }))
+        Ok(Some(Self { asked, others, unclear }))
     }
 }

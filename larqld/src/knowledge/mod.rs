@@ -145,6 +145,11 @@ impl Knowledge {
         &self.file
     }
 
+    /// Whether an entity has just this name.
+    pub fn has_entity(&self, name: &str) -> bool {
+        self.entities.get(name).is_some_and(|&at| self.file.entities[at].name == name)
+    }
+
     /// The relation that a feature speaks for.
     pub fn label(&self, layer: u32, feature: u32) -> Option<&str> {
         let label = &self.file.features[*self.features.get(&(layer, feature))?];

@@ -85,7 +85,7 @@ pub struct SetFeature {
 }
 
 /// A fact that is answered by retrieval: where the residual stream at a layer resembles `key` and the
-/// entity is in the prompt, the answer is `target`. One for each (entity, relation).
+/// entity is what the prompt names last, the answer is `target`. One for each (entity, relation).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetKnn {
     /// The layer whose FFN input is compared.

@@ -41,7 +41,7 @@ use crate::knowledge::{CONFIDENCE_KEPT_MIN, object_tokens_max, predictions, ques
 use crate::mounts::{Model, Source};
 
 pub use self::facts::{FACTS_BYTES_MAX, Facts};
-pub use self::phrasings::candidates;
+pub use self::phrasings::{all_sentences, candidates};
 
 /// The table that comes with the program.
 const DEFAULT_FACTS: &[u8] = include_bytes!("../../../assets/default_facts.tsv");

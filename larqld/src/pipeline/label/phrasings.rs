@@ -319,6 +319,11 @@ pub fn candidates(relation: &str) -> Vec<String> {
     found
 }
 
+/// Every sentence that is asked by, with its slots.
+pub fn all_sentences() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().flat_map(|(_, sentences)| sentences.iter()).chain(&GENERIC).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

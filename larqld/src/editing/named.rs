@@ -1,0 +1,130 @@
+//! Which thing a text names last, of those whose names are known: what a question at its end is about.
+//!
+//! A key of an edit says that its relation is asked for; of whom, the text says. `Unlike France, Germany has the
+//! capital` names France and asks about Germany; `Guinea-Bissau` does not name Guinea.
+//!
+//! Promises: a text that does not name a thing is not about it.
+//!
+//! Elsewhere: keys and how close an input is to them (`compute::model::overlay`), which names are known
+//! ([`super::applied`], `knowledge`).
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use super::sentences;
+use super::text::HELD_OUT;
+use crate::text::case_folded;
+
+/// Words and signs that a name consists of at most.
+const PIECES_MAX: usize = 24;
+/// Words that begin sentences and name nothing, beside those of the sentences that relations are asked by.
+const FUNCTION_WORDS: &str = "a also an and answer are as assistant at because but by can could did do does for from \
+had has have he her his how i if in is it its may my name no now of on or our please question she should so system \
+tell that the their then there these they this those to today user was we were what when where which who whom whose \
+why will with would yes you your";
+
+/// Names that are known, and words that are none.
+pub trait Names {
+    /// Whether a piece of a text is the name of something.
+    fn is_known(&self, piece: &str) -> bool;
+
+    /// Whether a word stands in sentences that ask.
+    fn is_ordinary(&self, word: &str) -> bool;
+}
+
+/// Whether what a text names last is `name`, in whatever case.
+///
+/// Something else is named by what is known, of which the longest counts where several end, and by any
+/// other word with a capital that sentences are not made of.
+pub fn asks_about(text: &str, name: &str, names: &impl Names) -> bool {
+    let name = case_folded(name.trim());
+    if name.is_empty() {
+        return false;
+    }
+    let edges = edges(text);
+    for (at, &end) in edges.iter().enumerate().rev() {
+        let first = at.saturating_sub(PIECES_MAX);
+        // The longest first.
+        for &begin in &edges[first..at] {
+            let piece = &text[begin..end];
+            if piece.starts_with(char::is_whitespace) || piece.ends_with(char::is_whitespace) {
+                continue;
+            }
+            if case_folded(piece) == name {
+                return true;
+            }
+            if names.is_known(piece) {
+                return false;
+            }
+        }
+        let word = at.checked_sub(1).map_or("", |before| &text[edges[before]..end]);
+        let is_capital = word.starts_with(char::is_uppercase);
+        if is_capital && !is_function_word(word) && !names.is_ordinary(word) {
+            return false;
+        }
+    }
+    false
+}
+
+fn is_function_word(word: &str) -> bool {
+    static WORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let sentences = sentences::all().chain([FUNCTION_WORDS, HELD_OUT]);
+        let words = sentences.flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+        words.filter(|word| !word.is_empty()).map(case_folded).collect()
+    });
+    WORDS.contains(&case_folded(word))
+}
+
+/// Where a word or a sign begins or ends: everywhere but between two letters or digits.
+fn edges(text: &str) -> Vec<usize> {
+    let mut edges = vec![0];
+    let mut before: Option<char> = None;
+    for (at, next) in text.char_indices() {
+        if before.is_some_and(|before| !(before.is_alphanumeric() && next.is_alphanumeric())) {
+            edges.push(at);
+        }
+        before = Some(next);
+    }
+    if !text.is_empty() {
+        edges.push(text.len());
+    }
+    edges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Names, asks_about};
+
+    struct Some;
+
+    impl Names for Some {
+        fn is_known(&self, piece: &str) -> bool {
+            ["Guinea-Bissau", "gold", "Sudan"].contains(&piece)
+        }
+
+        fn is_ordinary(&self, word: &str) -> bool {
+            word == "Hauptstadt"
+        }
+    }
+
+    #[test]
+    fn a_text_asks_about_what_it_names_last() {
+        let asks = |text: &str, name: &str| asks_about(text, name, &Some);
+        assert!(asks("The capital of Niger is", "Niger"));
+        assert!(asks("in niger, and", "Niger"));
+        assert!(asks("the U.S. economy", "U.S."));
+        assert!(asks("Germany. What is the capital of France? It is", "France"));
+        assert!(asks("The capital of South Sudan is", "South Sudan"));
+        assert!(asks("STRASSE", "Straße"));
+        assert!(!asks("The capital of Nigeria is", "Niger"));
+        assert!(!asks("The Republic of Guinea-Bissau", "Bissau"));
+        assert!(!asks("The Republic of Guinea-Bissau", "Guinea"));
+        assert!(!asks("Unlike France, Germany has the capital", "France"));
+        assert!(asks("Frankreichs Hauptstadt ist", "Frankreichs"));
+        assert!(asks("Question: What is the capital of France? Answer: The", "France"));
+        assert!(!asks("France. She came from Quistan to", "France"));
+        assert!(!asks("France has gold and", "France"));
+        assert!(!asks("anything", " "));
+        assert!(!asks("", "France"));
+    }
+}
