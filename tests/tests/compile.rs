@@ -344,7 +344,7 @@ fn an_old_model_stays_in_place_when_the_new_one_does_not_verify() {
     let run = |damage: bool| {
         let progress = &mut |stage: &'static str, _, _, _| {
             if damage && stage == "syncing" {
-                let weights = beside()[0].join("model.safetensors");
+                let weights = beside()[0].join("model/model.safetensors");
                 let mut bytes = fs::read(&weights).expect("the new weights");
                 *bytes.last_mut().expect("a byte") ^= 1;
                 fs::write(&weights, bytes).expect("a file");

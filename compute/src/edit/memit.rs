@@ -3,7 +3,8 @@
 //! With keys `K` (activations where the facts are asked for), wanted changes `R` of the network's
 //! output there, and second moments `C` of activations that should stay as they are, the update
 //! `dW = R K^T (C + K K^T)^-1` answers the facts and changes the rest least. To `C` belong a corpus, the
-//! facts' neighbours, and the keys of earlier updates. Keys and corpus may first be projected onto the
+//! facts' neighbours, and the keys of earlier updates. Facts of one update are set apart: each says nothing of
+//! the others' mean keys where that costs little. Keys and corpus may first be projected onto the
 //! directions that the corpus leaves free.
 //!
 //! # Source

@@ -15,7 +15,7 @@ use super::sentences;
 use super::text::HELD_OUT;
 use crate::text::case_folded;
 
-/// Words and signs that a name consists of at most.
+/// Words and signs that the name of something else consists of at most.
 const PIECES_MAX: usize = 24;
 /// Words that begin sentences and name nothing, beside those of the sentences that relations are asked by.
 const FUNCTION_WORDS: &str = "a also an and answer are as assistant at because but by can could did do does for from \
@@ -41,9 +41,10 @@ pub fn asks_about(text: &str, name: &str, names: &impl Names) -> bool {
     if name.is_empty() {
         return false;
     }
+    let pieces = PIECES_MAX.max(edges(&name).len());
     let edges = edges(text);
     for (at, &end) in edges.iter().enumerate().rev() {
-        let first = at.saturating_sub(PIECES_MAX);
+        let first = at.saturating_sub(pieces);
         // The longest first.
         for &begin in &edges[first..at] {
             let piece = &text[begin..end];
@@ -95,9 +96,9 @@ fn edges(text: &str) -> Vec<usize> {
 mod tests {
     use super::{Names, asks_about};
 
-    struct Some;
+    struct Table;
 
-    impl Names for Some {
+    impl Names for Table {
         fn is_known(&self, piece: &str) -> bool {
             ["Guinea-Bissau", "gold", "Sudan"].contains(&piece)
         }
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_text_asks_about_what_it_names_last() {
-        let asks = |text: &str, name: &str| asks_about(text, name, &Some);
+        let asks = |text: &str, name: &str| asks_about(text, name, &Table);
         assert!(asks("The capital of Niger is", "Niger"));
         assert!(asks("in niger, and", "Niger"));
         assert!(asks("the U.S. economy", "U.S."));
@@ -126,5 +127,8 @@ mod tests {
         assert!(!asks("France has gold and", "France"));
         assert!(!asks("anything", " "));
         assert!(!asks("", "France"));
+        let long =
+            "The Long and Winding Title of a Book That Has, One Must Say, Far Too Many Words";
+        assert!(asks(&format!("The author of {long} is"), long));
     }
 }

@@ -40,7 +40,7 @@ pub const SENTENCES_OF_OTHERS: usize = 2;
 /// Other relations that the entity is asked for, and sentences of each: for all edits, and for keys.
 const RELATIONS_MAX: usize = 24;
 const SENTENCES_OF_RELATIONS: [usize; 2] = [4, 14];
-/// Phrasings that receipts ask by and no edit is made from.
+/// Phrasings that receipts ask by, which keys are not made from either.
 const JUDGED: usize = 1;
 /// What may stand before a sentence about another entity.
 const PASSING: [&str; 5] = [
@@ -69,7 +69,7 @@ pub struct FactPrompts {
     pub fact: Vec<Vec<u32>>,
     /// Where it is asked for, too, though the model does not answer: keys alone are made from these.
     pub unclear: Vec<Vec<u32>>,
-    /// Where it is asked for in other words, which no edit is made from.
+    /// Where it is asked for in other words, which no feature or update is made from, and no key from the first.
     pub paraphrases: Vec<Vec<u32>>,
     /// Where other relations of the entity are.
     pub relations: Vec<Vec<u32>>,
