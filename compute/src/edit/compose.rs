@@ -6,7 +6,7 @@ use super::selector::Selector;
 /// Steepness of a gate: the activation is near 0 wherever the selector is a little below its zero.
 const STEEPNESS: f32 = 24.0;
 /// How far a selector rises from where a fact's features begin to answer to where they answer in full.
-const RISE: f32 = 0.3;
+pub(super) const RISE: f32 = 0.3;
 
 /// The vectors of a feature, each `[hidden]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +53,7 @@ mod tests {
             direction: vec![1.0, 0.0],
             constant: vec![0.0, 1.0],
             unseen: Unseen::default(),
+            elsewhere: None,
         };
         let features = compose(3, &selector, &[2.0, -4.0], 0.2);
         for (says, part) in [(-1.0, 0.0), (0.0, 0.0), (0.2, 0.5), (0.4, 1.0), (1.0, 1.0)] {

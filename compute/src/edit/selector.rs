@@ -3,19 +3,29 @@
 //! A selector is a linear function that is 1 where the fact is asked for and below 0 elsewhere: ridge
 //! regression against the inputs of a corpus, of the entity's other relations, and of the relation's
 //! other entities. Its offset is carried by what all inputs have in common, because a feature has no
-//! bias of its own.
+//! bias of its own. Of inputs elsewhere, which may be many thousands, it is solved against those that it would
+//! come near to saying the fact of: how far below it is at the others does not matter.
 //!
 //! # Source
-//! Ridge regression: Hoerl and Kennard 1970. Keys of a fact as inputs of the network at the last token:
-//! Geva et al. 2021 (arXiv:2012.14913).
+//! Ridge regression: Hoerl and Kennard 1970. The one-sided loss, squared, and its minimum by active sets:
+//! Mangasarian 2002, *A finite Newton method for classification*; Keerthi and DeCoste 2005 (JMLR 6), section 2.
+//! Keys of a fact as inputs of the network at the last token: Geva et al. 2021 (arXiv:2012.14913).
 
 use faer::Mat;
 
 use super::EditError;
-use super::solve::{add_outer, positive_definite};
+use super::compose::RISE;
+use super::solve::{Factors, SolveError, add_outer, positive_definite};
 
 /// Penalty on a selector's length, in parts of the mean of the inputs' second moments.
 const RIDGE: f64 = 0.03;
+
+/// The most that should be said of inputs elsewhere, where 1 is wanted of the fact.
+const ELSEWHERE_MOST: f64 = -0.5;
+/// How much each of those that more is said of counts; the fact counts 1.
+const ELSEWHERE_WEIGHT: f64 = 0.02;
+/// Times that they are looked for at most.
+const ROUNDS_MAX: usize = 6;
 
 /// Phrasings below this quantile are not waited for: a few do not mean what the rest does.
 const FACT_QUANTILE: f32 = 0.2;
@@ -83,6 +93,8 @@ pub struct Examples<'e> {
     pub relations: Vec<Vec<&'e [f32]>>,
     /// Where the relation of other entities is; none where something else tells entities apart.
     pub entities: Vec<Vec<&'e [f32]>>,
+    /// Where anything else stands.
+    pub elsewhere: Vec<&'e [f32]>,
 }
 
 /// What a selector says of each example when it has not seen that example's group.
@@ -105,6 +117,57 @@ pub struct Selector {
     pub constant: Vec<f32>,
     /// How well it tells examples that it has not seen.
     pub unseen: Unseen,
+    /// The most that it says of an input elsewhere; `None` where it was solved against none.
+    pub elsewhere: Option<f32>,
+}
+
+/// The normal equations of a selector's direction and of the constant.
+struct Equations {
+    /// `[width, width]`
+    left: Mat<f64>,
+    /// `[width]`, each.
+    direction: Vec<f64>,
+    constant: Vec<f64>,
+}
+
+impl Equations {
+    /// Counts an input of which `value` should be said; a negative weight takes it back.
+    fn add(&mut self, input: &[f32], weight: f64, value: f64) {
+        add_outer(&mut self.left, [input], weight);
+        let sides = self.direction.iter_mut().zip(&mut self.constant);
+        for ((direction, constant), &x) in sides.zip(input) {
+            *direction += weight * value * f64::from(x);
+            *constant += weight * f64::from(x);
+        }
+    }
+
+    /// Counts inputs of which too much would be said otherwise, and returns the factors of the left side.
+    ///
+    /// # Errors
+    /// Where the equations are not positive definite.
+    fn keep_below(&mut self, inputs: &[&[f32]]) -> Result<Factors, SolveError> {
+        let mut is_counted = vec![false; inputs.len()];
+        let mut factors = Factors::of(self.left.as_ref())?;
+        for _ in 0..ROUNDS_MAX {
+            let right = Mat::from_fn(self.direction.len(), 1, |row, _| self.direction[row]);
+            let found = factors.solve(right.as_ref())?;
+            let direction: Vec<f64> = (0..found.nrows()).map(|row| found[(row, 0)]).collect();
+            let mut changed = false;
+            for (input, is_counted) in inputs.iter().zip(&mut is_counted) {
+                let is_above = product(&direction, input) > ELSEWHERE_MOST;
+                if is_above != *is_counted {
+                    let weight = if is_above { ELSEWHERE_WEIGHT } else { -ELSEWHERE_WEIGHT };
+                    self.add(input, weight, ELSEWHERE_MOST);
+                    (*is_counted, changed) = (is_above, true);
+                }
+            }
+            if !changed {
+                break;
+            }
+            factors = Factors::of(self.left.as_ref())?;
+        }
+        Ok(factors)
+    }
 }
 
 /// An example with what it counts and what a selector should say of it.
@@ -130,29 +193,26 @@ impl Selector {
         if count == 0 {
             return Err(EditError::NoPrompts);
         }
-        let (mut second, mean) = moments.normalised();
+        let (second, mean) = moments.normalised();
         let width = mean.len();
         let trace: f64 = (0..width).map(|index| second[(index, index)]).sum();
         // A corpus that is empty leaves the examples alone to decide.
         let own: f64 =
             rows[..count].iter().flat_map(|row| row.input).map(|&x| f64::from(x).powi(2)).sum();
         let scale = trace.max(own / count as f64) / width as f64;
+        let mut equations = Equations { left: second, direction: Vec::new(), constant: mean };
+        equations.direction.extend(equations.constant.iter().map(|mean| -mean));
         for index in 0..width {
-            second[(index, index)] += RIDGE * scale;
+            equations.left[(index, index)] += RIDGE * scale;
         }
-        let mut right = Mat::from_fn(width, 2 + rows.len(), |index, column| match column {
-            0 => -mean[index],
-            1 => mean[index],
+        rows.iter().for_each(|row| equations.add(row.input, row.weight, row.value));
+        let factors = equations.keep_below(&examples.elsewhere)?;
+        let right = Mat::from_fn(width, 2 + rows.len(), |index, column| match column {
+            0 => equations.direction[index],
+            1 => equations.constant[index],
             _ => f64::from(rows[column - 2].input[index]),
         });
-        for row in &rows {
-            add_outer(&mut second, [row.input], row.weight);
-            for (index, &x) in row.input.iter().enumerate() {
-                right[(index, 0)] += row.weight * row.value * f64::from(x);
-                right[(index, 1)] += row.weight * f64::from(x);
-            }
-        }
-        let solution = positive_definite(second.as_ref(), right.as_ref())?;
+        let solution = factors.solve(right.as_ref())?;
         let column =
             |index: usize| -> Vec<f64> { (0..width).map(|row| solution[(row, index)]).collect() };
         let scaled = |numbers: Vec<f64>| {
@@ -178,7 +238,10 @@ impl Selector {
             relations: relations.to_vec(),
             entities: entities.to_vec(),
         };
-        Ok(Selector { direction, constant, unseen })
+        let mut selector = Selector { direction, constant, unseen, elsewhere: None };
+        let says = examples.elsewhere.iter().map(|input| selector.response(input));
+        selector.elsewhere = says.max_by(f32::total_cmp);
+        Ok(selector)
     }
 
     /// The same selector with its zero where it was `threshold`, and a rise of `steepness`.
@@ -189,12 +252,13 @@ impl Selector {
     }
 
     /// Where the fact begins: in the middle of what is said of its unseen phrasings and of unseen
-    /// others.
+    /// others, and above all that is said elsewhere.
     pub fn threshold(&self, care: Care) -> f32 {
         let others = [&self.unseen.relations[..], &self.unseen.entities].concat();
         let least = quantile(&self.unseen.fact, FACT_QUANTILE).unwrap_or(1.0);
         let most = quantile(&others, care.others_quantile).unwrap_or(-1.0);
-        (0.5 * (least + most)).clamp(THRESHOLD_MIN, care.threshold_max)
+        let elsewhere = self.elsewhere.map_or(THRESHOLD_MIN, |most| most + RISE / 2.0);
+        (0.5 * (least + most)).max(elsewhere).clamp(THRESHOLD_MIN, care.threshold_max)
     }
 
     /// What it says of an input.
@@ -299,6 +363,7 @@ mod tests {
             fact: groups(&fact),
             relations: groups(&relations),
             entities: groups(&entities),
+            elsewhere: Vec::new(),
         };
         let selector = Selector::solve(3, &moments, &examples).unwrap();
         // Inputs that were not seen.
@@ -316,6 +381,7 @@ mod tests {
             fact: groups(&relations),
             relations: groups(&relations),
             entities: groups(&relations),
+            elsewhere: Vec::new(),
         };
         assert_eq!(Selector::solve(3, &moments, &same), Err(EditError::Inseparable { layer: 3 }));
     }
@@ -332,7 +398,7 @@ mod tests {
             rows.chunks(2).map(|rows| rows.iter().map(|&row| &*fact[row]).collect()).collect()
         };
         let relations: Vec<Vec<&[f32]>> = others.iter().map(|row| vec![&**row]).collect();
-        let all = Examples { fact: pairs(&[0, 1, 2, 3]), relations, entities: Vec::new() };
+        let all = Examples { fact: pairs(&[0, 1, 2, 3]), relations, ..Examples::default() };
         let told = Selector::solve(0, &moments, &all).unwrap();
         assert!(told.unseen.fact.iter().all(|&said| said > 0.5), "{:?}", told.unseen);
         assert!(told.unseen.relations.iter().all(|&said| said < 0.0), "{:?}", told.unseen);
@@ -343,5 +409,42 @@ mod tests {
             let said = other.response(row);
             assert!((said - unseen).abs() < 0.3, "{said} {:?}", told.unseen.fact);
         }
+    }
+    #[test]
+    fn a_selector_is_solved_against_whatever_looks_like_the_fact_elsewhere() {
+        let mut moments = Moments::new(16);
+        (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed))).for_each(|row| {
+            moments.add(&row, 1.0);
+        });
+        let fact: Vec<Vec<f32>> = (0..4).map(|seed| input(12, seed)).collect();
+        // Most of a fact's look, and something of its own.
+        let alike: Vec<Vec<f32>> = (0..6)
+            .map(|seed| {
+                let (own, other) = (input(12, seed), input(13, seed));
+                own.iter().zip(&other).map(|(a, b)| 0.8 * a + 0.4 * b).collect()
+            })
+            .collect();
+        let far: Vec<Vec<f32>> = (0..40).map(|seed| input(seed % 10, 100 + seed)).collect();
+        let mut examples =
+            Examples { fact: fact.iter().map(|row| vec![&**row]).collect(), ..Examples::default() };
+        let most = |selector: &Selector| -> f32 {
+            alike.iter().map(|row| selector.response(row)).fold(f32::NEG_INFINITY, f32::max)
+        };
+        let without = Selector::solve(0, &moments, &examples).unwrap();
+        assert!(most(&without) > 0.5 && without.elsewhere.is_none(), "{}", most(&without));
+        examples.elsewhere = alike.iter().chain(&far).map(Vec::as_slice).collect();
+        let with = Selector::solve(0, &moments, &examples).unwrap();
+        assert!(most(&with) < most(&without) - 0.3, "{} {}", most(&with), most(&without));
+        assert_eq!(with.elsewhere, Some(most(&with)));
+        assert!(fact.iter().all(|row| with.response(row) > 0.8));
+        // What is far from it anyway changes nothing.
+        examples.elsewhere = far.iter().map(Vec::as_slice).collect();
+        let same = Selector::solve(0, &moments, &examples).unwrap();
+        assert_eq!(same.direction, without.direction);
+        // A threshold is above what is said elsewhere, even of what cannot be told apart.
+        let care = Care { others_quantile: 0.97, threshold_max: 0.9 };
+        examples.elsewhere = fact[..1].iter().map(Vec::as_slice).collect();
+        let torn = Selector::solve(0, &moments, &examples).unwrap();
+        assert!(torn.threshold(care) > torn.response(&fact[0]) || torn.threshold(care) >= 0.9);
     }
 }

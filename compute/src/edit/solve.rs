@@ -1,6 +1,6 @@
 //! Symmetric systems in `f64`, on faer.
 
-use faer::linalg::solvers::Solve as _;
+use faer::linalg::solvers::{Llt, Solve as _};
 use faer::{Mat, MatRef, Side};
 
 /// Why a system was not solved.
@@ -20,11 +20,31 @@ pub(super) fn positive_definite(
     a: MatRef<'_, f64>,
     b: MatRef<'_, f64>,
 ) -> Result<Mat<f64>, SolveError> {
-    let factors = a.llt(Side::Lower).map_err(|_| SolveError)?;
-    let solution = factors.solve(b);
-    let finite = (0..solution.ncols())
-        .all(|column| (0..solution.nrows()).all(|row| solution[(row, column)].is_finite()));
-    if finite { Ok(solution) } else { Err(SolveError) }
+    Factors::of(a)?.solve(b)
+}
+
+/// A symmetric positive definite matrix, factorised once for many right sides.
+pub(super) struct Factors(Llt<f64>);
+
+impl Factors {
+    /// Factorises.
+    ///
+    /// # Errors
+    /// Where the matrix is not positive definite.
+    pub(super) fn of(a: MatRef<'_, f64>) -> Result<Self, SolveError> {
+        a.llt(Side::Lower).map(Self).map_err(|_| SolveError)
+    }
+
+    /// Solves for right sides `[n, k]`.
+    ///
+    /// # Errors
+    /// Where the solution is not finite.
+    pub(super) fn solve(&self, b: MatRef<'_, f64>) -> Result<Mat<f64>, SolveError> {
+        let solution = self.0.solve(b);
+        let finite = (0..solution.ncols())
+            .all(|column| (0..solution.nrows()).all(|row| solution[(row, column)].is_finite()));
+        if finite { Ok(solution) } else { Err(SolveError) }
+    }
 }
 
 /// Adds `weight * row row^T` for every row.

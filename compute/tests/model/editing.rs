@@ -94,7 +94,7 @@ fn a_composed_fact_follows_its_prompts_and_leaves_most_others_whatever_the_netwo
             let pushed: Vec<&[f32]> = values.inputs[place].iter().map(Vec::as_slice).collect();
             let fact = inputs.iter().zip(pushed).map(|(&input, pushed)| vec![input, pushed]);
             let relations = inputs[2..].iter().map(|&input| vec![input]).collect();
-            let examples = Examples { fact: fact.collect(), relations, entities: Vec::new() };
+            let examples = Examples { fact: fact.collect(), relations, ..Examples::default() };
             let selector = Selector::solve(layer, &moments, &examples).unwrap();
             let made = compose(layer, &selector, &values.pushes[place], 0.2);
             for (at, made) in made.iter().enumerate() {

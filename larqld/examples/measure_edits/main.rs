@@ -21,6 +21,7 @@ use larql_compute::cpu::{Cancel, Pool};
 use larql_storage::file::{DiskFiles, Files};
 use larql_storage::overlay::{Fact, Mode, Overlay};
 use larqld::editing::applied::{Applied, Identity};
+use larqld::editing::background::Looks;
 use larqld::editing::maker::Maker;
 use larqld::editing::making::{Manner, looked_at, make};
 use larqld::editing::prompts::Prompter;
@@ -189,10 +190,9 @@ impl Measuring<'_> {
         let knowledge = model.knowledge();
         let prompter = Prompter::new(model, knowledge.as_deref());
         let layers = looked_at(model, &manner);
-        let activations = mode == Mode::Memit;
         let kept = model.kept_edits();
         let background =
-            kept.background(model, &prompter, &layers, activations, self.pool, self.cancel)?;
+            kept.background(model, &prompter, &layers, Looks::of(mode), self.pool, self.cancel)?;
         let mut maker = Maker::new(model, prompter, background, self.pool, self.cancel)?;
         let first = stored.low_rank().map(|delta| delta.update.id + 1).max().unwrap_or(1);
         make(&mut maker, facts, &manner, stored, first, self.cancel)?;

@@ -33,8 +33,9 @@ impl Maker<'_> {
             self.editor.values(&asked, token, layers, Enough::OF_FEATURES).map_err(failure)?;
         let study = self.study(layers, prompts, &[])?;
         let mut selectors = Vec::with_capacity(layers.len());
-        for place in 0..layers.len() {
-            selectors.push(self.selector(&study, place, &[])?);
+        for (place, &layer) in layers.iter().enumerate() {
+            let elsewhere = self.elsewhere(layer, entity);
+            selectors.push(self.selector(&study, place, &[], &elsewhere)?);
         }
         let mut operations = Vec::new();
         for strength in STRENGTHS {

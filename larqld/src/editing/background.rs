@@ -2,19 +2,20 @@
 //! their networks do. Measured once, and kept while base and labels stay what they are.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_compute::edit::{Editor, Moments, Preserved};
+use larql_compute::edit::{Captured, Editor, Moments, Preserved};
+use larql_storage::overlay::Mode;
 
+use super::elsewhere::{About, Asked, Elsewhere, made_up};
 use super::prompts::Prompter;
-use super::text::HELD_OUT;
 use crate::failure::Failure;
 use crate::mounts::Model;
 
 /// Learned prompts that are read.
 const PROMPTS: usize = 768;
-/// Tokens of the bundled text that are read.
-const TEXT_TOKENS: usize = 512;
 /// How much the last position of a prompt counts against one within it.
 const LAST_WEIGHT: f64 = 4.0;
+/// Prompts that are read at a time.
+const BATCH: usize = 32;
 
 /// How a base behaves where nothing is edited.
 #[derive(Debug)]
@@ -23,12 +24,30 @@ pub struct Background {
     pub layers: Vec<usize>,
     /// Moments of their inputs.
     pub moments: Vec<Moments>,
-    /// Moments of their activations; none where they were not asked for.
+    /// Moments of their activations; none where no edit by MEMIT asked for them.
     pub preserved: Vec<Preserved>,
+    /// Their inputs in many texts; none where no edit by COMPOSE asked for them.
+    elsewhere: Option<Elsewhere>,
+}
+
+/// What is looked at beside the moments of inputs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Looks {
+    /// Moments of activations, which updates are solved against.
+    pub activations: bool,
+    /// Inputs in many texts, which features are kept off.
+    pub elsewhere: bool,
+}
+
+impl Looks {
+    /// What edits of a mode are made against.
+    pub fn of(mode: Mode) -> Self {
+        Self { activations: mode == Mode::Memit, elsewhere: mode == Mode::Compose }
+    }
 }
 
 impl Background {
-    /// Measures a base at some layers; what their networks do too where `activations` are wanted.
+    /// Measures a base at some layers.
     ///
     /// # Errors
     /// As passes of the model.
@@ -36,45 +55,96 @@ impl Background {
         model: &Model,
         prompter: &Prompter<'_>,
         layers: &[usize],
-        activations: bool,
+        looks: Looks,
         pool: &Pool,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
         let architecture = model.architecture();
+        let hidden = architecture.hidden_size;
+        let looked_at = if looks.activations { layers } else { &[] };
+        let mut measured = Self {
+            layers: layers.to_vec(),
+            moments: layers.iter().map(|_| Moments::new(hidden)).collect(),
+            preserved: looked_at
+                .iter()
+                .map(|&layer| Preserved::new(architecture.features(layer)))
+                .collect(),
+            elsewhere: looks.elsewhere.then(|| Elsewhere::new(layers.len(), hidden)),
+        };
         let mut editor = Editor::new(architecture, model, pool, None, cancel)?;
-        let mut moments: Vec<Moments> =
-            layers.iter().map(|_| Moments::new(architecture.hidden_size)).collect();
-        let looked_at = if activations { layers } else { &[] };
-        let mut preserved: Vec<Preserved> =
-            looked_at.iter().map(|&layer| Preserved::new(architecture.features(layer))).collect();
-        let prompts = prompter.corpus(PROMPTS)?;
-        let text = model.tokenizer()?.encode(HELD_OUT, true)?;
-        let text = &text[..text.len().min(TEXT_TOKENS)];
-        let pieces: Vec<&[u32]> = text.chunks(48).collect();
-        let asked: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        for (prompts, last_weight) in [(&asked, LAST_WEIGHT), (&pieces, 1.0)] {
-            for batch in prompts.chunks(32) {
-                for positions in editor.capture(batch, layers, true, activations)? {
-                    let last = positions.len() - 1;
-                    for (position, captured) in positions.iter().enumerate() {
-                        let weight = if position == last { last_weight } else { 1.0 };
-                        for (place, input) in captured.inputs.iter().enumerate() {
-                            moments[place].add(input, weight);
-                        }
-                        if position == last || last_weight == 1.0 {
-                            for (place, activations) in captured.activations.iter().enumerate() {
-                                preserved[place].add(activations);
-                            }
-                        }
-                    }
-                }
+        let mut read = |texts: &[Asked], activations: bool, take: &mut Take<'_>| {
+            for batch in texts.chunks(BATCH) {
+                let tokens: Vec<&[u32]> = batch.iter().map(|asked| &*asked.tokens).collect();
+                let found = editor.capture(&tokens, layers, true, activations)?;
+                batch.iter().zip(found).for_each(|(asked, positions)| take(asked, &positions));
             }
+            Ok::<(), Failure>(())
+        };
+        let texts = prompter.texts()?;
+        read(&texts, looks.activations, &mut |asked, positions| {
+            positions.iter().for_each(|captured| measured.count(captured, 1.0, true));
+            measured.keep(&asked.about, positions.iter());
+        })?;
+        read(&prompter.corpus(PROMPTS)?, looks.activations, &mut |asked, positions| {
+            if let Some((last, before)) = positions.split_last() {
+                before.iter().for_each(|captured| measured.count(captured, 1.0, false));
+                measured.count(last, LAST_WEIGHT, true);
+            }
+            measured.keep(&asked.about, positions.iter());
+        })?;
+        if looks.elsewhere {
+            let mut turn = 0;
+            read(&made_up(prompter, architecture)?, false, &mut |asked, positions| {
+                // What is within a prompt stands within many: one position of each.
+                let last = positions.len().saturating_sub(1);
+                let within = (last > 0).then(|| turn % last);
+                turn += 1;
+                measured
+                    .keep(&asked.about, within.into_iter().chain([last]).map(|at| &positions[at]));
+            })?;
         }
-        Ok(Self { layers: layers.to_vec(), moments, preserved })
+        Ok(measured)
+    }
+
+    fn count(&mut self, captured: &Captured, weight: f64, is_preserved: bool) {
+        let moments = self.moments.iter_mut().zip(&captured.inputs);
+        moments.for_each(|(moments, input)| moments.add(input, weight));
+        if is_preserved {
+            let preserved = self.preserved.iter_mut().zip(&captured.activations);
+            preserved.for_each(|(preserved, activations)| preserved.add(activations));
+        }
+    }
+
+    fn keep<'c>(&mut self, about: &About, positions: impl Iterator<Item = &'c Captured>) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.add(about, positions);
+        }
     }
 
     /// The place of a layer among those that were looked at.
     pub fn place(&self, layer: usize) -> Option<usize> {
         self.layers.iter().position(|&of| of == layer)
     }
+
+    /// Whether all of that was looked at.
+    pub fn has(&self, looks: Looks) -> bool {
+        (!looks.activations || !self.preserved.is_empty())
+            && (!looks.elsewhere || self.elsewhere.is_some())
+    }
+
+    /// What was looked at, and that too.
+    pub fn with(&self, looks: Looks) -> Looks {
+        Looks {
+            activations: looks.activations || !self.preserved.is_empty(),
+            elsewhere: looks.elsewhere || self.elsewhere.is_some(),
+        }
+    }
+
+    /// Inputs at the place of a layer where nothing is said about an entity: rows of `[hidden]`.
+    pub fn elsewhere(&self, place: usize, entity: &str) -> Vec<&[f32]> {
+        self.elsewhere.as_ref().map_or_else(Vec::new, |all| all.without(place, entity))
+    }
 }
+
+/// What is made of a text, given the inputs at its positions.
+type Take<'t> = dyn FnMut(&Asked, &[Captured]) + 't;

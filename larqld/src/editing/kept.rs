@@ -11,7 +11,7 @@ use larql_storage::overlay::{Overlay, Vector};
 use parking_lot::Mutex;
 
 use super::applied::{Applied, Identity};
-use super::background::Background;
+use super::background::{Background, Looks};
 use super::latest::Latest;
 use super::prompts::Prompter;
 use super::sentences::Sentences;
@@ -149,7 +149,7 @@ impl Kept {
         learned.clone().filter(|_| *moment == model.moment())
     }
 
-    /// How the base behaves, measured anew when labels changed or other layers are asked for.
+    /// How the base behaves, measured anew when labels changed or more is asked for.
     ///
     /// # Errors
     /// As [`Background::measure`].
@@ -158,24 +158,26 @@ impl Kept {
         model: &Model,
         prompter: &Prompter<'_>,
         layers: &[usize],
-        activations: bool,
+        looks: Looks,
         pool: &Pool,
         cancel: &Cancel,
     ) -> Result<Arc<Background>, Failure> {
         let moment = model.moment();
-        let mut wanted = layers.to_vec();
+        let (mut wanted, mut looks) = (layers.to_vec(), looks);
         if let Some((then, background)) = &*self.background.lock()
             && *then == moment
         {
-            let knows = !activations || !background.preserved.is_empty();
-            if knows && layers.iter().all(|&layer| background.place(layer).is_some()) {
+            if background.has(looks)
+                && layers.iter().all(|&layer| background.place(layer).is_some())
+            {
                 return Ok(background.clone());
             }
             wanted.extend(&background.layers);
+            looks = background.with(looks);
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let measured = Background::measure(model, prompter, &wanted, activations, pool, cancel)?;
+        let measured = Background::measure(model, prompter, &wanted, looks, pool, cancel)?;
         let measured = Arc::new(measured);
         *self.background.lock() = Some((moment, measured.clone()));
         Ok(measured)

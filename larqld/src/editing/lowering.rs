@@ -1,9 +1,10 @@
 //! Facts that are retrieved, as features: what a file that holds weights only can state of them.
 
 use larql_compute::cpu::{Cancel, Pool};
-use larql_storage::overlay::{DeleteKnn, Fact, Operation, Overlay};
+use larql_storage::overlay::{DeleteKnn, Fact, Mode, Operation, Overlay};
 
 use super::applied::{Applied, Identity};
+use super::background::Looks;
 use super::layers;
 use super::maker::{Maker, Wanted};
 use super::prompts::Prompter;
@@ -41,8 +42,14 @@ pub fn lower(
     let knowledge = model.knowledge();
     let prompter = Prompter::new(model, knowledge.as_deref());
     let looked_at = layers::of_weights(model.architecture());
-    let background =
-        model.kept_edits().background(model, &prompter, &looked_at, false, pool, cancel)?;
+    let background = model.kept_edits().background(
+        model,
+        &prompter,
+        &looked_at,
+        Looks::of(Mode::Compose),
+        pool,
+        cancel,
+    )?;
     let own = Prompter::new(model, knowledge.as_deref());
     let mut maker = Maker::new(model, own, background, pool, cancel)?;
     let mut facts = Vec::with_capacity(retrieved.len());

@@ -98,7 +98,7 @@ impl<'a> Maker<'a> {
         };
         let target_ids = self.prompter.answer_tokens(&wanted.fact.target)?;
         let study = self.study(&[layer], &prompts.of_relation(), &[])?;
-        let selector = self.selector(&study, 0, &[])?;
+        let selector = self.selector(&study, 0, &[], &[])?;
         self.unseen = Unseen { entities: Vec::new(), ..selector.unseen.clone() };
         self.unseen.relations.truncate(prompts.relations.len());
         let length = dot(&selector.direction, &selector.direction).sqrt();
@@ -150,7 +150,8 @@ impl<'a> Maker<'a> {
                 self.editor.values(&asked, token, &layers, Enough::OF_FEATURES).map_err(failure)?;
             let study = self.study(&layers, prompts, before)?;
             for (place, &layer) in layers.iter().enumerate() {
-                let selector = self.selector(&study, place, &values.inputs[place])?;
+                let elsewhere = self.elsewhere(layer, &wanted.fact.entity);
+                let selector = self.selector(&study, place, &values.inputs[place], &elsewhere)?;
                 let push: Vec<f32> =
                     values.pushes[place].iter().map(|x| x * wanted.alpha).collect();
                 if count == 0 {
@@ -332,13 +333,20 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Solves for what tells a fact from others at one of the layers studied; `more` are inputs that
-    /// the fact is to be known by, too.
+    /// What a layer's networks are given where nothing is said about an entity.
+    pub(super) fn elsewhere(&self, layer: usize, entity: &str) -> Vec<&[f32]> {
+        let place = self.background.place(layer);
+        place.map_or_else(Vec::new, |place| self.background.elsewhere(place, entity))
+    }
+
+    /// Solves for what tells a fact from others at one of the layers studied, and from all that is `elsewhere`;
+    /// `more` are inputs that the fact is to be known by, too.
     pub(super) fn selector(
         &self,
         study: &Study,
         place: usize,
         more: &[Vec<f32>],
+        elsewhere: &[&[f32]],
     ) -> Result<Selector, Failure> {
         let layer = study.layers[place];
         let at = self.background.place(layer).ok_or_else(|| {
@@ -357,6 +365,7 @@ impl<'a> Maker<'a> {
             fact,
             relations: groups(&study.relations[place], 1),
             entities: groups(&study.entities[place], SENTENCES_OF_OTHERS),
+            elsewhere: elsewhere.to_vec(),
         };
         Selector::solve(layer, &self.background.moments[at], &examples).map_err(failure)
     }

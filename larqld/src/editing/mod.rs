@@ -1,6 +1,6 @@
 //! Making edits of what a model knows: from INSERT, UPDATE and DELETE to operations for a transaction.
 //!
-//! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`]), and
+//! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`], `elsewhere`), and
 //! become operations ([`making`], [`maker`]): a key, features or updates. What operations make of a model is
 //! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. `against`
 //! makes features that speak against an answer of the base, [`compaction`] moves facts down a tier. [`ask`] runs
@@ -17,6 +17,7 @@ pub mod ask;
 pub mod assertions;
 pub mod background;
 pub mod compaction;
+mod elsewhere;
 mod kept;
 mod latest;
 pub mod layers;

@@ -10,13 +10,15 @@ use std::collections::HashSet;
 
 use larql_storage::vindex::knowledge::RelationRecord;
 
+use super::elsewhere::{About, Asked};
 use super::sentences;
-use super::text::HELD_OUT;
+use super::text::{HELD_OUT, ORDINARY};
 use crate::failure::{Failure, code};
 use crate::inference::check_tokens;
 use crate::knowledge::Knowledge;
 use crate::knowledge::answer::{fill, is_same};
 use crate::mounts::Model;
+use crate::text::Tokenizer;
 
 /// Sentences for any relation, in the order in which they are used.
 const PLAIN: [&str; 6] = [
@@ -59,6 +61,10 @@ const UNRELATED: usize = 3;
 const ALIKE_MAX: usize = 4;
 /// Words of the beginnings of sentences that stand for any text.
 const BEGINNINGS: [usize; 3] = [2, 4, 6];
+/// Every so many sentences of the ordinary text have their beginnings read alone.
+const BEGINNINGS_EVERY: usize = 5;
+/// Sentences of it that are read together.
+const SENTENCES_OF_TEXTS: usize = 5;
 /// Tokens of a prompt at most.
 const PROMPT_TOKENS_MAX: usize = 256;
 
@@ -395,16 +401,19 @@ impl<'a> Prompter<'a> {
     }
 
     /// Prompts that stand for what a model is asked otherwise: learned sentences over learned
-    /// entities, and the bundled text.
+    /// entities, and beginnings of ordinary sentences.
     ///
     /// # Errors
     /// What the tokenizer refuses.
-    pub fn corpus(&self, count: usize) -> Result<Vec<Vec<u32>>, Failure> {
+    pub fn corpus(&self, count: usize) -> Result<Vec<Asked>, Failure> {
         let mut prompts = Vec::new();
-        for sentence in HELD_OUT.split_inclusive(". ") {
+        for sentence in ORDINARY.split_inclusive(". ").step_by(BEGINNINGS_EVERY) {
             let words: Vec<&str> = sentence.split_whitespace().collect();
             for length in BEGINNINGS.into_iter().filter(|&length| length < words.len()) {
-                prompts.extend(self.tokens(&words[..length].join(" "))?);
+                let text = words[..length].join(" ");
+                let tokens = self.tokens(&text)?;
+                let asked = tokens.map(|tokens| Asked { about: About::Anything(text), tokens });
+                prompts.extend(asked);
             }
         }
         if let Some(knowledge) = self.knowledge {
@@ -421,9 +430,39 @@ impl<'a> Prompter<'a> {
                 let Some(record) = file.relations.get(*relation) else { continue };
                 let templates = record.templates.len().clamp(1, SENTENCES_MAX);
                 let Some(template) = record.templates.get(index % templates) else { continue };
-                prompts.extend(self.tokens(&fill(&template.text, entity))?);
+                let about = About::Entity((*entity).to_owned());
+                let tokens = self.tokens(&fill(&template.text, entity))?;
+                prompts.extend(tokens.map(|tokens| Asked { about, tokens }));
             }
         }
         Ok(prompts)
+    }
+
+    /// Ordinary text, some sentences at a time.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn texts(&self) -> Result<Vec<Asked>, Failure> {
+        let sentences: Vec<&str> = ORDINARY.split_inclusive(". ").collect();
+        let mut texts = Vec::new();
+        for sentences in sentences.chunks(SENTENCES_OF_TEXTS) {
+            let text = sentences.concat();
+            let tokens = self.tokens(&text)?;
+            texts.extend(tokens.map(|tokens| Asked { about: About::Anything(text), tokens }));
+        }
+        Ok(texts)
+    }
+
+    /// What LABEL learned of the model.
+    pub fn knowledge(&self) -> Option<&'a Knowledge> {
+        self.knowledge
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// Where it has none that works.
+    pub fn tokenizer(&self) -> Result<&'a Tokenizer, Failure> {
+        self.model.tokenizer()
     }
 }

@@ -1,6 +1,47 @@
-//! A small text that no edit is made from: drift is measured on it.
+//! Bundled texts: one that edits are made beside, one that no edit is made from.
 
-/// Plain sentences about everyday things.
+/// Sentences of many kinds about nothing in particular, without names: what an edit must leave alone everywhere.
+pub const ORDINARY: &str = "\
+My brother wants to become a pilot, but he is afraid of heights. I have never been so tired in my life. Do you know \
+where the keys are? Our favourite dish is soup with dumplings. Your parcel will be delivered on Thursday. The colour of \
+the door was somewhere between green and grey. Seven plus five is twelve, and three times four is twelve as well. \
+Twenty people were invited, yet only nine came. If it does not rain, we will eat outside. Because the road was closed, \
+the bus had to turn around. While the water heats, cut the onions into thin slices. Long ago, in a small house at the \
+edge of a forest, there lived an old woman with two cats. They had been waiting for hours when the gate finally opened. \
+He closed the window and sat down at the table. She picked up the phone, listened for a moment, and said nothing. We \
+went home by the shortest way. You should drink more water. It seems that nobody has read the instructions. There was \
+nothing left to do but wait. What a beautiful morning! How long does it take to get there? Why did you not tell me? \
+First, remove the cover; then loosen both screws. Press the button until the light turns red. Store in a cool, dry \
+place. Warning: the surface may be hot. Chapter three deals with the history of printing. The results are shown in \
+the table below. According to the report, prices rose by four percent last year. The minister said on Monday that \
+taxes would not be raised. Scientists have discovered a new kind of beetle. In the second half the home team scored \
+twice. Shares fell sharply after the announcement. A man was arrested after a fire in a warehouse. The court will \
+decide next week. Heavy snow is expected in the north. For example, a triangle has three sides. Let the temperature \
+be constant. This means that the two lines never meet. Most people think that the earth is round, and they are \
+right. The largest of the animals lives in the sea. Iron rusts when it gets wet. Plants need light, water and air. \
+The heart pumps blood through the body. Sound travels faster in water than in air. Gold is heavier than silver. A \
+year has twelve months and a week has seven days. The capital of the country lies on a river. The language of the \
+people there is hard to learn. The currency was changed ten years ago. Its founder was a carpenter who became rich. \
+The author of the book is not known. The inventor of the machine died poor. The symbol on the flag is a star. He was \
+born in a town that no longer exists. The company is based in a small village. The country borders the sea. The \
+people from the islands are called islanders. The painter was known for his portraits. The answer to the question \
+is no. Question: Which way should we go? Answer: to the left. Question: Who is there? Answer: it is only me. The \
+name of the ship was painted on its side. The field behind the barn belongs to the neighbours. Every child gets an \
+apple and a nut. Nothing is as simple as it looks. Thank you very much for your letter. Dear all, please find the \
+notes of the meeting attached. See you tomorrow at half past eight. I think, therefore I am. To be honest, I forgot. \
+Yes, of course. No, not yet. Perhaps later. Well, that depends. All of them were there except one. Neither of the two \
+spoke. Both were late. Some say yes, others say no. Once more, from the beginning. As soon as the sun goes down, it gets \
+cold. Before you leave, turn off the lights. After dinner they took a walk along the canal. Under the bed there was a \
+box full of old photographs. On the wall hung a map of the world. Behind the counter stood a young man in a white \
+coat. At the end of the street you will find a bakery. Without a word he left the room. The price includes breakfast. \
+The film starts at nine. The baby is asleep. My father used to work in a mine. Her eyes are blue. His hands were \
+shaking. Their dog barks at night. Its roof leaks. The weather has been strange this spring. The train stopped in the \
+middle of nowhere. The cat jumped onto the chair and fell asleep. The students wrote an essay about friendship. The \
+farmer sold his last cow. The nurse smiled. The judge asked for silence. The king had three daughters. The wind blew \
+all night, and in the morning the garden was covered with leaves. Let us begin. Stop that at once. Be careful with \
+the glass. Come in and have a seat. Here is the bill. That is all for today.";
+
+/// Plain sentences about everyday things, which no edit is made from: drift is measured on it.
 pub const HELD_OUT: &str = "\
 The river runs through the valley and past the old mill. In the morning the market opens and people \
 buy bread, fruit and fish. A train leaves the station every hour. The teacher asked the children to \

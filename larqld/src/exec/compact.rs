@@ -11,6 +11,7 @@ use super::mount_row::integer;
 use super::rows::Ready;
 use super::transaction::{here, mounted, outside, record_now};
 use super::{Operator, Row, Work};
+use crate::editing::background::Looks;
 use crate::editing::compaction::{self, Compactor, Outcome, Target};
 use crate::editing::layers;
 use crate::editing::maker::{Maker, PRESERVED_WEIGHT};
@@ -77,7 +78,7 @@ fn move_facts(work: &Work<'_>, statement: Compact) -> Result<Vec<Outcome>, Failu
         &model,
         &prompter,
         &layers::of_weights(model.architecture()),
-        target != Target::Compose,
+        Looks::of(if target == Target::Compose { Mode::Compose } else { Mode::Memit }),
         pool,
         cancel,
     )?;

@@ -11,6 +11,7 @@ use super::super::{Row, Work};
 use super::chosen::{Chosen, Feature};
 use super::receipts::{Made, of_feature};
 use super::{Change, finish, maker, store, taken_back};
+use crate::editing::background::Looks;
 use crate::editing::layers;
 use crate::editing::prompts::Prompter;
 use crate::failure::{Failure, code};
@@ -82,7 +83,8 @@ pub(super) fn delete(
     }
     let layers = layers::of_weights(model.architecture());
     let looked_at: Vec<usize> = layers.iter().copied().chain(taken.layers()).collect();
-    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, taken.restates())?;
+    let looks = Looks { activations: taken.restates(), elsewhere: !chosen.known.is_empty() };
+    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, looks)?;
     operations.extend(taken.operations(&mut maker, &earlier)?);
     operations.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     for fact in &chosen.known {

@@ -26,6 +26,7 @@ pub(super) use receipts::{Sum, of_operations};
 use super::mount_row::integer;
 use super::transaction::edit;
 use super::{Operator, Row, Work};
+use crate::editing::background::Looks;
 use crate::editing::maker::Maker;
 use crate::editing::making::{Manner, looked_at, make};
 use crate::editing::prompts::Prompter;
@@ -90,13 +91,13 @@ fn maker<'m>(
     model: &'m Model,
     knowledge: Option<&'m Knowledge>,
     layers: &[usize],
-    activations: bool,
+    looks: Looks,
 ) -> Result<Maker<'m>, Failure> {
     model.require_inference()?;
     let (pool, cancel) = (work.engine().pool(), work.cancel);
     let prompter = Prompter::new(model, knowledge);
     let kept = model.kept_edits();
-    let background = kept.background(model, &prompter, layers, activations, pool, cancel)?;
+    let background = kept.background(model, &prompter, layers, looks, pool, cancel)?;
     Maker::new(model, prompter, background, pool, cancel)
 }
 
@@ -130,8 +131,9 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
     let taken = taken_back::of_pairs(&earlier, &facts);
     let mut looked_at = looked_at(&model, &manner);
     looked_at.extend(taken.layers());
-    let activations = manner.mode == Mode::Memit || taken.restates();
-    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, activations)?;
+    let looks = Looks::of(manner.mode);
+    let looks = Looks { activations: looks.activations || taken.restates(), ..looks };
+    let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, looks)?;
     let mut stored = earlier.clone();
     let mut all = other.operations;
     all.extend(taken.operations(&mut maker, &earlier)?);

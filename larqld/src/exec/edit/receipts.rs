@@ -173,7 +173,7 @@ pub(super) fn of_feature(
     let Some(fact) = prompter.tokens(text)?.filter(|tokens| tokens.len() > 1) else {
         return Ok(None);
     };
-    let others = prompter.corpus(CORPUS)?;
+    let others = prompter.corpus(CORPUS)?.into_iter().map(|asked| asked.tokens).collect();
     let prompts = FactPrompts { fact: vec![fact], entities: others, ..FactPrompts::default() };
     Ok(Some(prompts).zip(token(target)))
 }
