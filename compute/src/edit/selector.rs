@@ -24,6 +24,8 @@ const RIDGE: f64 = 0.03;
 const ELSEWHERE_MOST: f64 = -0.5;
 /// How much each of those that more is said of counts; the fact counts 1.
 const ELSEWHERE_WEIGHT: f64 = 0.02;
+/// The least part of what would be said of the fact otherwise that they may leave.
+const LEFT_MIN: f64 = 0.5;
 /// Times that they are looked for at most.
 const ROUNDS_MAX: usize = 6;
 
@@ -141,17 +143,21 @@ impl Equations {
         }
     }
 
-    /// Counts inputs of which too much would be said otherwise, and returns the factors of the left side.
+    /// Counts inputs of which too much would be said otherwise, and returns the factors of the left side. Where
+    /// little would be left of what is said of the `fact`, as in networks too narrow to tell it from all others,
+    /// none is counted.
     ///
     /// # Errors
     /// Where the equations are not positive definite.
-    fn keep_below(&mut self, inputs: &[&[f32]]) -> Result<Factors, SolveError> {
+    fn keep_below(&mut self, inputs: &[&[f32]], fact: &[Row<'_>]) -> Result<Factors, SolveError> {
         let mut is_counted = vec![false; inputs.len()];
         let mut factors = Factors::of(self.left.as_ref())?;
+        let mut direction = self.direction_by(&factors)?;
+        let level = |direction: &[f64]| -> f64 {
+            fact.iter().map(|row| product(direction, row.input)).sum::<f64>() / fact.len() as f64
+        };
+        let alone = level(&direction);
         for _ in 0..ROUNDS_MAX {
-            let right = Mat::from_fn(self.direction.len(), 1, |row, _| self.direction[row]);
-            let found = factors.solve(right.as_ref())?;
-            let direction: Vec<f64> = (0..found.nrows()).map(|row| found[(row, 0)]).collect();
             let mut changed = false;
             for (input, is_counted) in inputs.iter().zip(&mut is_counted) {
                 let is_above = product(&direction, input) > ELSEWHERE_MOST;
@@ -165,8 +171,20 @@ impl Equations {
                 break;
             }
             factors = Factors::of(self.left.as_ref())?;
+            direction = self.direction_by(&factors)?;
+        }
+        if level(&direction) < LEFT_MIN * alone {
+            let counted = inputs.iter().zip(is_counted).filter(|(_, is_counted)| *is_counted);
+            counted.for_each(|(input, _)| self.add(input, -ELSEWHERE_WEIGHT, ELSEWHERE_MOST));
+            factors = Factors::of(self.left.as_ref())?;
         }
         Ok(factors)
+    }
+
+    fn direction_by(&self, factors: &Factors) -> Result<Vec<f64>, SolveError> {
+        let right = Mat::from_fn(self.direction.len(), 1, |row, _| self.direction[row]);
+        let found = factors.solve(right.as_ref())?;
+        Ok((0..found.nrows()).map(|row| found[(row, 0)]).collect())
     }
 }
 
@@ -206,7 +224,7 @@ impl Selector {
             equations.left[(index, index)] += RIDGE * scale;
         }
         rows.iter().for_each(|row| equations.add(row.input, row.weight, row.value));
-        let factors = equations.keep_below(&examples.elsewhere)?;
+        let factors = equations.keep_below(&examples.elsewhere, &rows[..count])?;
         let right = Mat::from_fn(width, 2 + rows.len(), |index, column| match column {
             0 => equations.direction[index],
             1 => equations.constant[index],
