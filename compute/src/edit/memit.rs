@@ -19,11 +19,11 @@ use faer::{Mat, Side};
 use super::solve::{SolveError, add_outer, positive_definite};
 
 /// How much the corpus counts, all of it, against one key.
-const CORPUS_WEIGHT: f64 = 1000.0;
+const CORPUS_WEIGHT: f64 = 8000.0;
 /// How much each neighbour does.
 const KEPT_WEIGHT: f64 = 8.0;
 /// How much each fact of an earlier update does.
-const EARLIER_WEIGHT: f64 = 300.0;
+const EARLIER_WEIGHT: f64 = 2400.0;
 /// Penalty on an update's length, in parts of the mean of the moments: what no prompt has shown is left alone, too.
 const RIDGE: f64 = 5e-2;
 /// Eigenvalues below this part of their mean are directions that preserved keys leave free.
@@ -366,10 +366,11 @@ mod tests {
             change: row(seed, hidden),
         };
         let facts = [fact(&first, 200), fact(&second, 201)];
-        let earlier = closed_form(&facts[..1], &preserved, &Beside::default()).unwrap();
+        // A corpus of as many directions as these would hide what the others do.
+        let lightly = Beside { weight: 0.1, ..Beside::default() };
+        let earlier = closed_form(&facts[..1], &preserved, &lightly).unwrap();
         let kept = [neighbour.clone()];
-        let beside =
-            Beside { kept: &kept, earlier: std::slice::from_ref(&earlier), ..Beside::default() };
+        let beside = Beside { kept: &kept, earlier: std::slice::from_ref(&earlier), ..lightly };
         let later = closed_form(&facts[1..], &preserved, &beside).unwrap();
         let both = |key: &[f32]| -> Vec<f32> {
             change(&earlier, key).iter().zip(change(&later, key)).map(|(a, b)| a + b).collect()

@@ -1,14 +1,13 @@
 //! Editing what a model knows, in closed form: from prompts and the tokens that should follow them to
 //! vectors for an [`Overlay`](crate::model::Overlay).
 //!
-//! A fact is edited where it is answered: at the last token of its prompts, in the last layers. There
-//! the input of a feed-forward network tells which entity is asked for what, across phrasings, so a
-//! linear [`selector`] of it separates the fact from its neighbours. What the network should answer
-//! there ([`value`]) is found along the residual stream. The two make
+//! The input of a feed-forward network tells which entity is asked for what, across phrasings, so a
+//! linear [`selector`] of it separates a fact from its neighbours. What the network should answer
+//! there ([`value`]) is found along the residual stream. Of these are made
 //!
-//! - a key that retrieves an answer, with its threshold ([`selector::Selector`]);
-//! - a feature with its own gate, up and down vectors ([`compose`]);
-//! - an update of the down projection for many facts at once ([`memit`]).
+//! - a key that retrieves an answer: a selector at a middle layer, with its threshold;
+//! - a feature with its own gate, up and down vectors ([`compose`]): a selector and a value in the last layers;
+//! - an update of the down projection for many facts at once ([`memit`]): values and activations there.
 //!
 //! Promises: the same prompts give the same vectors, whatever the threads; decompositions run in
 //! `f64`; every pass can be cancelled; nothing here knows text, files or statements.
@@ -17,15 +16,15 @@
 //! work ([`crate::model::overlay`]).
 
 pub mod compose;
+mod editor;
 pub mod memit;
-mod probe;
 pub mod selector;
 mod solve;
 pub mod value;
 
 pub use compose::{ComposedFeature, compose};
+pub use editor::{Captured, Editor};
 pub use memit::{Beside, KeyedChange, LinearUpdate, Preserved, closed_form};
-pub use probe::{Captured, Editor};
 pub use selector::{Care, Examples, Moments, Selector, Unseen};
 pub use solve::SolveError;
 pub use value::{Enough, Values};

@@ -8,7 +8,7 @@
 //! can add.
 
 use super::EditError;
-use super::probe::{Editor, Prefixes};
+use super::editor::{Editor, Prefixes};
 
 /// Steps at most.
 const STEPS: usize = 16;

@@ -4,15 +4,15 @@
 //!     cargo run -p larqld --example measure_edits -- --model DIR --facts FILE --probes FILE \
 //!         --phrasings FILE --mode knn --edits 100 --sequential 500
 //!
-//! Edits are made by what INSERT calls, and taken by the passes that answer statements. No prompt that
-//! judges an edit is read by what makes it: facts are those of one half of the table's entities (the
-//! other half is for tuning), paraphrases that the editor uses itself are left out.
+//! Edits are made by what INSERT calls, and taken by the passes that answer statements. Facts are those of one half
+//! of the table's entities (the other half is for tuning). Paraphrases that the editor uses itself are left out; of
+//! neighbours, those that nothing that makes edits has read are counted by themselves, too.
 
 mod asker;
 mod questions;
 mod scores;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use larql_compute::cpu::{Cancel, Pool};
 use larql_storage::file::{DiskFiles, Files};
 use larql_storage::overlay::{Fact, Mode, Overlay};
 use larqld::editing::applied::{Applied, Identity};
-use larqld::editing::background::Looks;
+use larqld::editing::background::{Looks, prompts_read};
 use larqld::editing::maker::Maker;
 use larqld::editing::making::{Manner, looked_at, make};
 use larqld::editing::prompts::Prompter;
@@ -56,6 +56,8 @@ struct Measuring<'a> {
     questions: Questions,
     sentences: Vec<String>,
     misses: bool,
+    /// Prompts that the editor looks at a base by.
+    read: HashSet<Vec<u32>>,
 }
 
 fn main() -> Result<(), Problem> {
@@ -91,6 +93,7 @@ fn main() -> Result<(), Problem> {
         questions,
         sentences,
         misses,
+        read: HashSet::new(),
     };
     let single = measuring.single(mode, edits, half)?;
     let curve = match sequential {
@@ -271,7 +274,21 @@ impl Measuring<'_> {
                 );
             }
         }
-        scores.add_neighbours(&neighbours, &compared);
+        let knowledge = self.model.knowledge();
+        let prompter = Prompter::new(self.model, knowledge.as_deref());
+        if self.read.is_empty() {
+            self.read = prompts_read(self.model, &prompter)?;
+        }
+        let near = prompter.of(&fact.entity, &fact.relation)?;
+        let near = [near.named(), near.more_relations, near.entities, near.fact, near.unclear];
+        let tokenizer = self.model.tokenizer()?;
+        let mut is_read = Vec::with_capacity(prompts.len());
+        for prompt in &prompts {
+            let tokens = tokenizer.encode(prompt, true)?;
+            let is_near = near.iter().any(|list| list.contains(&tokens));
+            is_read.push(is_near || self.read.contains(&tokens));
+        }
+        scores.add_neighbours(&neighbours, &compared, &is_read);
         Ok(())
     }
 }

@@ -36,6 +36,8 @@ pub struct Scores {
     pub invented: Tally,
     pub invented_paraphrases: Tally,
     kept: BTreeMap<&'static str, Tally>,
+    /// Of all neighbours, those that nothing that makes edits has read.
+    kept_unread: Tally,
     losses: BTreeMap<&'static str, Vec<f64>>,
     /// The worst loss of each edit's neighbours.
     worst: Vec<f64>,
@@ -47,8 +49,16 @@ pub struct Scores {
 
 impl Scores {
     /// Counts what became of one edit's neighbours.
-    pub fn add_neighbours(&mut self, neighbours: &[Neighbour], compared: &[Compared]) {
-        for (neighbour, compared) in neighbours.iter().zip(compared) {
+    pub fn add_neighbours(
+        &mut self,
+        neighbours: &[Neighbour],
+        compared: &[Compared],
+        is_read: &[bool],
+    ) {
+        for ((neighbour, compared), is_read) in neighbours.iter().zip(compared).zip(is_read) {
+            if !is_read {
+                self.kept_unread.add(compared.kept);
+            }
             self.kept.entry(neighbour.kind).or_default().add(compared.kept);
             self.losses.entry(neighbour.kind).or_default().push(100.0 * compared.loss);
         }
@@ -75,6 +85,7 @@ impl Scores {
             "invented": self.invented.json(),
             "invented_paraphrases": self.invented_paraphrases.json(),
             "kept": kept.json(),
+            "kept_unread": self.kept_unread.json(),
             "loss": spread(&all),
             "worst": spread(&self.worst),
             "kinds": kinds,

@@ -35,7 +35,7 @@ impl Maker<'_> {
         let mut selectors = Vec::with_capacity(layers.len());
         for (place, &layer) in layers.iter().enumerate() {
             let elsewhere = self.elsewhere(layer, entity);
-            selectors.push(self.selector(&study, place, &[], &elsewhere)?);
+            selectors.push(self.selector(&study, place, &[], elsewhere)?);
         }
         let mut operations = Vec::new();
         for strength in STRENGTHS {

@@ -1,12 +1,15 @@
-//! What edits of a base are made against: how the inputs of its last layers are distributed, and what
-//! their networks do. Measured once, and kept while base and labels stay what they are.
+//! What edits of a base are made against: how the inputs of the layers that are edited are distributed, and what
+//! their networks do. Kept while base and labels stay what they are; measured anew where an edit looks at more.
+
+use std::collections::HashSet;
 
 use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::edit::{Captured, Editor, Moments, Preserved};
 use larql_storage::overlay::Mode;
 
-use super::elsewhere::{About, Asked, Elsewhere, made_up};
+use super::elsewhere::{Elsewhere, made_up};
 use super::prompts::Prompter;
+use super::text::{About, Asked};
 use crate::failure::Failure;
 use crate::mounts::Model;
 
@@ -80,39 +83,42 @@ impl Background {
             }
             Ok::<(), Failure>(())
         };
-        let texts = prompter.texts()?;
-        read(&texts, looks.activations, &mut |asked, positions| {
-            positions.iter().for_each(|captured| measured.count(captured, 1.0, true));
-            measured.keep(&asked.about, positions.iter());
-        })?;
-        read(&prompter.corpus(PROMPTS)?, looks.activations, &mut |asked, positions| {
-            if let Some((last, before)) = positions.split_last() {
-                before.iter().for_each(|captured| measured.count(captured, 1.0, false));
-                measured.count(last, LAST_WEIGHT, true);
+        read(&prompter.texts()?, looks.activations, &mut |asked, positions| {
+            for captured in positions {
+                measured.count(captured, 1.0);
+                measured.preserve(captured);
             }
             measured.keep(&asked.about, positions.iter());
         })?;
-        if looks.elsewhere {
+        if looks.elsewhere || looks.activations {
             let mut turn = 0;
-            read(&made_up(prompter, architecture)?, false, &mut |asked, positions| {
+            read(&made_up(prompter, architecture)?, looks.activations, &mut |asked, positions| {
+                let Some((last, within)) = positions.split_last() else { return };
+                measured.preserve(last);
                 // What is within a prompt stands within many: one position of each.
-                let last = positions.len().saturating_sub(1);
-                let within = (last > 0).then(|| turn % last);
+                let one = within.get(turn % within.len().max(1));
                 turn += 1;
-                measured
-                    .keep(&asked.about, within.into_iter().chain([last]).map(|at| &positions[at]));
+                measured.keep(&asked.about, one.into_iter().chain([last]));
             })?;
         }
+        read(&prompter.corpus(PROMPTS)?, looks.activations, &mut |asked, positions| {
+            let Some((last, within)) = positions.split_last() else { return };
+            within.iter().for_each(|captured| measured.count(captured, 1.0));
+            measured.count(last, LAST_WEIGHT);
+            measured.preserve(last);
+            measured.keep(&asked.about, positions.iter());
+        })?;
         Ok(measured)
     }
 
-    fn count(&mut self, captured: &Captured, weight: f64, is_preserved: bool) {
+    fn count(&mut self, captured: &Captured, weight: f64) {
         let moments = self.moments.iter_mut().zip(&captured.inputs);
         moments.for_each(|(moments, input)| moments.add(input, weight));
-        if is_preserved {
-            let preserved = self.preserved.iter_mut().zip(&captured.activations);
-            preserved.for_each(|(preserved, activations)| preserved.add(activations));
-        }
+    }
+
+    fn preserve(&mut self, captured: &Captured) {
+        let preserved = self.preserved.iter_mut().zip(&captured.activations);
+        preserved.for_each(|(preserved, activations)| preserved.add(activations));
     }
 
     fn keep<'c>(&mut self, about: &About, positions: impl Iterator<Item = &'c Captured>) {
@@ -144,6 +150,15 @@ impl Background {
     pub fn elsewhere(&self, place: usize, entity: &str) -> Vec<&[f32]> {
         self.elsewhere.as_ref().map_or_else(Vec::new, |all| all.without(place, entity))
     }
+}
+
+/// The prompts that a base is looked at by, beside ordinary text: whoever judges edits has to know.
+///
+/// # Errors
+/// What the tokenizer refuses.
+pub fn prompts_read(model: &Model, prompter: &Prompter<'_>) -> Result<HashSet<Vec<u32>>, Failure> {
+    let made_up = made_up(prompter, model.architecture())?;
+    Ok(prompter.corpus(PROMPTS)?.into_iter().chain(made_up).map(|asked| asked.tokens).collect())
 }
 
 /// What is made of a text, given the inputs at its positions.

@@ -1,9 +1,10 @@
 //! What a model may be asked beside a fact, and what its networks are given then: features of the fact are kept
-//! below their threshold there, all of them.
+//! low there, and updates leave what is answered there.
 //!
-//! Read are what labels know, every labelled entity asked for relations that it may not have, words of the
-//! vocabulary that look like names, and ordinary text. They are many more than one edit could look at, so they
-//! are looked at once for all edits of a model.
+//! Made up are prompts of two kinds: entities that labels know with relations that they may not have, and words of
+//! the vocabulary that look like names, spread over as many as can be read. With what labels learned and
+//! ordinary text they are many more than one edit could look at, so they are looked at together for all edits of a model
+//! ([ADR 16](../../../docs/adr/0016-features-are-kept-off-much-that-may-be-asked-elsewhere.md)).
 //!
 //! Promises: the same base and labels give the same prompts in the same order; their number is bounded by what
 //! reading them takes, and what is kept of them by memory.
@@ -17,9 +18,10 @@ use larql_compute::edit::Captured;
 use larql_compute::model::Architecture;
 
 use super::prompts::Prompter;
+use super::text::{About, Asked};
 use crate::failure::Failure;
-use crate::knowledge::answer::{fill, is_same};
-use crate::text::case_folded;
+use crate::knowledge::Knowledge;
+use crate::knowledge::answer::fill;
 
 /// Prompts that are made up, at most and at least.
 const PROMPTS_MAX: u64 = 3000;
@@ -32,36 +34,8 @@ const TOKENS_USUAL: u64 = 10;
 const LAYER_BYTES_MAX: usize = 64 << 20;
 /// Letters of a word that stands for a name at least.
 const LETTERS_MIN: usize = 4;
-/// Relations that models without labels are asked for.
+/// Relations that a model is asked for where labels have learned no sentence.
 const USUAL: [&str; 6] = ["name", "capital", "language", "colour", "author", "price"];
-
-/// Whom or what a text is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
-    /// One entity, by its name.
-    Entity(String),
-    /// Whatever it mentions.
-    Anything(String),
-}
-
-impl About {
-    /// Whether an edit of an entity may change what follows the text.
-    fn concerns(&self, entity: &str) -> bool {
-        match self {
-            Self::Entity(name) => is_same(name, entity),
-            Self::Anything(text) => case_folded(text).contains(&case_folded(entity.trim())),
-        }
-    }
-}
-
-/// A prompt and what it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// What it is about.
-    pub about: About,
-    /// Its tokens.
-    pub tokens: Vec<u32>,
-}
 
 /// What the networks of some layers are given in many texts.
 #[derive(Debug, Default)]
@@ -125,33 +99,51 @@ pub fn made_up(
         }
         Ok(())
     };
-    let relations = sentences.len().max(1);
-    let pairs = entities.len() * relations;
-    let of_entities = if words.is_empty() { count } else { count / 2 }.min(pairs);
-    for index in 0..of_entities {
-        // Spread over all pairs.
-        let pair = (index as u128 * pairs as u128 / of_entities as u128) as usize;
-        ask(&entities[pair / relations], pair % relations, index)?;
-    }
-    for index in 0..(count - of_entities).min(words.len() * relations) {
-        let round = index / words.len();
-        ask(&words[index % words.len()], (index + round) % relations, index / relations)?;
+    let half = if words.is_empty() { count } else { count / 2 };
+    let mut left = count;
+    for (names, most) in [(&entities, half), (&words, count)] {
+        let pairs = spread(names.len() * sentences.len(), most.min(left));
+        left -= pairs.len();
+        let mut turns = vec![0; sentences.len()];
+        for pair in pairs {
+            let relation = pair % sentences.len();
+            ask(&names[pair / sentences.len()], relation, turns[relation])?;
+            turns[relation] += 1;
+        }
     }
     Ok(asked)
 }
 
+/// So many different numbers below `all`, evenly over them and over their remainders by anything.
+fn spread(all: usize, count: usize) -> Vec<usize> {
+    let (all, count) = (all as u128, (count.min(all)) as u128);
+    if all <= 1 {
+        return (0..count as usize).collect();
+    }
+    // Multiples of the golden section are spread evenly, those of a number without common factors are all different.
+    let near = (all as f64 * 0.618_033_988_749_895) as u128;
+    let is_coprime = |&step: &u128| gcd(step, all) == 1;
+    let step = (near.max(1)..all).chain(1..near.max(1)).find(is_coprime).unwrap_or(1);
+    (0..count).map(|index| (index * step % all) as usize).collect()
+}
+
+fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Entities, and sentences of each relation.
 fn known(prompter: &Prompter<'_>) -> (Vec<String>, Vec<Vec<String>>) {
-    let Some(knowledge) = prompter.knowledge() else {
-        let sentences = USUAL.iter().map(|name| vec![format!("The {name} of {{entity}} is")]);
-        return (Vec::new(), sentences.collect());
-    };
-    let file = knowledge.file();
-    let templates = file.relations.iter().map(|record| {
+    let file = prompter.knowledge().map(Knowledge::file);
+    let templates = file.into_iter().flat_map(|file| &file.relations).map(|record| {
         record.templates.iter().map(|template| template.text.clone()).collect::<Vec<String>>()
     });
-    let sentences = templates.filter(|sentences| !sentences.is_empty()).collect();
-    (file.entities.iter().map(|entity| entity.name.clone()).collect(), sentences)
+    let mut sentences: Vec<_> = templates.filter(|sentences| !sentences.is_empty()).collect();
+    if sentences.is_empty() {
+        let usual = USUAL.iter().map(|name| vec![format!("The {name} of {{entity}} is")]);
+        sentences.extend(usual);
+    }
+    let entities = file.into_iter().flat_map(|file| &file.entities);
+    (entities.map(|entity| entity.name.clone()).collect(), sentences)
 }
 
 /// Words of the vocabulary that begin with a capital.
@@ -174,15 +166,18 @@ fn words(prompter: &Prompter<'_>, architecture: &Architecture) -> Result<Vec<Str
             words.push(word.to_owned());
         }
     }
-    let step = words.len().div_ceil(PROMPTS_MAX as usize).max(1);
-    Ok(words.into_iter().step_by(step).collect())
+    Ok(words)
 }
 
 /// How many prompts can be read.
 fn count(architecture: &Architecture) -> usize {
     let hidden = architecture.hidden_size as u64;
-    let layers = (0..architecture.layers()).map(|layer| architecture.features(layer) as u64);
-    let products: u64 = layers.map(|features| hidden * (4 * hidden + 3 * features)).sum();
+    let features = (0..architecture.layers()).map(|layer| {
+        let ffn = &architecture.layer(layer).ffn;
+        let used = ffn.experts.map_or(0, |experts| experts.used * experts.features);
+        (ffn.dense.map_or(0, |dense| dense.features) + used) as u64
+    });
+    let products: u64 = features.map(|features| hidden * (4 * hidden + 3 * features)).sum();
     (PRODUCTS_MAX / (TOKENS_USUAL * products).max(1)).clamp(PROMPTS_MIN, PROMPTS_MAX) as usize
 }
 
@@ -206,6 +201,25 @@ mod tests {
         assert_eq!(rows("niger "), [-3.0, -4.0]);
         assert_eq!(rows("gold"), [-1.0, -2.0, -3.0]);
         assert_eq!(rows("Peru"), [-1.0, -2.0, -3.0, -4.0]);
+    }
+
+    #[test]
+    fn pairs_are_all_different_and_ask_for_every_relation_as_often() {
+        for (names, relations, count) in
+            [(736, 21, 1500), (1500, 20, 1500), (3000, 20, 128), (5, 3, 99), (1, 1, 7)]
+        {
+            let pairs = spread(names * relations, count);
+            let mut times = vec![0_usize; relations];
+            let mut seen = BTreeSet::new();
+            for pair in &pairs {
+                assert!(seen.insert(*pair) && *pair < names * relations);
+                times[pair % relations] += 1;
+            }
+            assert_eq!(pairs.len(), count.min(names * relations));
+            let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+            assert!(most - least <= 1 + count / relations / 8, "{times:?}");
+        }
+        assert!(spread(0, 9).is_empty());
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl<'a> Maker<'a> {
         };
         let target_ids = self.prompter.answer_tokens(&wanted.fact.target)?;
         let study = self.study(&[layer], &prompts.of_relation(), &[])?;
-        let selector = self.selector(&study, 0, &[], &[])?;
+        let selector = self.selector(&study, 0, &[], Vec::new())?;
         self.unseen = Unseen { entities: Vec::new(), ..selector.unseen.clone() };
         self.unseen.relations.truncate(prompts.relations.len());
         let length = dot(&selector.direction, &selector.direction).sqrt();
@@ -151,7 +151,7 @@ impl<'a> Maker<'a> {
             let study = self.study(&layers, prompts, before)?;
             for (place, &layer) in layers.iter().enumerate() {
                 let elsewhere = self.elsewhere(layer, &wanted.fact.entity);
-                let selector = self.selector(&study, place, &values.inputs[place], &elsewhere)?;
+                let selector = self.selector(&study, place, &values.inputs[place], elsewhere)?;
                 let push: Vec<f32> =
                     values.pushes[place].iter().map(|x| x * wanted.alpha).collect();
                 if count == 0 {
@@ -346,7 +346,7 @@ impl<'a> Maker<'a> {
         study: &Study,
         place: usize,
         more: &[Vec<f32>],
-        elsewhere: &[&[f32]],
+        elsewhere: Vec<&[f32]>,
     ) -> Result<Selector, Failure> {
         let layer = study.layers[place];
         let at = self.background.place(layer).ok_or_else(|| {
@@ -365,7 +365,7 @@ impl<'a> Maker<'a> {
             fact,
             relations: groups(&study.relations[place], 1),
             entities: groups(&study.entities[place], SENTENCES_OF_OTHERS),
-            elsewhere: elsewhere.to_vec(),
+            elsewhere,
         };
         Selector::solve(layer, &self.background.moments[at], &examples).map_err(failure)
     }

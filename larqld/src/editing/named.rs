@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::sentences;
-use super::text::HELD_OUT;
+use super::text::ORDINARY;
 use crate::text::case_folded;
 
 /// Words and signs that the name of something else consists of at most.
@@ -69,11 +69,22 @@ pub fn asks_about(text: &str, name: &str, names: &impl Names) -> bool {
 
 fn is_function_word(word: &str) -> bool {
     static WORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let sentences = sentences::all().chain([FUNCTION_WORDS, HELD_OUT]);
+        let sentences = sentences::all().chain([FUNCTION_WORDS, ORDINARY]);
         let words = sentences.flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
         words.filter(|word| !word.is_empty()).map(case_folded).collect()
     });
     WORDS.contains(&case_folded(word))
+}
+
+/// Whether a text has a name in it, as words of their own.
+pub fn mentions(text: &str, name: &str) -> bool {
+    let (text, name) = (case_folded(text), case_folded(name.trim()));
+    let is_letter = |next: Option<char>| next.is_some_and(char::is_alphanumeric);
+    !name.is_empty()
+        && text.match_indices(&name).any(|(at, _)| {
+            !is_letter(text[..at].chars().next_back())
+                && !is_letter(text[at + name.len()..].chars().next())
+        })
 }
 
 /// Where a word or a sign begins or ends: everywhere but between two letters or digits.

@@ -10,9 +10,8 @@ use std::collections::HashSet;
 
 use larql_storage::vindex::knowledge::RelationRecord;
 
-use super::elsewhere::{About, Asked};
 use super::sentences;
-use super::text::{HELD_OUT, ORDINARY};
+use super::text::{self, About, Asked, HELD_OUT, ORDINARY};
 use crate::failure::{Failure, code};
 use crate::inference::check_tokens;
 use crate::knowledge::Knowledge;
@@ -63,8 +62,8 @@ const ALIKE_MAX: usize = 4;
 const BEGINNINGS: [usize; 3] = [2, 4, 6];
 /// Every so many sentences of the ordinary text have their beginnings read alone.
 const BEGINNINGS_EVERY: usize = 5;
-/// Sentences of it that are read together.
-const SENTENCES_OF_TEXTS: usize = 5;
+/// Bytes of sentences of it that are read together: fewer than tokens fit any model.
+const TEXT_BYTES_MAX: usize = 160;
 /// Tokens of a prompt at most.
 const PROMPT_TOKENS_MAX: usize = 256;
 
@@ -407,7 +406,7 @@ impl<'a> Prompter<'a> {
     /// What the tokenizer refuses.
     pub fn corpus(&self, count: usize) -> Result<Vec<Asked>, Failure> {
         let mut prompts = Vec::new();
-        for sentence in ORDINARY.split_inclusive(". ").step_by(BEGINNINGS_EVERY) {
+        for sentence in text::sentences(ORDINARY).step_by(BEGINNINGS_EVERY) {
             let words: Vec<&str> = sentence.split_whitespace().collect();
             for length in BEGINNINGS.into_iter().filter(|&length| length < words.len()) {
                 let text = words[..length].join(" ");
@@ -443,12 +442,17 @@ impl<'a> Prompter<'a> {
     /// # Errors
     /// What the tokenizer refuses.
     pub fn texts(&self) -> Result<Vec<Asked>, Failure> {
-        let sentences: Vec<&str> = ORDINARY.split_inclusive(". ").collect();
-        let mut texts = Vec::new();
-        for sentences in sentences.chunks(SENTENCES_OF_TEXTS) {
-            let text = sentences.concat();
-            let tokens = self.tokens(&text)?;
-            texts.extend(tokens.map(|tokens| Asked { about: About::Anything(text), tokens }));
+        let mut pieces: Vec<String> = Vec::new();
+        for sentence in text::sentences(ORDINARY) {
+            match pieces.last_mut() {
+                Some(piece) if piece.len() + sentence.len() <= TEXT_BYTES_MAX => *piece += sentence,
+                _ => pieces.push(sentence.to_owned()),
+            }
+        }
+        let mut texts = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let tokens = self.tokens(piece.trim_end())?;
+            texts.extend(tokens.map(|tokens| Asked { about: About::Anything(piece), tokens }));
         }
         Ok(texts)
     }

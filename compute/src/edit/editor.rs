@@ -1,4 +1,4 @@
-//! A model that is looked at, and pushed, at the last tokens of prompts.
+//! A model that is looked at, at the last tokens of prompts or all of them, and pushed at the last.
 
 use std::sync::Arc;
 
