@@ -1,7 +1,8 @@
 //! From a fact to the operations that make a model answer it.
 //!
-//! Vectors are found on the base, whatever else is edited, so that an edit is the same in whatever
-//! order edits are made; that it answers is checked with the others in place.
+//! Pushes and selectors are found on the base, whatever else is edited. Whether a later token of an answer needs
+//! features of its own is seen under the edits that are stored, and an update is solved beside earlier ones. What an edit
+//! does is measured elsewhere ([`super::receipt`]).
 
 use std::sync::Arc;
 

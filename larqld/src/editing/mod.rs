@@ -1,12 +1,15 @@
 //! Making edits of what a model knows: from INSERT, UPDATE and DELETE to operations for a transaction.
 //!
-//! A fact's prompts ([`prompts`]) are looked at against how the base behaves ([`background`], `elsewhere`), and
-//! become operations ([`making`], [`maker`]): a key, features or updates. What operations make of a model is
-//! [`applied`], which edges they state is [`stated`]; what they do to its answers is told by a [`receipt`]. `against`
-//! makes features that speak against an answer of the base, [`compaction`] moves facts down a tier. [`ask`] runs
-//! prompts under edits, for BLAME and for [`assertions`]; `named` tells whom a text asks about; `kept` holds, for each model, what the next edit would
-//! compute again. For files, [`lowering`] makes features of keys, and [`survival`] asks whether facts are still
-//! answered.
+//! - Making: the prompts of a fact ([`prompts`], from `sentences` and `text`) become operations ([`making`],
+//!   [`maker`]; [`layers`] says where): a key, features or updates. `against` makes features that speak against an answer of the
+//!   base, [`compaction`] moves facts down a tier.
+//! - The base: how it behaves where nothing is edited ([`background`], `elsewhere`). `kept` and `latest` hold, for
+//!   each model, what the next edit would compute again.
+//! - Applying: what operations make of a model is [`applied`], which edges they state is [`stated`]; `named` tells whom a
+//!   text asks about, for keys.
+//! - Measuring: what edits do to answers is told by a [`receipt`]; [`ask`] runs prompts under edits, for BLAME and for
+//!   [`assertions`].
+//! - Files: [`lowering`] makes features of keys, [`survival`] asks whether facts are still answered.
 //!
 //! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
 //! transactions and their log (`edits`, `storage::store`).

@@ -35,7 +35,7 @@ use crate::failure::{Failure, code};
 use crate::knowledge::Knowledge;
 use crate::mounts::Model;
 
-/// The mode of INSERT where the statement names none: the one that answers most paraphrases and keeps
+/// The mode of INSERT where the statement names none: the one by which the network itself answers, and which keeps
 /// what it should (`docs/benchmarks/edits.md`).
 const DEFAULT_MODE: InsertMode = InsertMode::Compose;
 

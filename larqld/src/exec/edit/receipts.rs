@@ -136,11 +136,15 @@ fn check(measured: &Receipt, harm: Option<Harm>, what: impl Fn() -> String) -> R
     if measured.harm() <= budget {
         return Ok(());
     }
+    let points = |part: f64| match 100.0 * part {
+        points if points > 0.0 && points < 0.05 => "less than 0.1".to_owned(),
+        points => format!("{points:.1}"),
+    };
     let message = format!(
-        "{} would cost a neighbour {:.1} points of probability, and {:.1} are allowed; nothing was changed",
+        "{} would cost a neighbour {} points of probability, and {} are allowed; nothing was changed",
         what(),
-        100.0 * measured.harm(),
-        100.0 * budget
+        points(measured.harm()),
+        points(budget)
     );
     Err(Failure::new(code::HARM, message)
         .hint("try MODE KNN, another layer, a smaller ALPHA, or a larger budget"))
