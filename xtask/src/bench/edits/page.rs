@@ -104,7 +104,7 @@ pub fn render(root: &Path, options: &Options, runs: &[Run]) -> anyhow::Result<St
         "Edits are made by what INSERT calls, on vindexes with the labels that EXTRACT gives them, and asked for as GENERATE asks. New targets are other objects of the relation; one edit in twelve \
          is about a name that is in no table. Entities are those of {}. A paraphrase is a prompt that the editor does not read: the templates that were held out from the model's training, and \
          `tests/data/atlas-phrasings.tsv`; *understood* are those by which the base answers what was true before. Each edit has 50 neighbours: names that contain one another, the entity's other \
-         relations, the relation of others, prompts about the new object, negation, the entity mentioned in passing, sentences about nothing in the table. Shares stand with 95 % Wilson intervals.\n",
+         relations, the relation of others, prompts about the new object, negation, the entity mentioned in passing, sentences about nothing in the table; *unread* are those that nothing that makes edits has read. Shares stand with 95 % Wilson intervals.\n",
         if options.tuning {
             "the half that methods are tuned on"
         } else {
@@ -147,7 +147,7 @@ fn targets(text: &mut String, runs: &[Run]) -> anyhow::Result<()> {
 fn singles(text: &mut String, runs: &[Run]) -> anyhow::Result<()> {
     writeln!(
         text,
-        "\n## Single edits\n\n| base | mode | plain prompt | paraphrases, all | understood | invented names | their paraphrases | likeliest token kept | loss: median, 98th percentile | worst of 50: median, 90th percentile, most | drift: median, most | seconds an edit | refused |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+        "\n## Single edits\n\n| base | mode | plain prompt | paraphrases, all | understood | invented names | their paraphrases | likeliest token kept | the same of unread neighbours | loss: median, 98th percentile | worst of 50: median, 90th percentile, most | drift: median, most | seconds an edit | refused |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for run in runs {
         let found = &run.found["single"];
@@ -157,7 +157,7 @@ fn singles(text: &mut String, runs: &[Run]) -> anyhow::Result<()> {
         };
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.5}, {:.5} | {:.2} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.5}, {:.5} | {:.2} | {} |",
             run.base.name(),
             run.mode.name(),
             interval(&found["efficacy"]),
@@ -166,6 +166,7 @@ fn singles(text: &mut String, runs: &[Run]) -> anyhow::Result<()> {
             interval(&found["invented"]),
             interval(&found["invented_paraphrases"]),
             interval(&found["kept"]),
+            interval(&found["kept_unread"]),
             points("loss", &["median", "p98"]),
             points("worst", &["median", "p90", "most"]),
             number(&found["drift"]["median"]),
