@@ -316,7 +316,7 @@ impl Selector {
 
 /// All examples, group by group, the fact's first.
 fn rows<'e>(examples: &Examples<'e>) -> Vec<Row<'e>> {
-    // Others weigh as much as the fact, all of them.
+    // Other examples weigh as much as the fact, all of them.
     let relations = if examples.entities.is_empty() { 1.0 } else { 0.5 };
     let kinds = [
         (&examples.fact, 1.0, 1.0),
@@ -395,13 +395,20 @@ mod tests {
         (0..16).map(|index| part(index) + 0.4 * noise(index)).collect()
     }
 
+    /// Moments of ten kinds.
+    fn corpus() -> Moments {
+        let mut moments = Moments::new(16);
+        let rows = (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed)));
+        rows.for_each(|row| moments.add(&row, 1.0));
+        moments
+    }
+
     #[test]
     fn a_selector_is_near_one_for_the_fact_and_not_positive_for_others() {
         let rows = |kind: usize, count: usize| -> Vec<Vec<f32>> {
             (0..count).map(|seed| input(kind, seed)).collect()
         };
-        let mut moments = Moments::new(16);
-        (0..10).flat_map(|kind| rows(kind, 20)).for_each(|row| moments.add(&row, 1.0));
+        let moments = corpus();
         let (fact, relations, entities) = (rows(12, 4), rows(2, 6), rows(3, 8));
         fn groups(rows: &[Vec<f32>]) -> Vec<Vec<&[f32]>> {
             rows.chunks(2).map(|rows| rows.iter().map(Vec::as_slice).collect()).collect()
@@ -435,10 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_said_of_an_unseen_group_is_what_a_selector_without_it_says() {
-        let mut moments = Moments::new(16);
-        (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed))).for_each(|row| {
-            moments.add(&row, 1.0);
-        });
+        let moments = corpus();
         let fact: Vec<Vec<f32>> = (0..4).map(|seed| input(12, seed)).collect();
         let others: Vec<Vec<f32>> = (0..6).map(|seed| input(seed, 7 + seed)).collect();
         let pairs = |rows: &[usize]| -> Vec<Vec<&[f32]>> {
@@ -460,10 +464,7 @@ mod tests {
 
     #[test]
     fn a_selector_is_solved_against_whatever_looks_like_the_fact_elsewhere() {
-        let mut moments = Moments::new(16);
-        (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed))).for_each(|row| {
-            moments.add(&row, 1.0);
-        });
+        let moments = corpus();
         let fact: Vec<Vec<f32>> = (0..4).map(|seed| input(12, seed)).collect();
         // Most of a fact's look, and something of its own.
         let alike: Vec<Vec<f32>> = (0..6)
@@ -512,10 +513,7 @@ mod tests {
 
     #[test]
     fn an_example_that_stands_elsewhere_too_is_judged_as_one_that_was_left_out() {
-        let mut moments = Moments::new(16);
-        (0..10).flat_map(|kind| (0..20).map(move |seed| input(kind, seed))).for_each(|row| {
-            moments.add(&row, 1.0);
-        });
+        let moments = corpus();
         let (fact, other) = (input(12, 1), input(12, 2));
         let mut examples = Examples {
             fact: vec![vec![&fact]],

@@ -72,9 +72,7 @@ impl Elsewhere {
     pub fn without(&self, place: usize, entity: &str) -> Vec<&[f32]> {
         let own: Vec<bool> = self.about.iter().map(|about| about.concerns(entity)).collect();
         let rows = self.inputs[place].chunks_exact(self.hidden.max(1)).zip(&self.texts);
-        rows.filter(|&(_, &text)| !own.get(text).is_some_and(|&own| own))
-            .map(|(row, _)| row)
-            .collect()
+        rows.filter(|&(_, &text)| !own[text]).map(|(row, _)| row).collect()
     }
 }
 
