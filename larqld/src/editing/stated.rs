@@ -9,9 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot, Stating, Vector};
-
-use crate::text::case_folded;
+use larql_storage::overlay::{Fact, FeatureDelta, Overlay, Slot, Stating, Vector, compared};
 
 /// An edge that an edit states.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +54,7 @@ pub type Pair = (String, String);
 
 /// An entity and a relation, as they are compared: trimmed, in one case.
 pub fn pair(entity: &str, relation: &str) -> Pair {
-    (case_folded(entity.trim()), case_folded(relation.trim()))
+    (compared(entity), compared(relation))
 }
 
 /// Whether two facts are of one entity and relation, in whatever case these are written.
@@ -125,8 +123,8 @@ impl Stated {
 
     /// The edges of an entity, in whatever case it is written.
     pub fn of_entity(&self, entity: &str) -> impl Iterator<Item = &StatedEdge> {
-        let entity = case_folded(entity.trim());
-        self.edges.iter().filter(move |edge| case_folded(edge.fact.entity.trim()) == entity)
+        let entity = compared(entity);
+        self.edges.iter().filter(move |edge| compared(&edge.fact.entity) == entity)
     }
 
     /// Whether edits say what an entity's relation is, or that it is nothing.

@@ -17,7 +17,6 @@ use larql_planner::syntax::ast::CompileConflict;
 use larql_storage::overlay::{Operation, Overlay, Slot, Touched};
 
 use super::View;
-use crate::editing::stated::pair;
 use crate::failure::{Failure, code};
 
 /// Edits after their conflicts were settled.
@@ -197,7 +196,7 @@ impl Claims {
                     }
                     Some(confidence) => {
                         let group = groups.new_group();
-                        for one in touched.iter().map(compared) {
+                        for one in touched.iter().map(Touched::compared) {
                             groups.join(group, *of_this.entry(one).or_insert(group));
                         }
                         by_operation.insert((transaction, at), group);
@@ -231,7 +230,7 @@ impl Claims {
             let claim = &mut all[by_operation[&(transaction, at)]];
             claim.confidence = claim.confidence.max(confidence);
             let touched = transactions[transaction].operations[at].touched();
-            claim.of.extend(touched.into_iter().map(|one| (compared(&one), one)));
+            claim.of.extend(touched.into_iter().map(|one| (one.compared(), one)));
         }
         Self { all, by_operation }
     }
@@ -298,17 +297,6 @@ fn slot(operation: &Operation) -> Option<Slot> {
         Operation::HideFeature(slot) | Operation::RestoreFeature(slot) => Some(*slot),
         Operation::Describe(describe) => Some(describe.slot),
         _ => None,
-    }
-}
-
-/// What is compared of something that is touched.
-fn compared(touched: &Touched) -> Touched {
-    match touched {
-        Touched::Fact { entity, relation } => {
-            let (entity, relation) = pair(entity, relation);
-            Touched::Fact { entity, relation }
-        }
-        other => other.clone(),
     }
 }
 

@@ -11,9 +11,10 @@ mod token_bytes;
 mod tokenizer;
 
 pub use chat_template::{Chat, ChatMessage, ChatTemplate, ChatTemplateError, template_source};
-pub use content::{case_folded, is_content};
+pub use content::is_content;
 pub use guide::{
     CONSTRAINT_BYTES_MAX, CONSTRAINT_DEPTH_MAX, Constraint, Guide, GuideError, Guides,
 };
+pub use larql_storage::overlay::case_folded;
 pub use token_bytes::TokenBytes;
 pub use tokenizer::{TextError, TextStream, Tokenizer};

@@ -15,11 +15,13 @@
 mod check;
 mod encoding;
 mod map;
+mod names;
 mod operation;
 
 pub use check::{BaseShape, Problem, TEXT_BYTES_MAX, VECTOR_NORM_MAX};
 pub use encoding::{DecodeError, decode, encode};
 pub use map::{FeatureDelta, Knn, LowRankDelta, Overlay, Statement, Stating};
+pub use names::{case_folded, compared};
 pub use operation::{
     DeleteKnn, Describe, Effect, Fact, LowRank, Matrix, Mode, Operation, SetFeature, SetKnn, Slot,
     Touched, Vector,

@@ -207,6 +207,18 @@ pub enum Touched {
     Assertion(String),
 }
 
+impl Touched {
+    /// The same with its names as they are compared ([`compared`](super::compared)): equal for two that are one.
+    pub fn compared(&self) -> Self {
+        match self {
+            Self::Fact { entity, relation } => {
+                Self::Fact { entity: super::compared(entity), relation: super::compared(relation) }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Touched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

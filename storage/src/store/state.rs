@@ -152,7 +152,7 @@ impl Branch {
 
     fn touch(&mut self, touched: impl IntoIterator<Item = Touched>, lsn: u64) {
         for one in touched {
-            self.touched.insert_mut(one, lsn);
+            self.touched.insert_mut(one.compared(), lsn);
         }
         self.lsn = lsn;
     }
@@ -240,7 +240,8 @@ impl State {
             };
         }
         let branch = self.branch(record.branch())?;
-        let since = |touched: &Touched| branch.touched.get(touched).filter(|&&lsn| lsn > seen);
+        let since =
+            |touched: &Touched| branch.touched.get(&touched.compared()).filter(|&&lsn| lsn > seen);
         let conflict = |mut all: Box<dyn Iterator<Item = Touched> + '_>| {
             let found = all.find_map(|touched| since(&touched).map(|&lsn| (touched, lsn)));
             found.map_or(Ok(()), |(touched, lsn)| Err(StoreError::Conflict { touched, lsn }))

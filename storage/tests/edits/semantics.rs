@@ -19,6 +19,8 @@ fn the_first_to_commit_wins_and_the_other_is_told_what_both_changed() {
     let same_fact = store.commit(edit(vec![knn("France", "Nice", 8)]), seen).unwrap_err();
     assert!(same_fact.is_retryable());
     assert!(same_fact.to_string().contains("\"capital\" of \"France\""), "{same_fact}");
+    let another_case = store.commit(edit(vec![knn(" FRANCE", "Nice", 8)]), seen).unwrap_err();
+    assert!(another_case.is_retryable(), "{another_case}");
     let same_slot = store.commit(edit(vec![feature(2, 7, 2.0)]), seen).unwrap_err();
     assert!(same_slot.to_string().contains("feature 7 of layer 2"), "{same_slot}");
     // Other things, and the same thing after another look, may change.
