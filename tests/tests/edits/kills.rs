@@ -15,8 +15,13 @@ use super::{at, fact_and_feature, session, text, write};
 
 const ROUNDS: u64 = 8;
 const WRITERS: usize = 3;
-/// Features that one writer's patches hide, one each.
+/// Features that one writer's patches hide, each one of them; after so many patches the first is hidden again.
 const FEATURES_EACH: usize = 300;
+
+/// The feature that a patch hides.
+fn feature(writer: usize, n: usize) -> usize {
+    writer * FEATURES_EACH + n % FEATURES_EACH
+}
 
 /// What one writer asked for and was told.
 #[derive(Debug, Default, Clone)]
@@ -40,10 +45,7 @@ async fn write_until_killed(daemon: &Daemon, writer: usize, files: &Path, told: 
         let name = format!("w{writer}_{n}");
         write(
             &files.join(format!("{name}.vlp")),
-            &fact_and_feature(
-                &format!("E{writer}.{n}"),
-                writer * FEATURES_EACH + n % FEATURES_EACH,
-            ),
+            &fact_and_feature(&format!("E{writer}.{n}"), feature(writer, n)),
         );
         let mark = |of: &dyn Fn(&mut Told)| of(&mut told.lock().expect("no holder panics")[writer]);
         mark(&|told| (told.in_doubt, told.next) = (Some(n), n + 1));
@@ -95,8 +97,11 @@ async fn check(daemon: &Daemon, told: &mut [Told], round: u64) {
         let of = answers[1].rows.iter().find(|row| text(&row[0]) == mode);
         of.and_then(|row| row[1].as_integer()).expect("entries")
     };
-    let all: usize = present.iter().map(BTreeSet::len).sum();
-    assert_eq!((entries("knn"), entries("rows")), (all as i64, all as i64), "half a patch");
+    let all =
+        || present.iter().enumerate().flat_map(|(w, there)| there.iter().map(move |&n| (w, n)));
+    let hidden: BTreeSet<usize> = all().map(|(writer, n)| feature(writer, n)).collect();
+    let whole = (all().count() as i64, hidden.len() as i64);
+    assert_eq!((entries("knn"), entries("rows")), whole, "half a patch");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
