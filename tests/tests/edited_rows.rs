@@ -59,7 +59,7 @@ async fn read_all(client: &mut Client) -> Vec<String> {
 
 /// Edits of every kind.
 const EDITS: &[&str] = &[
-    "INSERT INTO EDGES (entity, relation, target) VALUES (\"Atlantis\", \"capital\", \"Nairobi\") WITHOUT RECEIPT",
+    "INSERT INTO EDGES (entity, relation, target) VALUES (\"Atlantis\", \"capital\", \"Nairobi\") MODE COMPOSE WITHOUT RECEIPT",
     "INSERT INTO EDGES (entity, relation, target) VALUES (\"France\", \"capital\", \"Lisbon\") MODE KNN WITHOUT RECEIPT",
     "INSERT INTO EDGES (entity, relation, target) VALUES (\"Mali\", \"capital\", \"Oslo\") MODE MEMIT WITHOUT RECEIPT",
     "DELETE FROM EDGES WHERE layer = 3 AND feature = 17 WITHOUT RECEIPT",

@@ -99,11 +99,14 @@ pub(super) fn insert(
         let what = format!("ALPHA {value} is not above 0 and at most 100");
         return Err(refuse(what, span, "ALPHA 1 is as strong as was found to be needed"));
     }
-    if request.mode == Some(InsertMode::Knn) {
-        retrievable(request)?;
-    }
+    let mode = match request.mode {
+        Some(InsertMode::Knn) => retrievable(request).map(|()| request.mode)?,
+        // What is said of features makes features.
+        None if retrievable(request).is_err() => Some(InsertMode::Compose),
+        mode => mode,
+    };
     let harm = checked(request.harm, Some(span))?;
-    let (mode, alpha) = (request.mode, request.alpha.map_or(1.0, |alpha| alpha.value));
+    let alpha = request.alpha.map_or(1.0, |alpha| alpha.value);
     let confidence = request.confidence.map(|confidence| confidence.value);
     let insert = InsertFacts { facts, mode, layers, confidence, alpha, harm };
     Ok(leaf(Edit::Insert(insert), reader))

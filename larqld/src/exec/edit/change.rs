@@ -1,5 +1,7 @@
 //! DELETE and UPDATE of the edges that were chosen.
 
+use std::collections::HashSet;
+
 use larql_compute::model::{Role, feature_row};
 use larql_planner::physical::edit::{Assignments, InsertFacts};
 use larql_planner::syntax::ast::{Harm, InsertMode};
@@ -14,6 +16,7 @@ use super::{Change, finish, maker, store, taken_back};
 use crate::editing::background::Looks;
 use crate::editing::layers;
 use crate::editing::prompts::Prompter;
+use crate::editing::stated::pair;
 use crate::failure::{Failure, code};
 use crate::knowledge::prober::Prober;
 use crate::mounts::Model;
@@ -128,12 +131,11 @@ fn retarget(
     confidence: Option<f64>,
     harm: Option<Harm>,
 ) -> Result<Vec<Row>, Failure> {
-    let mut facts: Vec<[String; 3]> = Vec::new();
+    let (mut facts, mut told) = (Vec::<[String; 3]>::new(), HashSet::new());
     let pairs = chosen.edited.iter().map(|edited| &edited.fact).chain(&chosen.known);
     for fact in pairs {
-        let fact = [fact.entity.clone(), fact.relation.clone(), target.to_owned()];
-        if !facts.contains(&fact) {
-            facts.push(fact);
+        if told.insert(pair(&fact.entity, &fact.relation)) {
+            facts.push([fact.entity.clone(), fact.relation.clone(), target.to_owned()]);
         }
     }
     too_many(facts.len())?;
@@ -170,7 +172,8 @@ fn retarget(
         mode: match mode {
             Some(Mode::Knn) => Some(InsertMode::Knn),
             Some(Mode::Memit) => Some(InsertMode::Memit),
-            _ => None,
+            Some(Mode::Compose | Mode::Rows) => Some(InsertMode::Compose),
+            None => None,
         },
         layers: None,
         confidence,
