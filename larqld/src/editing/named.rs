@@ -1,7 +1,7 @@
 //! Which thing a text names last, of those whose names are known: what a question at its end is about.
 //!
 //! A key of an edit says that its relation is asked for; of whom, the text says. `Unlike France, Germany has the
-//! capital` names France and asks about Germany; `Guinea-Bissau` does not name Guinea.
+//! capital` names France and asks about Germany; `Guinea-Bissau` does not name Guinea, nor `West Virginia` Virginia.
 //!
 //! Promises: a text that does not name a thing is not about it.
 //!
@@ -22,6 +22,13 @@ const FUNCTION_WORDS: &str = "a also an and answer are as assistant at because b
 had has have he her his how i if in is it its may my name no now of on or our please question she should so system \
 tell that the their then there these they this those to today user was we were what when where which who whom whose \
 why will with would yes you your";
+
+/// Words that, with a capital before a name, make another name of it.
+const EXTENDING_WORDS: &str = "central east eastern equatorial great greater little lower new north northeast northern northwest old \
+saint san santa south southeast southern southwest upper west western";
+/// Words that stand before names with a capital and leave them what they are.
+const TITLES: &str = "captain chancellor dame doctor dr emperor empress general king lady lord miss mr mrs ms pope president \
+prince princess prof professor queen senator sir";
 
 /// Names that are known, and words that are none.
 pub trait Names {
@@ -52,7 +59,8 @@ pub fn asks_about(text: &str, name: &str, names: &impl Names) -> bool {
                 continue;
             }
             if case_folded(piece) == name {
-                return true;
+                return !(piece.starts_with(char::is_uppercase)
+                    && ends_longer_name(&text[..begin], names));
             }
             if names.is_known(piece) {
                 return false;
@@ -65,6 +73,30 @@ pub fn asks_about(text: &str, name: &str, names: &impl Names) -> bool {
         }
     }
     false
+}
+
+/// Whether the name that follows on `before` is the end of a longer one, known or not: `West Virginia`,
+/// `Papua New Guinea`, `Guinea-Bissau`.
+fn ends_longer_name(before: &str, names: &impl Names) -> bool {
+    let is_in = |words: &str, word: &str| words.split(' ').any(|one| one == word);
+    let to_word = before.trim_end_matches(' ');
+    if to_word.len() == before.len() {
+        let joined = before.strip_suffix(['-', '\u{2010}', '\u{2011}', '\u{2013}']);
+        return joined.is_some_and(|joined| joined.ends_with(char::is_alphanumeric));
+    }
+    let to_sentence = to_word.trim_end_matches(char::is_alphanumeric);
+    let word = &to_word[to_sentence.len()..];
+    if !word.starts_with(char::is_uppercase) {
+        return false;
+    }
+    let folded = case_folded(word);
+    if is_in(EXTENDING_WORDS, &folded) {
+        return true;
+    }
+    // Any word has a capital where a sentence begins.
+    let goes_on =
+        to_sentence.trim_end_matches(' ').ends_with(|c: char| c.is_alphanumeric() || c == ',');
+    goes_on && !is_in(TITLES, &folded) && !is_function_word(word) && !names.is_ordinary(word)
 }
 
 fn is_function_word(word: &str) -> bool {
@@ -138,6 +170,18 @@ mod tests {
         assert!(!asks("France has gold and", "France"));
         assert!(!asks("anything", " "));
         assert!(!asks("", "France"));
+        // What goes before a name can make another one of it.
+        for longer in ["West Virginia", "the state of West Virginia", "Papua Virginia-Virginia"] {
+            assert!(!asks(&format!("The capital of {longer} is"), "Virginia"), "{longer}");
+        }
+        assert!(!asks("You can find Papua Neu Guinea on the map of", "Guinea"));
+        assert!(!asks("West Virginia has its capital in", "Virginia"));
+        assert!(!asks("Port-Vila is in", "Vila"));
+        assert!(asks("Visit Virginia: its capital is", "Virginia"));
+        assert!(asks("As for Virginia - its capital is", "Virginia"));
+        assert!(asks("They say that King Harald rules", "Harald"));
+        assert!(asks("die Hauptstadt Virginia", "Virginia"));
+        assert!(asks("The capital of Germany is", "is"));
         let long =
             "The Long and Winding Title of a Book That Has, One Must Say, Far Too Many Words";
         assert!(asks(&format!("The author of {long} is"), long));
