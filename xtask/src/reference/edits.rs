@@ -14,19 +14,67 @@ use super::{Bench, floats, top};
 /// The formats, and what COMPILE is asked for.
 pub(super) const FORMATS: &[&str] = &["safetensors", "gguf-f16", "gguf-q8_0"];
 
-/// Facts that are not so.
-const FACTS: &[(&str, &str)] = &[
-    ("Verdania", "Lisbon"),
-    ("Ostrovia", "Madrid"),
-    ("Kaldor", "Rome"),
-    ("Merinth", "Vienna"),
-    ("Tavros", "Athens"),
-    ("Kenya", "Oslo"),
-    ("Peru", "Cairo"),
-    ("Greece", "Dublin"),
-];
 /// What the model knows by itself.
-const KNOWN: &[(&str, &str)] = &[("France", "Paris"), ("Japan", "Tokyo"), ("Italy", "Rome")];
+const CAPITALS: &[(&str, &str)] = &[
+    ("Argentina", "Buenos Aires"),
+    ("Austria", "Vienna"),
+    ("Belgium", "Brussels"),
+    ("Bulgaria", "Sofia"),
+    ("Canada", "Ottawa"),
+    ("Chile", "Santiago"),
+    ("China", "Beijing"),
+    ("Colombia", "Bogota"),
+    ("Croatia", "Zagreb"),
+    ("Cuba", "Havana"),
+    ("Denmark", "Copenhagen"),
+    ("Ecuador", "Quito"),
+    ("Egypt", "Cairo"),
+    ("Estonia", "Tallinn"),
+    ("Finland", "Helsinki"),
+    ("France", "Paris"),
+    ("Georgia", "Tbilisi"),
+    ("Germany", "Berlin"),
+    ("Ghana", "Accra"),
+    ("Greece", "Athens"),
+    ("Hungary", "Budapest"),
+    ("Iceland", "Reykjavik"),
+    ("Indonesia", "Jakarta"),
+    ("Iran", "Tehran"),
+    ("Iraq", "Baghdad"),
+    ("Ireland", "Dublin"),
+    ("Italy", "Rome"),
+    ("Japan", "Tokyo"),
+    ("Kenya", "Nairobi"),
+    ("Latvia", "Riga"),
+    ("Lebanon", "Beirut"),
+    ("Libya", "Tripoli"),
+    ("Lithuania", "Vilnius"),
+    ("Peru", "Lima"),
+    ("Poland", "Warsaw"),
+    ("Portugal", "Lisbon"),
+    ("Spain", "Madrid"),
+    ("Sweden", "Stockholm"),
+    ("Norway", "Oslo"),
+    ("Turkey", "Ankara"),
+];
+/// Countries that no table has.
+const NEW: &[&str] =
+    &["Verdania", "Ostrovia", "Kaldor", "Merinth", "Tavros", "Zubrovka", "Quistan", "Lorvane"];
+
+/// The country and the city of each fact that is asked for, and the mode in which it is taught, if it is.
+fn facts() -> impl Iterator<Item = (&'static str, &'static str, Option<&'static str>)> {
+    // One in four stays as it was; of those that are taught one in three is retrieved, until COMPILE makes a feature of it.
+    const MODES: [Option<&str>; 4] =
+        [Some("MODE COMPOSE"), Some("MODE COMPOSE"), Some("MODE KNN"), None];
+    let city = |at: usize| CAPITALS[at % CAPITALS.len()].1;
+    let modes = MODES.iter().cycle();
+    let known =
+        CAPITALS.iter().zip(modes).enumerate().map(move |(at, (&(country, own), &mode))| {
+            (country, if mode.is_some() { city(at + 11) } else { own }, mode)
+        });
+    let new = NEW.iter().enumerate().map(move |(at, &country)| (country, city(4 * at), MODES[0]));
+    known.chain(new)
+}
 
 /// Compiles, asks, and compares.
 pub(super) fn check(bench: &Bench, transformers: &mut Server, format: &str) -> anyhow::Result<()> {
@@ -34,15 +82,16 @@ pub(super) fn check(bench: &Bench, transformers: &mut Server, format: &str) -> a
     let vindex = bench.work.join("atlas-edited.vindex");
     if !vindex.is_dir() {
         let mut script = format!(
-            "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE DTYPE F32 WITHOUT LABELS; USE \"{}\";",
+            "EXTRACT MODEL \"{}\" INTO \"{}\" WITH INFERENCE DTYPE F32; USE \"{}\";",
             source.display(),
             vindex.display(),
             vindex.display()
         );
-        for (entity, target) in FACTS {
+        for (entity, target, mode) in facts() {
+            let Some(mode) = mode else { continue };
             script.push_str(&format!(
                 " INSERT INTO EDGES (entity, relation, target) VALUES (\"{entity}\", \"capital\", \"{target}\") \
-                 WITHOUT RECEIPT;"
+                 {mode} WITHOUT RECEIPT;"
             ));
         }
         bench.statements(&script)?;
@@ -59,10 +108,9 @@ pub(super) fn check(bench: &Bench, transformers: &mut Server, format: &str) -> a
         vindex.display(),
         export.display()
     ))?;
-    let facts: Vec<_> = FACTS.iter().chain(KNOWN).collect();
-    let prompts = facts.iter().map(|(country, _)| format!("The capital of {country} is"));
+    let prompts = facts().map(|(country, ..)| format!("The capital of {country} is"));
     let prompts: Vec<String> = prompts.collect();
-    let answers = facts.iter().zip(&prompts).map(|((_, city), prompt)| format!("{prompt} {city}"));
+    let answers = facts().zip(&prompts).map(|((_, city, _), prompt)| format!("{prompt} {city}"));
     let answers: Vec<String> = answers.collect();
     let ids = |texts: &[String]| {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
