@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use larql_compute::model::{FeatureRows, Match, Overlay, OverlayBuilder, OverlayError, retrieval};
-use larql_storage::overlay::{self as stored, Knn};
+use larql_storage::overlay::{self as stored, Knn, compared};
+use larql_storage::vindex::knowledge::ENTITY_SLOT;
 
 use super::named::{Names, asks_about};
 use crate::edits;
@@ -132,7 +133,10 @@ impl Applied {
         let text = model.tokenizer()?.decode(tokens, true)?;
         let names = Known { knowledge: model.knowledge(), edited: &self.entities };
         let mut facts = matches.iter().filter_map(|found| self.facts.get(found.entry as usize));
-        Ok(facts.find(|knn| asks_about(&text, &knn.set.fact.entity, &names)))
+        Ok(facts.find(|knn| {
+            let fact = &knn.set.fact;
+            asks_about(&text, &fact.entity, names.ends_questions(&fact.relation), &names)
+        }))
     }
 }
 
@@ -164,6 +168,18 @@ impl Applied {
 struct Known<'k> {
     knowledge: Option<Arc<Knowledge>>,
     edited: &'k HashSet<String>,
+}
+
+impl Known<'_> {
+    /// Whether sentences that ask for a relation end with whom they ask about.
+    fn ends_questions(&self, relation: &str) -> bool {
+        let relations = self.knowledge.iter().flat_map(|knowledge| &knowledge.file().relations);
+        let relation = compared(relation);
+        let mut of_it = relations.filter(|one| compared(&one.name) == relation);
+        of_it.any(|one| {
+            one.templates.iter().any(|template| template.text.trim_end().ends_with(ENTITY_SLOT))
+        })
+    }
 }
 
 impl Names for Known<'_> {
