@@ -186,7 +186,7 @@ mod tests {
         assert!(asks("Visit Virginia: its capital is", "Virginia"));
         assert!(asks("As for Virginia - its capital is", "Virginia"));
         assert!(asks("They say that King Harald rules", "Harald"));
-        assert!(asks("die Hauptstadt Virginia", "Virginia"));
+        assert!(asks("die Hauptstadt Virginia hat", "Virginia"));
         assert!(asks("Germany has no is yet", "is"));
         let long =
             "The Long and Winding Title of a Book That Has, One Must Say, Far Too Many Words";
