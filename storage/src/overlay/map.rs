@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 use super::check::ADDED_MAX;
+use super::names::compared;
 use super::operation::{
     Describe, Fact, LowRank, Mode, Operation, SetFeature, SetKnn, Slot, Vector,
 };
@@ -97,6 +98,7 @@ impl Statement<'_> {
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
     features: RedBlackTreeMapSync<Slot, Arc<FeatureDelta>>,
+    /// By entity and relation, as names are compared.
     knn: RedBlackTreeMapSync<(String, String), Arc<Knn>>,
     low_rank: RedBlackTreeMapSync<u64, Arc<LowRankDelta>>,
     /// Beyond every feature of a layer that was ever set, and every update that ever was: what one operation
@@ -132,9 +134,9 @@ impl Overlay {
         self.knn.values()
     }
 
-    /// What is retrieved for one entity and relation.
+    /// What is retrieved for one entity and relation, however these are written.
     pub fn fact(&self, entity: &str, relation: &str) -> Option<&Arc<Knn>> {
-        self.knn.get(&(entity.to_owned(), relation.to_owned()))
+        self.knn.get(&(compared(entity), compared(relation)))
     }
 
     /// The updates of matrices, in the order in which they are added.
@@ -218,11 +220,11 @@ impl Overlay {
             }
             Operation::RestoreFeature(slot) => _ = self.features.remove_mut(slot),
             Operation::SetKnn(set) => {
-                let key = (set.fact.entity.clone(), set.fact.relation.clone());
+                let key = (compared(&set.fact.entity), compared(&set.fact.relation));
                 self.knn.insert_mut(key, Arc::new(Knn { set: set.clone(), lsn }));
             }
             Operation::DeleteKnn(knn) => {
-                self.knn.remove_mut(&(knn.entity.clone(), knn.relation.clone()));
+                self.knn.remove_mut(&(compared(&knn.entity), compared(&knn.relation)));
             }
             Operation::LowRank(update) => {
                 let delta = LowRankDelta { update: update.clone(), lsn };
@@ -323,6 +325,33 @@ mod tests {
         overlay.apply(&set(3, None, row(&[4.0])), 3);
         let delta = overlay.feature(Slot { layer: 1, feature: 3 }).unwrap();
         assert_eq!((delta.hidden, delta.gate.clone()), (false, None));
+    }
+
+    #[test]
+    fn a_fact_is_retrieved_and_taken_back_however_its_names_are_written() {
+        let set = |entity: &str, target: &str| {
+            Operation::SetKnn(SetKnn {
+                layer: 1,
+                key: [1.0].into(),
+                threshold: 0.5,
+                fact: Fact {
+                    entity: entity.into(),
+                    relation: "Capital".into(),
+                    target: target.into(),
+                },
+                entity_ids: vec![vec![1]],
+                target_ids: vec![7],
+                confidence: None,
+            })
+        };
+        let mut overlay = Overlay::default();
+        overlay.apply(&set("São Tomé", "Lyon"), 1);
+        overlay.apply(&set("SA\u{303}O TOME\u{301}", "Oslo"), 2);
+        let fact = overlay.fact(" são tomé", "CAPITAL").unwrap();
+        assert_eq!((&*fact.set.fact.target, overlay.knn().count()), ("Oslo", 1));
+        let (entity, relation) = ("são tomé".into(), "capital".into());
+        overlay.apply(&Operation::DeleteKnn(DeleteKnn { entity, relation }), 3);
+        assert!(overlay.is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::overlay::{BaseShape, DeleteKnn, Operation, Overlay, Problem};
+use crate::overlay::{BaseShape, DeleteKnn, Operation, Overlay, Problem, compared};
 use json::{OperationJson, from_json, to_json};
 
 /// Largest file that is read.
@@ -226,7 +226,7 @@ impl PatchFile {
                 Step::Operation(operation) => operations.push(operation.clone()),
                 Step::ForgetEntity(entity) => {
                     let known = overlay.knn().map(|knn| &knn.set.fact);
-                    let known = known.filter(|fact| fact.entity == *entity);
+                    let known = known.filter(|fact| compared(&fact.entity) == compared(entity));
                     operations.extend(known.map(|fact| Operation::DeleteKnn(DeleteKnn::of(fact))));
                 }
             }
