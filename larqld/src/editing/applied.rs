@@ -7,7 +7,7 @@ use larql_compute::model::{FeatureRows, Match, Overlay, OverlayBuilder, OverlayE
 use larql_storage::overlay::{self as stored, Knn, compared};
 use larql_storage::vindex::knowledge::ENTITY_SLOT;
 
-use super::named::{Names, asks_about};
+use super::named::{Names, subject};
 use crate::edits;
 use crate::failure::{Failure, code};
 use crate::knowledge::Knowledge;
@@ -23,8 +23,8 @@ pub struct Applied {
     pub overlay: Option<Arc<Overlay>>,
     /// Facts that keys retrieve, by the number of their entry.
     pub facts: Vec<Arc<Knn>>,
-    /// Their entities, case folded.
-    entities: HashSet<String>,
+    /// Their entities.
+    entities: Entities,
     /// Which edits these are.
     pub identity: Identity,
 }
@@ -106,7 +106,7 @@ impl Applied {
             }
         }
         let overlay = builder.build().map_err(misfit)?;
-        let entities = facts.iter().map(|knn| case_folded(knn.set.fact.entity.trim())).collect();
+        let entities = Entities::of(&facts);
         let overlay = (!overlay.is_empty()).then(|| Arc::new(overlay));
         Ok(Self { stored, overlay, facts, entities, identity })
     }
@@ -130,12 +130,18 @@ impl Applied {
         if matches.is_empty() {
             return Ok(None);
         }
-        let text = model.tokenizer()?.decode(tokens, true)?;
+        let tokenizer = model.tokenizer()?;
+        let text = tokenizer.decode(tokens, true)?;
         let names = Known { knowledge: model.knowledge(), edited: &self.entities };
+        let Some(subject) = subject(&text, &names) else { return Ok(None) };
+        // A control token ends what was said before it: a turn, or a text.
+        let breaks_off =
+            subject.is_last && !tokens.last().is_some_and(|&last| tokenizer.is_special(last));
         let mut facts = matches.iter().filter_map(|found| self.facts.get(found.entry as usize));
         Ok(facts.find(|knn| {
             let fact = &knn.set.fact;
-            asks_about(&text, &fact.entity, names.ends_questions(&fact.relation), &names)
+            compared(&fact.entity) == subject.name
+                && (!breaks_off || names.ends_questions(&fact.relation))
         }))
     }
 }
@@ -164,10 +170,27 @@ impl Applied {
     }
 }
 
+/// Names of what retrieved facts are about.
+#[derive(Debug, Default)]
+struct Entities {
+    written: HashSet<String>,
+    compared: HashSet<String>,
+}
+
+impl Entities {
+    fn of(facts: &[Arc<Knn>]) -> Self {
+        let names = || facts.iter().map(|knn| knn.set.fact.entity.trim());
+        Self {
+            written: names().map(str::to_owned).collect(),
+            compared: names().map(compared).filter(|name| !name.is_empty()).collect(),
+        }
+    }
+}
+
 /// What labels know, and what is edited.
 struct Known<'k> {
     knowledge: Option<Arc<Knowledge>>,
-    edited: &'k HashSet<String>,
+    edited: &'k Entities,
 }
 
 impl Known<'_> {
@@ -185,13 +208,19 @@ impl Known<'_> {
 impl Names for Known<'_> {
     fn is_known(&self, piece: &str) -> bool {
         self.knowledge.as_deref().is_some_and(|knowledge| knowledge.has_entity(piece))
-            || self.edited.contains(&case_folded(piece))
+            || self.edited.compared.contains(&case_folded(piece))
+    }
+
+    fn is_written_so(&self, piece: &str) -> bool {
+        self.knowledge.as_deref().is_some_and(|knowledge| knowledge.has_entity(piece))
+            || self.edited.written.contains(piece)
     }
 
     fn is_ordinary(&self, word: &str) -> bool {
         let relations = self.knowledge.iter().flat_map(|knowledge| &knowledge.file().relations);
         let mut templates = relations.flat_map(|relation| &relation.templates);
-        let is_word = |part: &str| part.eq_ignore_ascii_case(word);
+        let word = case_folded(word);
+        let is_word = |part: &str| case_folded(part) == word;
         templates.any(|one| one.text.split(|c: char| !c.is_alphanumeric()).any(is_word))
     }
 }
