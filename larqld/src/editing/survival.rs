@@ -8,6 +8,7 @@ use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::learn::log_probability;
 use larql_compute::model::{
     Decoder, DecoderOptions, DenseFfn, KvCache, KvPages, KvType, LogitsWanted, Precision, Segment,
+    retrieval,
 };
 use larql_compute::sample::greedy;
 use larql_storage::overlay::{Fact, Overlay};
@@ -17,6 +18,7 @@ use super::prompts::Prompter;
 use super::text::HELD_OUT;
 use crate::failure::{Failure, code};
 use crate::mounts::Model;
+use crate::text::counted;
 
 /// Prompts that are read together.
 const PROMPTS_AT_ONCE: usize = 8;
@@ -68,8 +70,8 @@ impl Exam {
     pub fn told_unasked(&self) -> Option<(String, String)> {
         let (fact, why) = self.unasked.first()?;
         let message = format!(
-            "{} facts make no question, and whether they are answered is not known",
-            self.unasked.len()
+            "no question is known for {}: whether they are answered is not known",
+            counted(self.unasked.len(), "fact")
         );
         let Fact { entity, relation, .. } = fact;
         Some((message, format!("the first is the {relation:?} of {entity:?}: {why}")))
@@ -148,11 +150,20 @@ pub fn ask(
             let logits = decoder.segment_logits(segment).chunks_exact(architecture.vocabulary_size);
             let found = decoder.segment_matches(segment);
             let (mut answered, mut nats, mut first) = (true, 0.0, None);
+            // What is left of an answer that is retrieved: it is written to its end.
+            let mut answer: &[u32] = &[];
             for (row, logits) in logits.enumerate().take(tokens.len() - 1).skip(prompt - 1) {
                 let matches = found.get(row).map_or(&[][..], Vec::as_slice);
                 let mut logits = logits.to_vec();
-                edits.force(model, &tokens[..=row], matches, &mut logits)?;
                 let next = tokens[row + 1];
+                if answer.is_empty() {
+                    let found = edits.retrieved(model, &tokens[..=row], matches)?;
+                    answer = found.map_or(&[], |knn| &knn.set.target_ids);
+                }
+                if let Some((&token, rest)) = answer.split_first() {
+                    retrieval::force(&mut logits, token);
+                    answer = if token == next { rest } else { &[] };
+                }
                 answered &= greedy(&logits).ok() == Some(next);
                 let likely = log_probability(&logits, next as usize);
                 first.get_or_insert(likely.exp());
