@@ -1,6 +1,6 @@
 //! `larql build`: a vindex as a Vindexfile says (docs/formats/vindexfile.md), by statements.
 //!
-//! What the file says is done on a branch of the base's edits that begins with none and is dropped in the end, so
+//! What the file says is done on a branch that begins with the base as it was mounted and is dropped in the end, so
 //! that a build sees nothing of what else is edited, and leaves nothing behind. The same file, base and patches
 //! give the same vindex, byte for byte.
 //!
@@ -31,11 +31,13 @@ const NAME: &str = "Vindexfile";
 const BYTES_MAX: u64 = 1 << 20;
 /// The code of an assertion that does not hold.
 const NOT_HELD: &str = "P0004";
+/// The code of a patch that is not there.
+const NO_SUCH_FILE: &str = "58P01";
 
 /// The statements of a build, in the order in which they run.
 struct Statements {
-    /// Until there is a branch of its own.
-    begin: String,
+    /// What makes the base the one in use.
+    base: String,
     /// The branch.
     branch: String,
     /// What the file says.
@@ -63,7 +65,13 @@ pub(super) async fn run(build: &Build, shell: &mut Shell) -> Result<(), Failure>
     let branch = format!("build_{}_{}", std::process::id(), since.as_millis());
     let statements = statements(&file, build, &directory, &branch).map_err(Failure::client)?;
     let junit = build.junit.as_deref().map(Report::create).transpose()?;
-    let mut outcome = shell.feed(&statements.begin).await?;
+    let mut outcome = shell.feed(&statements.base).await?;
+    if outcome == Outcome::Done {
+        let branch = &statements.branch;
+        let begin =
+            format!("CREATE BRANCH {branch} FROM main AS OF LSN 0; USE CURRENT BRANCH {branch};");
+        outcome = shell.feed(&begin).await?;
+    }
     if outcome == Outcome::Done {
         let worked = work(&statements, junit, shell).await;
         let ended = shell.feed(&statements.end).await?;
@@ -90,7 +98,7 @@ async fn work(
     junit: Option<Report>,
     shell: &mut Shell,
 ) -> Result<Outcome, Failure> {
-    let kept = match kept_by_the_base(statements, shell).await {
+    let kept = match begin(statements, shell).await {
         Ok(kept) => kept,
         Err(failure) => {
             if let Some(junit) = junit {
@@ -127,14 +135,14 @@ fn create(assertion: &Assertion) -> String {
     format!("CREATE ASSERTION {name} AS INFER {} = {}{least};\n", quote(prompt), quote(expected))
 }
 
-/// The assertions of the base's branch `main` that hold without its edits and that the file does not make anew.
-async fn kept_by_the_base(
-    statements: &Statements,
-    shell: &mut Shell,
-) -> Result<Vec<Assertion>, Failure> {
+/// Gives the branch the edits that the base was compiled with beside its weights, which are part of it; returns the
+/// assertions of the base's branch `main` that hold so and that the file does not make anew.
+async fn begin(statements: &Statements, shell: &mut Shell) -> Result<Vec<Assertion>, Failure> {
+    let compiled = "APPLY PATCH \"compiled\" WITHOUT RECEIPT;".to_owned();
+    rows(shell, compiled, Some(NO_SUCH_FILE)).await?;
     let branch = &statements.branch;
     let listed = format!("USE CURRENT BRANCH main; SHOW ASSERTIONS; USE CURRENT BRANCH {branch};");
-    let rows = rows(shell, listed, false).await?;
+    let rows = rows(shell, listed, None).await?;
     let text = |row: &Row, at: usize| row.get(at).and_then(Value::as_text).map(str::to_owned);
     let all = rows.iter().filter_map(|row| {
         let at_least = match row.get(3) {
@@ -154,10 +162,10 @@ async fn kept_by_the_base(
         return Ok(all);
     }
     let tried: String = all.iter().map(create).collect();
-    self::rows(shell, tried, false).await?;
-    let checked = self::rows(shell, "CHECK ASSERTIONS;".to_owned(), true).await?;
+    self::rows(shell, tried, None).await?;
+    let checked = self::rows(shell, "CHECK ASSERTIONS;".to_owned(), Some(NOT_HELD)).await?;
     let dropped: String = all.iter().map(|one| format!("DROP ASSERTION {};\n", one.name)).collect();
-    self::rows(shell, dropped, false).await?;
+    self::rows(shell, dropped, None).await?;
     let holds = |name: &str| {
         let holds = |row: &Row| matches!(row.get(1), Some(Value::Boolean(true)));
         checked.iter().any(|row| text(row, 0).as_deref() == Some(name) && holds(row))
@@ -179,14 +187,18 @@ async fn kept_by_the_base(
     Ok(kept)
 }
 
-/// The rows of a script's answers, which are not shown. An assertion that does not hold may be no failure.
-async fn rows(shell: &mut Shell, script: String, may_not_hold: bool) -> Result<Vec<Row>, Failure> {
+/// The rows of a script's answers, which are not shown. One code may be no failure.
+async fn rows(
+    shell: &mut Shell,
+    script: String,
+    expected: Option<&str>,
+) -> Result<Vec<Row>, Failure> {
     let mut statements = shell.client().await?.execute(script, ExecuteOptions::here());
     let mut all = Vec::new();
     while let Some(event) = statements.next().await {
         match event {
             Event::Rows(rows) => all.extend(rows),
-            Event::Error(error) if may_not_hold && error.code == NOT_HELD => {}
+            Event::Error(error) if expected == Some(&*error.code) => {}
             Event::Error(error) => return Err(Failure::Call(error.into())),
             _ => {}
         }
@@ -310,10 +322,7 @@ fn statements(
         table => format!("USE {output}; LABEL CURRENT FROM FACTS {table};"),
     };
     Ok(Statements {
-        begin: format!(
-            "USE {}; CREATE BRANCH {branch} FROM main AS OF LSN 0; USE CURRENT BRANCH {branch};",
-            place(&file.from)
-        ),
+        base: format!("USE {};", place(&file.from)),
         branch: branch.to_owned(),
         work,
         asserted,
@@ -344,10 +353,7 @@ mod tests {
         let text = "FROM atlas\nPATCH ./a.vlp\nINSERT (\"a, \\\"b\\\"\", \"r\", \"t\") # why\n\
                     ASSERT peace 'War and' = \"peace\" at least 0.50\nSTAGE small\nDELETE entity = \"x\" AND relation = \"y\"\nEXPOSE browse\nLABELS f/facts.tsv\n";
         let plain = said(text, None).unwrap();
-        assert_eq!(
-            plain.begin,
-            "USE \"atlas\"; CREATE BRANCH b FROM main AS OF LSN 0; USE CURRENT BRANCH b;"
-        );
+        assert_eq!((&*plain.base, &*plain.branch), ("USE \"atlas\";", "b"));
         assert_eq!(
             plain.work,
             "APPLY PATCH \"/dir/./a.vlp\";\n\
