@@ -35,6 +35,7 @@ use crate::paths;
 use crate::remote::Remote;
 use crate::session::{self, Principal, Role};
 use crate::tables::{self, FactsTable, Tables};
+use crate::text::counted;
 
 /// A mount as it is remembered: open, or not to be had at the moment.
 #[derive(Debug, Clone)]
@@ -623,10 +624,10 @@ impl Drop for SessionShared {
             && !open.operations().is_empty()
         {
             let notice = format!(
-                "{} of session {} was dropped with {} operations: the session ended before COMMIT or SAVE PATCH",
+                "{} of session {} was dropped with {}: the session ended before COMMIT or SAVE PATCH",
                 open.title(),
                 self.id,
-                open.operations().len()
+                counted(open.operations().len(), "operation")
             );
             self.engine.edits.tell_later(&self.principal, notice);
         }

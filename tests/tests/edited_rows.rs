@@ -116,3 +116,55 @@ async fn every_access_path_gives_the_rows_of_the_scan_under_edits() {
         assert_eq!(found, &rows[0].1, "by {path}");
     }
 }
+
+#[tokio::test]
+async fn an_update_makes_each_edit_anew_as_it_was_made_and_keeps_what_it_does_not_set() {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("WITH INFERENCE").await;
+    let mut client = session(&daemon).await;
+    for (entity, how) in [
+        ("Atlantis", "MODE KNN AT LAYER 2 CONFIDENCE 0.75"),
+        ("Verdania", "MODE COMPOSE CONFIDENCE 0.5"),
+    ] {
+        let insert = format!(
+            "INSERT INTO EDGES (entity, relation, target) VALUES (\"{entity}\", \"capital\", \"Oslo\") \
+             {how} WITHOUT RECEIPT"
+        );
+        let said = ask(&mut client, &insert).await;
+        assert!(!said.contains("ERROR"), "{said}");
+    }
+    let rows = "SELECT entity, target, layer, confidence, source FROM EDGES \
+                WHERE relation = \"capital\" AND source IN (\"knn\", \"patch\") ORDER BY entity";
+    let before = ask(&mut client, rows).await;
+    let update = "UPDATE EDGES SET target = \"Lisbon\" WHERE relation = \"capital\" \
+                  AND source IN (\"knn\", \"patch\") WITHOUT RECEIPT";
+    let said = ask(&mut client, update).await;
+    assert!(!said.contains("ERROR"), "{said}");
+    assert_eq!(ask(&mut client, rows).await, before.replace("Oslo", "Lisbon"));
+    let knn = "\"layer\":2,\"confidence\":0.75,\"source\":\"knn\"";
+    assert!(before.contains(knn) && before.contains("\"source\":\"patch\""), "{before}");
+    for entity in ["Atlantis", "Verdania"] {
+        let inferred =
+            ask(&mut client, &format!("INFER \"The capital of {entity} is\" TOP 1")).await;
+        assert!(inferred.contains("Lisbon"), "{entity}: {inferred}");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_of_what_is_called_as_a_word_is_silences_no_other() {
+    let daemon = Daemon::start();
+    daemon.extract_atlas("WITH INFERENCE").await;
+    let mut client = session(&daemon).await;
+    for (entity, target) in
+        [("IS", "Rome"), ("of", "Rome"), ("Capital", "Rome"), ("Verdania", "Oslo")]
+    {
+        let insert = format!(
+            "INSERT INTO EDGES (entity, relation, target) VALUES (\"{entity}\", \"capital\", \"{target}\") \
+             WITHOUT RECEIPT"
+        );
+        let said = ask(&mut client, &insert).await;
+        assert!(!said.contains("ERROR"), "{said}");
+    }
+    let inferred = ask(&mut client, "INFER \"The capital of Verdania is\" TOP 1").await;
+    assert!(inferred.contains("Oslo"), "{inferred}");
+}

@@ -47,6 +47,14 @@ impl Looks {
     pub fn of(mode: Mode) -> Self {
         Self { activations: mode == Mode::Memit, elsewhere: mode == Mode::Compose }
     }
+
+    /// What either looks at.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            activations: self.activations || other.activations,
+            elsewhere: self.elsewhere || other.elsewhere,
+        }
+    }
 }
 
 impl Background {

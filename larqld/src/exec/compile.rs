@@ -113,7 +113,7 @@ impl Reference {
         let (before, after) = (count(&self.answers.right), count(&found.right));
         let drift = found.bits_per_token - self.answers.bits_per_token;
         let message = format!(
-            "{after} of {} edited facts are answered by what was written, {before} by the model with its edits",
+            "edited facts answered by what was written: {after} of {}; by the model with its edits: {before}",
             found.right.len()
         );
         let asked = self.exam.questions.iter().zip(self.answers.right.iter().zip(&found.right));
@@ -154,7 +154,7 @@ fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Resu
     let joined = work.view().joined(plan.conflict)?;
     if !joined.gone.is_empty() {
         let message = format!(
-            "{} changes are of what another patch changes: {}",
+            "changes of what another patch changes: {}; {}",
             joined.gone.len(),
             match plan.conflict {
                 CompileConflict::HighestConfidence => "the surest is kept",
@@ -171,9 +171,7 @@ fn into_vindex(work: &mut Work<'_>, plan: &plan::Compile, model: &Model) -> Resu
     let retrieved = stored.knn().count();
     if retrieved > 0 {
         work.notice(
-            format!(
-                "{retrieved} facts are answered by retrieval; they go along beside the weights"
-            ),
+            format!("facts answered by retrieval, which go along beside the weights: {retrieved}"),
             "COMPILE … INTO MODEL makes features of them",
         )?;
     }
@@ -280,7 +278,7 @@ fn into_model(
     if lowered.lowered > 0 {
         let (all, lost) = (lowered.lowered, &lowered.lost);
         let message = format!(
-            "{all} facts are answered by retrieval, which files of weights cannot state: {} became features",
+            "facts answered by retrieval, which files of weights cannot state: {all}; made features: {}",
             all - lost.len()
         );
         let hint =

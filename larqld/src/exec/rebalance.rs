@@ -103,7 +103,7 @@ fn rebalance(work: &mut Work<'_>, band: Rebalance) -> Result<Vec<Row>, Failure> 
     };
     let within = |probability: f64| (band.floor..=band.ceiling).contains(&probability);
     let outside = now.iter().filter(|&&probability| !within(probability)).count();
-    let message = format!("{rounds} rounds; {outside} of {} facts are outside the band", now.len());
+    let message = format!("facts outside the band: {outside} of {}; rounds: {rounds}", now.len());
     work.notice(message, if outside > 0 { "UNTIL CONVERGED, or a wider band" } else { "" })?;
     let rows = composed.iter().zip(before.iter().zip(&now)).map(|(one, (&before, &after))| {
         let status = match (within(after), one.scale) {

@@ -2,6 +2,7 @@
 //! that edits takes to the log: [`edit`].
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use larql_planner::physical::transaction::Transaction as Operands;
@@ -19,10 +20,12 @@ use super::{Operator, Row, Work};
 use crate::editing::applied::{Applied, Identity};
 use crate::editing::assertions;
 use crate::edits::{
-    PatchPlace, Transaction, View, base_shape, provenance, require_vindex, timestamp,
+    COMPILED, PatchPlace, Transaction, View, base_shape, provenance, require_vindex, timestamp,
 };
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Mounted};
+use crate::pipeline::compile::EDITS;
+use crate::text::counted;
 
 /// Assertions of a branch: each is inferred whenever something is committed.
 const ASSERTIONS_MAX: usize = 1000;
@@ -159,7 +162,7 @@ impl Operator for RunTransaction {
                 let transaction = take(work)?;
                 let count = transaction.operations().len();
                 refresh(work, &mounted)?;
-                work.notice(format!("rolled back: {count} operations are dropped"), "")?;
+                work.notice(format!("rolled back: {} dropped", counted(count, "operation")), "")?;
             }
             Operands::Rollback(Some(name)) => {
                 let view = with_open(work, |transaction, edits| {
@@ -258,7 +261,7 @@ fn commit_transaction(work: &mut Work<'_>, mounted: &Mounted) -> Result<(), Fail
         return work.notice("nothing was changed", "");
     }
     let lsn = commit_taken(work, mounted, transaction, None)?;
-    work.notice(format!("committed {count} operations at LSN {lsn}"), "")
+    work.notice(format!("committed {} at LSN {lsn}", counted(count, "operation")), "")
 }
 
 /// Commits a transaction that is the session's no more; whatever comes of it, it is over.
@@ -289,6 +292,10 @@ pub(super) fn files_of(work: &Work<'_>, place: &PatchPlace) -> Arc<dyn Files> {
 
 /// Refuses a patch whose name or file is taken.
 fn require_free(work: &Work<'_>, place: &PatchPlace) -> Result<(), Failure> {
+    if is_compiled(place) {
+        let message = format!("\"{COMPILED}\" is the name of the edits that a vindex comes with");
+        return Err(Failure::new(code::INVALID_PARAMETER, message).hint("choose another name"));
+    }
     if work.view().branch().is_some_and(|branch| branch.patch(&place.name).is_some()) {
         let message = format!("a patch \"{}\" is applied already", place.name);
         return Err(Failure::new(code::EXISTS, message).hint("choose another name, or REMOVE it"));
@@ -353,19 +360,14 @@ fn apply_patch(
     outside(work, "APPLY PATCH")?;
     require_vindex(&mounted.model, &mounted.name)?;
     let place = place(work, text)?;
-    let files = files_of(work, &place);
-    let failed = |error: &std::io::Error| Failure::io(place.path.display(), error);
-    let found = files.metadata(&place.path).map_err(|error| failed(&error))?;
-    if found.kind != FileKind::File {
-        let message = format!("{} is not a regular file", place.path.display());
-        return Err(Failure::new(code::INVALID_PARAMETER, message));
-    }
-    let bytes = files.read(&place.path, patch::FILE_BYTES_MAX).map_err(|error| failed(&error))?;
-    let file = PatchFile::parse(&bytes);
-    let file = file.map_err(|error| Failure::patch(&place.path, &error))?;
+    let (path, bytes) = match is_compiled(&place) {
+        true => compiled(&mounted.model)?,
+        false => (place.path.clone(), read_patch(work, &place)?),
+    };
+    let file = PatchFile::parse(&bytes).map_err(|error| Failure::patch(&path, &error))?;
     let base_hash = mounted.model.base_hash().to_owned();
     file.check_on(&base_hash, &base_shape(&mounted.model), force)
-        .map_err(|error| Failure::patch(&place.path, &error))?;
+        .map_err(|error| Failure::patch(&path, &error))?;
     match &file.base_checksum {
         None => work.notice(
             "the patch names no base: it fits this model's widths, and whether it was made for it is not known",
@@ -397,6 +399,42 @@ fn apply_patch(
     let sum = of_operations(work, &operations, harm)?;
     commit(work, mounted, Some(place.name.clone()), operations, text)?;
     Ok(with_sum(applied_row(work, &place.name)?, sum))
+}
+
+/// Whether a patch is named that a vindex comes with.
+fn is_compiled(place: &PatchPlace) -> bool {
+    !place.is_callers && place.name == COMPILED
+}
+
+/// The file of the edits that a vindex was compiled with beside its weights.
+///
+/// # Errors
+/// `NO_SUCH_FILE` where it was not.
+fn compiled(model: &Model) -> Result<(PathBuf, Vec<u8>), Failure> {
+    let path = model.path().join(EDITS);
+    let bytes = model.side_file(EDITS)?.map(|bytes| bytes.to_vec());
+    let bytes = bytes.ok_or_else(|| {
+        let message =
+            format!("{} was not compiled with edits beside its weights", model.path().display());
+        Failure::new(code::NO_SUCH_FILE, message)
+            .hint(format!("\"{COMPILED}\" is the name of such edits; a path names any file"))
+    })?;
+    Ok((path, bytes))
+}
+
+/// The bytes of a patch's file.
+///
+/// # Errors
+/// As reading it; `INVALID_PARAMETER` for what is no regular file.
+fn read_patch(work: &Work<'_>, place: &PatchPlace) -> Result<Vec<u8>, Failure> {
+    let files = files_of(work, place);
+    let failed = |error: &std::io::Error| Failure::io(place.path.display(), error);
+    let found = files.metadata(&place.path).map_err(|error| failed(&error))?;
+    if found.kind != FileKind::File {
+        let message = format!("{} is not a regular file", place.path.display());
+        return Err(Failure::new(code::INVALID_PARAMETER, message));
+    }
+    files.read(&place.path, patch::FILE_BYTES_MAX).map_err(|error| failed(&error))
 }
 
 /// The row of a patch with what it does.

@@ -18,3 +18,8 @@ pub use guide::{
 pub use larql_storage::overlay::case_folded;
 pub use token_bytes::TokenBytes;
 pub use tokenizer::{TextError, TextStream, Tokenizer};
+
+/// So many of something that is named by a noun whose plural ends in s.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -13,6 +13,7 @@ use super::trace::Trace;
 use super::transaction::Transaction;
 use crate::bind::expression::Expression;
 use crate::layers::Slot;
+use crate::syntax::ast::InsertMode;
 use crate::syntax::print::quoted;
 use crate::value::Column;
 
@@ -262,7 +263,15 @@ impl Operator {
                 detail.add(edit.tag());
                 match edit {
                     Edit::Insert(insert) => {
-                        detail.add(format_args!("{} facts", insert.facts.len()));
+                        let count = insert.facts.len();
+                        let noun = if count == 1 { "fact" } else { "facts" };
+                        detail.add(format_args!("{count} {noun}"));
+                        let mode = insert.mode.map(|mode| match mode {
+                            InsertMode::Knn => "knn",
+                            InsertMode::Compose => "compose",
+                            InsertMode::Memit => "memit",
+                        });
+                        detail.add_optional("mode", mode.as_ref());
                     }
                     Edit::Merge(merge) => detail.add(format_args!("{}", Quoted(&merge.source))),
                     Edit::Delete { .. } | Edit::Update { .. } => {}

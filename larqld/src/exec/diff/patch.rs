@@ -17,6 +17,7 @@ use crate::edits::{PatchPlace, now_ms, timestamp};
 use crate::exec::Work;
 use crate::exec::transaction::{files_of, place};
 use crate::failure::{Failure, code};
+use crate::text::counted;
 
 /// A patch in the making.
 pub(super) struct PatchMaker {
@@ -128,7 +129,7 @@ impl PatchMaker {
             .map_err(|error| written.failed(error))?;
         written.finish()?;
         let message =
-            format!("{} operations are in {}", file.steps.len(), self.place.path.display());
+            format!("{} in {}", counted(file.steps.len(), "operation"), self.place.path.display());
         work.notice(message, format!("APPLY PATCH \"{}\"", self.place.name))
     }
 }

@@ -3,20 +3,22 @@
 use std::collections::HashSet;
 
 use larql_compute::model::{Role, feature_row};
-use larql_planner::physical::edit::{Assignments, InsertFacts};
-use larql_planner::syntax::ast::{Harm, InsertMode};
+use larql_planner::physical::edit::Assignments;
+use larql_planner::syntax::ast::Harm;
 use larql_storage::overlay::{
-    DeleteKnn, Describe, Fact, LowRank, Mode, Operation, Overlay, SetFeature, SetKnn, Vector,
+    DeleteKnn, Describe, Fact, LowRank, Mode, Operation, Overlay, SetFeature, SetKnn, Stating,
+    Vector,
 };
 
 use super::super::{Row, Work};
-use super::chosen::{Chosen, Feature};
+use super::chosen::{Chosen, Edited, Feature};
 use super::receipts::{Made, of_feature};
-use super::{Change, finish, maker, store, taken_back};
+use super::{Change, Known, finish, maker, store, taken_back};
 use crate::editing::background::Looks;
 use crate::editing::layers;
+use crate::editing::making::Manner;
 use crate::editing::prompts::Prompter;
-use crate::editing::stated::pair;
+use crate::editing::stated::{is_same_pair, pair};
 use crate::failure::{Failure, code};
 use crate::knowledge::prober::Prober;
 use crate::mounts::Model;
@@ -131,18 +133,24 @@ fn retarget(
     confidence: Option<f64>,
     harm: Option<Harm>,
 ) -> Result<Vec<Row>, Failure> {
-    let (mut facts, mut told) = (Vec::<[String; 3]>::new(), HashSet::new());
-    let pairs = chosen.edited.iter().map(|edited| &edited.fact).chain(&chosen.known);
-    for fact in pairs {
+    let stored = work.view().overlay().clone();
+    let (mut known, mut told) = (Vec::<Known>::new(), HashSet::new());
+    let edited = chosen.edited.iter().map(|edited| (&edited.fact, manner_of(&stored, edited)));
+    let of_base = chosen.known.iter().map(|fact| (fact, Manner::of(Mode::Knn)));
+    for (fact, mut manner) in edited.chain(of_base) {
         if told.insert(pair(&fact.entity, &fact.relation)) {
-            facts.push([fact.entity.clone(), fact.relation.clone(), target.to_owned()]);
+            manner.confidence = confidence.map_or(manner.confidence, |given| Some(given as f32));
+            let fact = Fact { target: target.to_owned(), ..fact.clone() };
+            match known.iter_mut().find(|one| one.manner == manner) {
+                Some(alike) => alike.facts.push(fact),
+                None => known.push(Known { facts: vec![fact], manner }),
+            }
         }
     }
-    too_many(facts.len())?;
+    too_many(told.len())?;
     let model = work.model()?;
     let knowledge = model.knowledge();
     let prompter = Prompter::new(&model, knowledge.as_deref());
-    let stored = work.view().overlay().clone();
     let mut other = Change::default();
     let ids = prompter.answer_tokens(target)?;
     for (index, feature) in chosen.features.iter().enumerate() {
@@ -163,29 +171,35 @@ fn retarget(
         let measured = index < FEATURES_MEASURED;
         other.made.push(of_row(&model, &prompter, &changed, operation, measured)?);
     }
-    // Edits that were all made in one way are made anew in it.
-    let mut modes = chosen.edited.iter().map(|one| one.mode);
-    let mode =
-        modes.next().filter(|first| chosen.known.is_empty() && modes.all(|one| one == *first));
-    let insert = InsertFacts {
-        facts,
-        mode: match mode {
-            Some(Mode::Knn) => Some(InsertMode::Knn),
-            Some(Mode::Memit) => Some(InsertMode::Memit),
-            Some(Mode::Compose | Mode::Rows) => Some(InsertMode::Compose),
-            None => None,
-        },
-        layers: None,
-        confidence,
-        alpha: 1.0,
-        harm,
-    };
-    if insert.facts.is_empty() {
+    if known.is_empty() {
         let mut after = stored.clone();
         other.operations.iter().for_each(|operation| after.apply(operation, u64::MAX));
         return finish(work, &model, (&stored, &after), other.operations, &other.made, harm);
     }
-    store(work, &insert, other)
+    store(work, &known, other, harm)
+}
+
+/// How an edit was made, so that it can be made anew.
+fn manner_of(stored: &Overlay, edited: &Edited) -> Manner {
+    let fact = &edited.fact;
+    let mode = if edited.mode == Mode::Rows { Mode::Compose } else { edited.mode };
+    let says = stored.statements().filter(|one| {
+        let is_kind = match one.by {
+            Stating::Feature(_) => mode == Mode::Compose,
+            Stating::Update(_) => mode == Mode::Memit,
+            Stating::Knn => mode == Mode::Knn,
+        };
+        is_kind && is_same_pair((one.entity, one.relation), (&fact.entity, &fact.relation))
+    });
+    let (mut layers, mut confidence) = (Vec::new(), None);
+    for one in says {
+        layers.push(one.layer as usize);
+        confidence = confidence.or(one.confidence);
+    }
+    layers.sort_unstable();
+    layers.dedup();
+    let layers = (!layers.is_empty()).then_some(layers);
+    Manner { mode, layers, alpha: 1.0, confidence }
 }
 
 /// A feature's down vector, as long as it is, towards a token.
@@ -212,7 +226,7 @@ fn pointed(
         let message =
             format!("feature {number} of layer {layer} adds nothing, whatever its target");
         return Err(Failure::new(code::INVALID_PARAMETER, message)
-            .hint("INSERT makes a fact known with a feature of its own"));
+            .hint("INSERT … MODE COMPOSE makes a fact known with a feature of its own"));
     }
     Ok(towards.iter().map(|x| x * long / unit).collect())
 }

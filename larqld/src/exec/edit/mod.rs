@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use larql_planner::physical::edit::{Edit, InsertFacts};
-use larql_planner::syntax::ast::InsertMode;
+use larql_planner::syntax::ast::{Harm, InsertMode};
 use larql_planner::value::Value;
 use larql_storage::overlay::{Fact, Mode, Operation, SetFeature};
 
@@ -62,7 +62,7 @@ impl Operator for RunEdit {
             None => Ok(chosen::Chosen::default()),
         };
         let rows = match statement {
-            Edit::Insert(insert) => store(work, &insert, Change::default())?,
+            Edit::Insert(statement) => insert(work, &statement)?,
             Edit::Merge(merge) => merge::merge(work, &merge)?,
             Edit::Delete { harm } => {
                 let chosen = chosen()?;
@@ -114,15 +114,19 @@ fn told_once(facts: &[Fact]) -> Result<(), Failure> {
     Err(Failure::new(code::INVALID_PARAMETER, message).hint("give each fact once"))
 }
 
-/// Makes facts known in place of what edits said of their entity and relation, changes what else is given, and
-/// returns a row for each.
-fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec<Row>, Failure> {
+/// Facts that are made known in one manner.
+struct Known {
+    facts: Vec<Fact>,
+    manner: Manner,
+}
+
+/// Makes the facts of an INSERT known.
+fn insert(work: &mut Work<'_>, insert: &InsertFacts) -> Result<Vec<Row>, Failure> {
     if insert.facts.iter().flatten().any(String::is_empty) {
         let message = "a fact is made of texts that are not NULL";
         return Err(Failure::new(code::INVALID_PARAMETER, message)
             .hint("give an entity, a relation and a target"));
     }
-    let model = work.model()?;
     let manner = Manner {
         mode: match insert.mode.unwrap_or(DEFAULT_MODE) {
             InsertMode::Knn => Mode::Knn,
@@ -133,8 +137,6 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
         alpha: insert.alpha as f32,
         confidence: insert.confidence.map(|confidence| confidence as f32),
     };
-    let knowledge = model.knowledge();
-    let earlier = work.view().overlay().clone();
     let facts = insert.facts.iter().map(|[entity, relation, target]| Fact {
         entity: entity.clone(),
         relation: relation.clone(),
@@ -142,26 +144,45 @@ fn store(work: &mut Work<'_>, insert: &InsertFacts, other: Change) -> Result<Vec
     });
     let facts: Vec<Fact> = facts.collect();
     told_once(&facts)?;
+    store(work, &[Known { facts, manner }], Change::default(), insert.harm)
+}
+
+/// Makes facts known in place of what edits said of their entity and relation, changes what else is given, and
+/// returns a row for each.
+fn store(
+    work: &mut Work<'_>,
+    known: &[Known],
+    other: Change,
+    harm: Option<Harm>,
+) -> Result<Vec<Row>, Failure> {
+    let model = work.model()?;
+    let knowledge = model.knowledge();
+    let earlier = work.view().overlay().clone();
+    let facts: Vec<Fact> = known.iter().flat_map(|one| &one.facts).cloned().collect();
     let taken = taken_back::of_pairs(&earlier, &facts);
-    let mut looked_at = looked_at(&model, &manner);
-    looked_at.extend(taken.layers());
-    let looks = Looks::of(manner.mode);
-    let looks = Looks { activations: looks.activations || taken.restates(), ..looks };
+    let looked_at = known.iter().flat_map(|one| looked_at(&model, &one.manner));
+    let mut looked_at: Vec<usize> = looked_at.chain(taken.layers()).collect();
+    looked_at.sort_unstable();
+    looked_at.dedup();
+    let looks = Looks { activations: taken.restates(), elsewhere: false };
+    let looks = known.iter().fold(looks, |looks, one| looks.or(Looks::of(one.manner.mode)));
     let mut maker = maker(work, &model, knowledge.as_deref(), &looked_at, looks)?;
     let mut stored = earlier.clone();
     let mut all = other.operations;
     all.extend(taken.operations(&mut maker, &earlier)?);
     all.iter().for_each(|operation| stored.apply(operation, u64::MAX));
     let mut made = other.made;
-    let first = stored.free_update();
-    let found = make(&mut maker, &facts, &manner, &mut stored, first, work.cancel)?;
-    for (fact, found) in facts.iter().zip(found) {
-        all.extend(found.operations.iter().cloned());
-        let asked = Some(found.prompts).zip(found.target);
-        made.push(Made { operations: found.operations, ..Made::of(fact, manner.mode, asked) });
+    for Known { facts, manner } in known {
+        let first = stored.free_update();
+        let found = make(&mut maker, facts, manner, &mut stored, first, work.cancel)?;
+        for (fact, found) in facts.iter().zip(found) {
+            all.extend(found.operations.iter().cloned());
+            let asked = Some(found.prompts).zip(found.target);
+            made.push(Made { operations: found.operations, ..Made::of(fact, manner.mode, asked) });
+        }
     }
     drop(maker);
-    finish(work, &model, (&earlier, &stored), all, &made, insert.harm)
+    finish(work, &model, (&earlier, &stored), all, &made, harm)
 }
 
 /// Measures, commits, and tells of each change.
@@ -171,7 +192,7 @@ fn finish(
     (earlier, stored): (&larql_storage::overlay::Overlay, &larql_storage::overlay::Overlay),
     operations: Vec<Operation>,
     made: &[Made],
-    harm: Option<larql_planner::syntax::ast::Harm>,
+    harm: Option<Harm>,
 ) -> Result<Vec<Row>, Failure> {
     let receipts = receipts(work, model, made, (earlier, stored), harm)?;
     let lsn = edit(work, operations)?;

@@ -43,6 +43,24 @@ impl Made {
         }
     }
 
+    /// What may do less harm.
+    fn remedy(&self) -> &'static str {
+        let is_stated = self.operations.iter().any(|operation| match operation {
+            Operation::SetKnn(_) | Operation::LowRank(_) => true,
+            Operation::SetFeature(set) => set.target.is_some(),
+            _ => false,
+        });
+        match self.mode {
+            _ if !is_stated => "a larger budget, or leave it as it is",
+            Mode::Knn => "try another layer, or a larger budget",
+            Mode::Compose => "try MODE KNN, another layer, a smaller ALPHA, or a larger budget",
+            Mode::Memit => {
+                "try MODE KNN or COMPOSE, another layer, a smaller ALPHA, or a larger budget"
+            }
+            Mode::Rows => "a larger budget, or INSERT the fact",
+        }
+    }
+
     /// What it changes, in words.
     fn words(&self) -> String {
         match (&self.relation, &self.entity, self.operations.first()) {
@@ -85,7 +103,7 @@ pub(super) fn receipts(
         cancel.check()?;
         let measured =
             receipt::measure(model, (prompts, *target), (&before, &after), pool, cancel)?;
-        check(&measured, harm, || made.words())?;
+        check(&measured, harm, (made.words(), made.remedy()))?;
         receipts.push(Some(measured));
     }
     if let Some(cost) = receipts.iter().flatten().map(|receipt| receipt.cost).reduce(f64::max) {
@@ -106,8 +124,7 @@ fn tell_unmeasured(work: &Work<'_>, measured: usize, all: usize) -> Result<(), F
     if measured == all {
         return Ok(());
     }
-    let message =
-        format!("{measured} of {all} changes were measured, and {} were not", all - measured);
+    let message = format!("changes measured: {measured} of {all}");
     work.notice(
         message,
         "INFER what matters, or CREATE ASSERTION: REMOVE PATCH and DELETE take edits back",
@@ -130,7 +147,11 @@ fn is_measurable(work: &Work<'_>, model: &Model, harm: Option<Harm>) -> Result<b
 }
 
 /// Refuses harm beyond a budget.
-fn check(measured: &Receipt, harm: Option<Harm>, what: impl Fn() -> String) -> Result<(), Failure> {
+fn check(
+    measured: &Receipt,
+    harm: Option<Harm>,
+    (what, remedy): (String, &str),
+) -> Result<(), Failure> {
     let Some(Harm::Max { budget, points }) = harm else { return Ok(()) };
     let budget = if points { budget / 100.0 } else { budget };
     if measured.harm() <= budget {
@@ -142,12 +163,11 @@ fn check(measured: &Receipt, harm: Option<Harm>, what: impl Fn() -> String) -> R
     };
     let message = format!(
         "{} would cost a neighbour {} points of probability, and {} are allowed; nothing was changed",
-        what(),
+        what,
         points(measured.harm()),
         points(budget)
     );
-    Err(Failure::new(code::HARM, message)
-        .hint("try MODE KNN, another layer, a smaller ALPHA, or a larger budget"))
+    Err(Failure::new(code::HARM, message).hint(remedy))
 }
 
 /// The prompts by which the change of a feature is measured: those of a fact that is known to lean on it, else
@@ -253,10 +273,11 @@ pub(in crate::exec) fn of_operations(
     let (pool, cancel) = (work.engine().pool(), work.cancel);
     let (receipt, measured) =
         receipt::measure_together(&model, &subjects, (&before, &after), pool, cancel)?;
-    check(&receipt, harm, || match &changes[..] {
+    let what = match &changes[..] {
         [_] => made[0].words(),
         _ => "what is changed together".to_owned(),
-    })?;
+    };
+    check(&receipt, harm, (what, "a larger budget, or a patch without what harms"))?;
     tell_cost(work, receipt.cost)?;
     tell_unmeasured(work, measured.len(), changes.len())?;
     let facts = measured.iter().filter_map(|&at| made.get(at));

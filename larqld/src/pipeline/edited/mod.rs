@@ -420,10 +420,7 @@ impl<'m> EditedModel<'m> {
             ));
         }
         if self.taken > 0 {
-            notes.push(format!(
-                "{} features that edits added took slots that were free",
-                self.taken
-            ));
+            notes.push(format!("free slots that features of edits took: {}", self.taken));
         }
         notes
     }
