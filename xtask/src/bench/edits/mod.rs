@@ -103,6 +103,10 @@ pub struct Run {
 
 /// Measures, prints the page, and writes it where asked.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+    let is_part = !options.bases.is_empty() || !options.modes.is_empty();
+    if options.record && is_part {
+        bail!("--record writes the whole page: it goes without --bases and --modes");
+    }
     let binaries = crate::build(!options.small)?;
     let mut build = crate::cargo();
     build.args(["build", "--quiet", "--locked", "-p", "larqld", "--example", "measure_edits"]);
