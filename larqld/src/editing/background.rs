@@ -7,7 +7,7 @@ use larql_compute::cpu::{Cancel, Pool};
 use larql_compute::edit::{Captured, Editor, Moments, Preserved};
 use larql_storage::overlay::Mode;
 
-use super::elsewhere::{Elsewhere, made_up};
+use super::other_prompts::{Elsewhere, made_up};
 use super::prompts::Prompter;
 use super::text::{About, Asked};
 use crate::failure::Failure;

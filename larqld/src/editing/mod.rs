@@ -9,7 +9,7 @@
 //!   text asks about, for keys.
 //! - Measuring: what edits do to answers is told by a [`receipt`]; [`ask`] runs prompts under edits, for BLAME and for
 //!   [`assertions`].
-//! - Files: [`lowering`] makes features of keys, [`survival`] asks whether facts are still answered.
+//! - Files: [`keys_as_features`] makes features of keys, [`survival`] asks whether facts are still answered.
 //!
 //! Elsewhere: arithmetic (`compute::edit`), the overlay in passes (`compute::model::overlay`),
 //! transactions and their log (`edits`, `storage::store`).
@@ -20,14 +20,14 @@ pub mod ask;
 pub mod assertions;
 pub mod background;
 pub mod compaction;
-mod elsewhere;
 mod kept;
+pub mod keys_as_features;
 mod latest;
 pub mod layers;
-pub mod lowering;
 pub mod maker;
 pub mod making;
 mod named;
+mod other_prompts;
 pub mod prompts;
 pub mod receipt;
 mod sentences;

@@ -19,7 +19,7 @@ use super::mount_row::integer;
 use super::transaction::require_assertions;
 use super::{Operator, Row, Work};
 use crate::editing::applied::{Applied, Identity};
-use crate::editing::lowering::lower;
+use crate::editing::keys_as_features::lower;
 use crate::editing::survival::{Answers, Exam, ask, facts_of};
 use crate::failure::{Failure, code};
 use crate::mounts::{Model, Source};

@@ -12,8 +12,8 @@ use larql_storage::overlay::{
 
 use super::super::{Row, Work};
 use super::chosen::{Chosen, Edited, Feature};
-use super::receipts::{Made, of_feature};
-use super::{Change, Known, finish, maker, store, taken_back};
+use super::receipts::{Changed, of_feature};
+use super::{Known, OtherChanges, finish, maker, store, taken_back};
 use crate::editing::background::Looks;
 use crate::editing::layers;
 use crate::editing::making::Manner;
@@ -66,7 +66,7 @@ pub(super) fn delete(
         if edited.mode == Mode::Knn {
             operations.push(Operation::DeleteKnn(DeleteKnn::of(&edited.fact)));
         }
-        made.push(Made::of(&edited.fact, edited.mode, asked(&edited.fact)?));
+        made.push(Changed::of(&edited.fact, edited.mode, asked(&edited.fact)?));
     }
     let is_asked = |fact: &Fact| {
         chosen.edited.iter().any(|edited| edited.mode == Mode::Memit && edited.fact == *fact)
@@ -100,7 +100,7 @@ pub(super) fn delete(
         let against = maker.against(named, &layers, prompts, &stored)?;
         against.iter().for_each(|operation| stored.apply(operation, u64::MAX));
         operations.extend(against.iter().cloned());
-        made.push(Made { operations: against, ..Made::of(fact, Mode::Compose, asked) });
+        made.push(Changed { operations: against, ..Changed::of(fact, Mode::Compose, asked) });
     }
     drop(maker);
     finish(work, &model, (&earlier, &stored), operations, &made, harm)
@@ -151,7 +151,7 @@ fn retarget(
     let model = work.model()?;
     let knowledge = model.knowledge();
     let prompter = Prompter::new(&model, knowledge.as_deref());
-    let mut other = Change::default();
+    let mut other = OtherChanges::default();
     let ids = prompter.answer_tokens(target)?;
     for (index, feature) in chosen.features.iter().enumerate() {
         let operation = Operation::SetFeature(SetFeature {
@@ -272,7 +272,7 @@ fn judge(
             }
         }
         operations.extend(own.iter().cloned());
-        made.push(Made { operations: own, ..Made::of(fact, edited.mode, None) });
+        made.push(Changed { operations: own, ..Changed::of(fact, edited.mode, None) });
     }
     if let Some(fact) = chosen.known.first() {
         let message = format!(
@@ -285,7 +285,7 @@ fn judge(
     for feature in &chosen.features {
         let operation = describe(feature.slot);
         operations.push(operation.clone());
-        made.push(Made {
+        made.push(Changed {
             entity: feature.entity.clone(),
             relation: feature.relation.clone(),
             target: feature.target.clone(),
@@ -304,14 +304,14 @@ fn of_row(
     feature: &Feature,
     operation: Operation,
     measured: bool,
-) -> Result<Made, Failure> {
+) -> Result<Changed, Failure> {
     let target = feature.target.as_deref().unwrap_or("the");
     let text = format!("The name of {}", feature.entity.as_deref().unwrap_or(target));
     let asked = match measured {
         true => of_feature(model, prompter, feature.slot, (&text, target))?,
         false => None,
     };
-    Ok(Made {
+    Ok(Changed {
         entity: feature.entity.clone(),
         relation: feature.relation.clone(),
         target: feature.target.clone(),

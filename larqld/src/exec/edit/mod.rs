@@ -2,16 +2,17 @@
 //!
 //! DELETE and UPDATE read the rows of EDGES for which their condition is true ([`chosen`]) and change exactly
 //! those ([`change`]). An edit is taken back; a fact that the base answers is spoken against; a feature
-//! is hidden or given another down vector.
+//! is hidden or given another down vector. MERGE is [`merge`]. What an edit replaces goes by [`taken_back`]; what changes do
+//! is measured, and stopped, by [`receipts`], of many changes the [`heaviest`].
 //!
 //! Elsewhere: vectors (`editing::maker`), the way to the log (`exec::transaction`).
 
 mod change;
 mod chosen;
+mod heaviest;
 mod merge;
 mod receipts;
 mod taken_back;
-mod weight;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use larql_planner::syntax::ast::{Harm, InsertMode};
 use larql_planner::value::Value;
 use larql_storage::overlay::{Fact, Mode, Operation, SetFeature};
 
-use receipts::{Made, receipts};
+use receipts::{Changed, receipts};
 pub(super) use receipts::{Sum, of_operations};
 
 use super::mount_row::integer;
@@ -79,9 +80,9 @@ impl Operator for RunEdit {
 
 /// What a statement changes beside the facts that it makes known.
 #[derive(Default)]
-struct Change {
+struct OtherChanges {
     operations: Vec<Operation>,
-    made: Vec<Made>,
+    made: Vec<Changed>,
 }
 
 /// What makes operations for a model, once its base was looked at in those layers.
@@ -144,7 +145,7 @@ fn insert(work: &mut Work<'_>, insert: &InsertFacts) -> Result<Vec<Row>, Failure
     });
     let facts: Vec<Fact> = facts.collect();
     told_once(&facts)?;
-    store(work, &[Known { facts, manner }], Change::default(), insert.harm)
+    store(work, &[Known { facts, manner }], OtherChanges::default(), insert.harm)
 }
 
 /// Makes facts known in place of what edits said of their entity and relation, changes what else is given, and
@@ -152,7 +153,7 @@ fn insert(work: &mut Work<'_>, insert: &InsertFacts) -> Result<Vec<Row>, Failure
 fn store(
     work: &mut Work<'_>,
     known: &[Known],
-    other: Change,
+    other: OtherChanges,
     harm: Option<Harm>,
 ) -> Result<Vec<Row>, Failure> {
     let model = work.model()?;
@@ -178,7 +179,10 @@ fn store(
         for (fact, found) in facts.iter().zip(found) {
             all.extend(found.operations.iter().cloned());
             let asked = Some(found.prompts).zip(found.target);
-            made.push(Made { operations: found.operations, ..Made::of(fact, manner.mode, asked) });
+            made.push(Changed {
+                operations: found.operations,
+                ..Changed::of(fact, manner.mode, asked)
+            });
         }
     }
     drop(maker);
@@ -191,7 +195,7 @@ fn finish(
     model: &Arc<Model>,
     (earlier, stored): (&larql_storage::overlay::Overlay, &larql_storage::overlay::Overlay),
     operations: Vec<Operation>,
-    made: &[Made],
+    made: &[Changed],
     harm: Option<Harm>,
 ) -> Result<Vec<Row>, Failure> {
     let receipts = receipts(work, model, made, (earlier, stored), harm)?;
@@ -200,7 +204,7 @@ fn finish(
     Ok(rows.collect())
 }
 
-fn row(made: &Made, receipt: Option<&Receipt>, lsn: Option<u64>) -> Row {
+fn row(made: &Changed, receipt: Option<&Receipt>, lsn: Option<u64>) -> Row {
     let slots = made.operations.iter().filter_map(|operation| match operation {
         Operation::SetFeature(SetFeature { slot, .. }) | Operation::HideFeature(slot) => {
             Some((slot.layer, Some(slot.feature)))

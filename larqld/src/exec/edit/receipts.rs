@@ -6,7 +6,7 @@ use larql_planner::syntax::ast::Harm;
 use larql_storage::overlay::{Fact, Mode, Operation, Overlay, Slot};
 
 use super::super::Work;
-use super::weight::{Change, Changes};
+use super::heaviest::{Change, Changes};
 use crate::editing::applied::{Applied, Identity};
 use crate::editing::prompts::{FactPrompts, Prompter};
 use crate::editing::receipt::{self, Receipt};
@@ -20,7 +20,7 @@ const CORPUS: usize = 8;
 
 /// What one change became.
 #[derive(Debug, Clone)]
-pub(super) struct Made {
+pub(super) struct Changed {
     pub(super) entity: Option<String>,
     pub(super) relation: Option<String>,
     pub(super) target: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Made {
     pub(super) operations: Vec<Operation>,
 }
 
-impl Made {
+impl Changed {
     /// The change of a fact.
     pub(super) fn of(fact: &Fact, mode: Mode, asked: Option<(FactPrompts, u32)>) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Made {
 pub(super) fn receipts(
     work: &Work<'_>,
     model: &Arc<Model>,
-    made: &[Made],
+    made: &[Changed],
     (earlier, stored): (&Overlay, &Overlay),
     harm: Option<Harm>,
 ) -> Result<Vec<Option<Receipt>>, Failure> {
@@ -231,7 +231,7 @@ pub(in crate::exec) fn of_operations(
     let knowledge = model.knowledge();
     let prompter = Prompter::new(&model, knowledge.as_deref());
     let changes = Changes::of(&model, operations, (&earlier, &stored)).by_weight();
-    let mut made: Vec<Made> = Vec::new();
+    let mut made: Vec<Changed> = Vec::new();
     for change in &changes {
         if made.len() == SUBJECTS_MAX {
             break;
@@ -242,13 +242,13 @@ pub(in crate::exec) fn of_operations(
                 let Ok(prompts) = prompter.of(&fact.entity, &fact.relation) else { continue };
                 let target = prompter.answer_tokens(&fact.target).ok();
                 let target = target.and_then(|ids| ids.first().copied());
-                Made::of(fact, Mode::Rows, Some(prompts).zip(target))
+                Changed::of(fact, Mode::Rows, Some(prompts).zip(target))
             }
             Change::Feature(slot) => {
                 let target = stored.feature(*slot).and_then(|delta| delta.target.clone());
                 let target = target.unwrap_or_else(|| "the".to_owned());
                 let asked = of_feature(&model, &prompter, *slot, ("The name of the", &target))?;
-                Made {
+                Changed {
                     asked,
                     operations: vec![Operation::HideFeature(*slot)],
                     entity: None,

@@ -12,7 +12,7 @@
 //! block at a time.
 //!
 //! Elsewhere: types and files (`pipeline::compile`), what is retrieved and has no place in weights
-//! (`editing::lowering`).
+//! (`editing::keys_as_features`).
 
 mod matrix;
 mod widen;
