@@ -3,7 +3,7 @@
 //!
 //! The prompts that are most at risk are asked, before and after, in one pass each: a paraphrase, the
 //! relation of others, the entity's other relations, an entity with a similar name, and something
-//! unrelated; of each kind those that look most like the fact ([`super::making`]). They are few enough
+//! unrelated; of each kind those that look most like the fact (`FactPrompts::sort_by_risk`). They are few enough
 //! that the whole receipt reads at most [`COST_MAX`] times the tokens of the prompt of the edit. Many changes that are
 //! measured together, those of a patch, share that.
 

@@ -193,7 +193,7 @@ mod tests {
             exam.unasked.push((Fact { entity, relation, target }, "it has no token".into()));
         }
         let (message, hint) = exam.told_unasked().expect("there are two");
-        assert!(message.starts_with("2 facts"), "{message}");
+        assert!(message.contains("for 2 facts:"), "{message}");
         assert_eq!(hint, r#"the first is the "capital" of "Chad": it has no token"#);
     }
 }

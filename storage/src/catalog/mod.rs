@@ -7,7 +7,7 @@
 //!
 //! One process at a time: sled's lock on the directory answers a second one with `Locked`.
 //!
-//! Elsewhere: mounting itself (larqld); the write-ahead log will have a sled directory of its own.
+//! Elsewhere: mounting itself (larqld); the write-ahead log, which has a sled directory of its own (`wal`).
 
 mod record;
 

@@ -1,4 +1,4 @@
-//! The way from a commit to its answer, under a scheduler that tries interleavings: `cargo nextest run -p
+//! The way from a commit to its answer, under a scheduler that tries interleavings: `cargo test -p
 //! larql-storage --features shuttle --lib interleavings`. What is published is one atomic step to it, as
 //! `arc-swap` promises; the queue, the groups and the answers are the real ones.
 
