@@ -381,7 +381,7 @@ fn apply_patch(
     }
     let operations = file.operations_on(work.view().overlay());
     if let Some(there) = work.view().branch().and_then(|branch| branch.patch(&place.name)) {
-        if there.digest == digest(&operations).0 {
+        if there.digest() == digest(&operations).0 {
             work.notice(format!("it is applied already, at LSN {}", there.lsn), "")?;
             return Ok(with_sum(applied_row(work, &place.name)?, Sum::default()));
         }
@@ -539,7 +539,7 @@ fn patch_row(transaction: &Committed, view: &View) -> Row {
         integer(inserts as u64),
         integer(updates as u64),
         integer(deletes as u64),
-        integer(transaction.bytes),
+        integer(transaction.bytes()),
         integer(transaction.lsn),
         Value::text(timestamp(commit.provenance.at_ms)),
         Value::text(commit.provenance.author.as_str()),

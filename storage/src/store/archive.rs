@@ -43,7 +43,7 @@ impl Archive {
     pub(super) fn history(self) -> Result<History, StoreError> {
         let mut history = History::beginning_at(self.first);
         for (lsn, record) in self.records {
-            history = history.with(lsn, record)?;
+            history.push(lsn, record)?;
         }
         history.advance_to(self.lsn);
         Ok(history)

@@ -25,7 +25,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Bytes of records that are kept twice. A plain file only grows at its end, and needs none.
+    /// Bytes of records that are kept twice, to begin with. A plain file only grows at its end, and needs none.
     pub(super) const fn tail_bytes(self) -> usize {
         match self {
             Self::Sled => 4 << 20,

@@ -114,18 +114,17 @@ impl History {
         self.state.lsn = self.state.lsn.max(lsn);
     }
 
-    /// The history after one more record.
+    /// Adds one more record.
     ///
     /// # Errors
-    /// As [`State::apply`].
-    pub fn with(&self, lsn: u64, record: Arc<Record>) -> Result<Self, StoreError> {
-        let mut next = self.clone();
-        next.state = self.applied(&self.state, lsn, &record)?;
-        next.records.push_back_mut((lsn, record));
-        if next.records.len().is_multiple_of(STRIDE) {
-            next.kept.insert_mut(lsn, next.state.clone());
+    /// As [`State::apply`]; it is then what it was.
+    pub fn push(&mut self, lsn: u64, record: Arc<Record>) -> Result<(), StoreError> {
+        self.state = self.applied(&self.state, lsn, &record)?;
+        self.records.push_back_mut((lsn, record));
+        if self.records.len().is_multiple_of(STRIDE) {
+            self.kept.insert_mut(lsn, self.state.clone());
         }
-        Ok(next)
+        Ok(())
     }
 
     /// The records without which nothing would be different from now on: patches that no branch has any
@@ -153,7 +152,7 @@ impl History {
                 },
                 Record::Compact(compaction) => {
                     let mut compaction = compaction.clone();
-                    compaction.rewrites.retain(|one| alive.get(&one.lsn) == Some(&None));
+                    compaction.rewrites.retain(|one| matches!(alive.get(&one.lsn), Some(None)));
                     Arc::new(Record::Compact(compaction))
                 }
                 Record::RemovePatch { branch, patch, provenance } => {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::history::History;
 use super::queue::Queue;
-use super::sync::{mpsc, thread};
+use super::sync::thread;
 use super::writer::{self, Durable, Job, Waiting};
 use super::{CheckpointKind, Commit, MAIN, Provenance, Record, StoreError};
 use crate::overlay::{Operation, Slot};
@@ -47,15 +47,15 @@ impl Durable for Watched {
 }
 
 /// Two features that are hidden together.
-fn pair(writer: u32, n: u32) -> Arc<Record> {
+fn pair(writer: u32, n: u32) -> Record {
     let hide = |layer| Operation::HideFeature(Slot { layer, feature: writer * 10 + n });
-    Arc::new(Record::Commit(Commit {
+    Record::Commit(Commit {
         branch: MAIN.to_owned(),
         patch: None,
         operations: [hide(0), hide(1)].into(),
         provenance: Provenance::default(),
         digest: None,
-    }))
+    })
 }
 
 fn hidden(history: &History, layer: u32) -> usize {
@@ -73,10 +73,8 @@ fn run(fails_after: u64) {
         let (queue, published) = (queue.clone(), published.clone());
         thread::spawn(move || {
             for n in 0..2 {
-                let (reply, answer) = mpsc::sync_channel(1);
-                let record = pair(who, n);
-                let job = Job::Commit(Waiting { record, seen: 0, asserted: None, reply });
-                assert!(queue.put(job).is_ok(), "the queue is open");
+                let (waiting, answer) = Waiting::new(pair(who, n), 0, None);
+                assert!(queue.put(Job::Commit(waiting)).is_ok(), "the queue is open");
                 let Ok(lsn) = answer.recv().expect("everybody is answered") else { return };
                 // Whoever was told sees it.
                 let now = published.load_full();

@@ -59,6 +59,9 @@ use writer::{Job, Waiting};
 const CHECKPOINT: &str = "checkpoint";
 const LOCK: &str = "lock";
 
+/// Most bytes of records that lie in the log before there is a checkpoint.
+const TAIL_BYTES_MAX: usize = 64 << 20;
+
 /// What a log checkpoint keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointKind {
@@ -167,9 +170,8 @@ impl Store {
         asserted: Option<u64>,
     ) -> Result<u64, StoreError> {
         record.check()?;
-        let (reply, answer) = mpsc::sync_channel(1);
-        let record = Arc::new(record);
-        self.ask(Job::Commit(Waiting { record, seen, asserted, reply }), &answer)
+        let (waiting, answer) = Waiting::new(record, seen, asserted);
+        self.ask(Job::Commit(waiting), &answer)
     }
 
     /// Puts the records into a file of their own and shortens the log; returns the last LSN in it.
@@ -326,7 +328,7 @@ impl Disk {
             let refused =
                 |problem| StoreError::Record { lsn: one.lsn, directory: directory.into(), problem };
             let record = Record::decode(one.kind, &one.payload).map_err(refused)?;
-            history = history.with(one.lsn, Arc::new(record)).map_err(|error| {
+            history.push(one.lsn, Arc::new(record)).map_err(|error| {
                 let problem =
                     format!("record {} does not follow from those before: {error}", one.lsn);
                 StoreError::Format { path: directory.to_path_buf(), problem }
@@ -369,7 +371,14 @@ impl Disk {
         archive.write_file(&self.files, &path).map_err(io("write", &path))?;
         // From here on the records are in the file, and what is left of them in the log is skipped.
         self.wal.forget_through(lsn)?;
-        archive.history()
+        // As many again before the next, so that the work of checkpoints is in proportion to what is written.
+        let bytes = self.files.metadata(&path).map_err(io("read", &path))?.length;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(TAIL_BYTES_MAX);
+        self.wal.make_room(&self.files, bytes)?;
+        match kind {
+            CheckpointKind::Whole => Ok(history.clone()),
+            CheckpointKind::Forgetting => archive.history(),
+        }
     }
 }
 

@@ -92,13 +92,12 @@ pub fn salvage(
         let next = history.state().lsn + 1;
         let decoded = Record::decode(record.kind, &record.payload);
         match decoded {
-            Ok(decoded) if record.lsn == next => match history.with(next, Arc::new(decoded)) {
-                Ok(longer) => history = longer,
-                Err(error) => {
+            Ok(decoded) if record.lsn == next => {
+                if let Err(error) = history.push(next, Arc::new(decoded)) {
                     problems.push(format!("record {next}: {error}"));
                     stranded += 1;
                 }
-            },
+            }
             Ok(_) => stranded += 1,
             Err(error) => problems.push(format!("record {} {error}", record.lsn)),
         }

@@ -1,7 +1,7 @@
 //! What the records of the log make, as an immutable value: branches, each with its transactions and the
 //! overlay that they amount to. Pure: no files, no threads, no clock.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rpds::{RedBlackTreeMapSync, VectorSync};
 use sha2::{Digest, Sha256};
@@ -14,27 +14,38 @@ use crate::overlay::{self, Effect, Operation, Overlay, Touched};
 pub const MAIN: &str = "main";
 
 /// A transaction of a branch.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Transaction {
     /// Its number.
     pub lsn: u64,
     /// What it changed.
     pub commit: Commit,
-    /// SHA-256 of its operations as they were committed: the same operations have the same.
-    pub digest: [u8; 32],
-    /// Bytes that its operations take in the log.
-    pub bytes: u64,
+    /// Of what it changed; few ask for it, and writers do not wait for it.
+    digest: OnceLock<([u8; 32], u64)>,
 }
 
 impl Transaction {
     fn new(lsn: u64, commit: Commit) -> Self {
-        let (digest, bytes) = digest(&commit.operations);
-        Self { lsn, digest: commit.digest.unwrap_or(digest), commit, bytes }
+        Self { lsn, commit, digest: OnceLock::new() }
+    }
+
+    fn digested(&self) -> ([u8; 32], u64) {
+        *self.digest.get_or_init(|| digest(&self.commit.operations))
+    }
+
+    /// SHA-256 of its operations as they were committed: the same operations have the same.
+    pub fn digest(&self) -> [u8; 32] {
+        self.commit.digest.unwrap_or_else(|| self.digested().0)
+    }
+
+    /// Bytes that its operations take in the log.
+    pub fn bytes(&self) -> u64 {
+        self.digested().1
     }
 
     /// The same transaction with other operations that say the same.
     fn rewritten(&self, operations: Arc<[Operation]>) -> Self {
-        let digest = Some(self.digest);
+        let digest = Some(self.digest());
         Self::new(self.lsn, Commit { operations, digest, ..self.commit.clone() })
     }
 

@@ -35,12 +35,27 @@ pub(super) enum Job {
 
 /// A record that waits to be durable and visible.
 pub(super) struct Waiting {
-    pub(super) record: Arc<Record>,
+    record: Arc<Record>,
+    /// Its kind and payload; none once the log has them.
+    encoded: Encoded,
     /// The moment that it was decided upon: nothing that it changes may have changed since.
-    pub(super) seen: u64,
+    seen: u64,
     /// The branch's last change for which its assertions hold with the record.
-    pub(super) asserted: Option<u64>,
-    pub(super) reply: mpsc::SyncSender<Result<u64, StoreError>>,
+    asserted: Option<u64>,
+    reply: mpsc::SyncSender<Result<u64, StoreError>>,
+}
+
+impl Waiting {
+    /// With where its answer comes. What takes long is done here, by the thread that commits.
+    pub(super) fn new(
+        record: Record,
+        seen: u64,
+        asserted: Option<u64>,
+    ) -> (Self, mpsc::Receiver<Result<u64, StoreError>>) {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let encoded = record.encode();
+        (Self { record: Arc::new(record), encoded, seen, asserted, reply }, answer)
+    }
 }
 
 /// Where records become durable: the log, or in a test something that is watched.
@@ -128,35 +143,29 @@ fn commit(durable: &mut impl Durable, commits: Vec<Waiting>, published: &ArcSwap
         while bytes < GROUP_BYTES_MAX
             && let Some(one) = waiting.next()
         {
-            let encoded = one.record.encode();
-            bytes += encoded.1.len().min(INLINE_BYTES_MAX);
-            group.push((one, encoded));
+            bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
+            group.push(one);
         }
         commit_group(durable, group, published);
     }
 }
 
 /// Decides about a group in order, makes what may happen durable together, and answers everybody.
-fn commit_group(
-    durable: &mut impl Durable,
-    group: Vec<(Waiting, Encoded)>,
-    published: &ArcSwap<History>,
-) {
+fn commit_group(durable: &mut impl Durable, group: Vec<Waiting>, published: &ArcSwap<History>) {
     let mut history = History::clone(&published.load());
     let (mut records, mut bytes) = (Vec::new(), 0);
     let mut decided = Vec::with_capacity(group.len());
-    for (one, encoded) in group {
+    for mut one in group {
         let lsn = history.state().lsn + 1;
-        let checked = match encoded.1.len() {
+        let checked = match one.encoded.1.len() {
             // It alone is refused, and not those that it shares a group with.
             bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
             _ => history.state().check(&one.record, one.seen, one.asserted),
         };
-        let next = checked.and_then(|()| history.with(lsn, one.record.clone()));
-        let outcome = next.map(|next| {
-            history = next;
-            bytes += encoded.1.len().min(INLINE_BYTES_MAX);
-            records.push(encoded);
+        let pushed = checked.and_then(|()| history.push(lsn, one.record.clone()));
+        let outcome = pushed.map(|()| {
+            bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
+            records.push(std::mem::take(&mut one.encoded));
             lsn
         });
         decided.push((one, outcome));
@@ -223,24 +232,22 @@ fn commit_apart(
     error: WalError,
     published: &ArcSwap<History>,
 ) {
-    let is_large = |one: &Encoded| one.1.len() > INLINE_BYTES_MAX;
-    let mut again: Vec<(Waiting, Encoded, bool)> = Vec::with_capacity(group.len());
-    for (one, outcome) in group {
-        let encoded = one.record.encode();
-        let failed = outcome.is_ok() && is_large(&encoded);
-        again.push((one, encoded, failed));
+    let (mut again, mut failed) = (Vec::with_capacity(group.len()), Vec::new());
+    for (mut one, outcome) in group {
+        one.encoded = one.record.encode();
+        if outcome.is_ok() && one.encoded.1.len() > INLINE_BYTES_MAX {
+            failed.push(again.len());
+        }
+        again.push(one);
     }
-    let mut failed = again.iter().filter(|(.., failed)| *failed);
-    if let (Some(_), None) = (failed.next(), failed.next()) {
+    if let [at] = failed[..] {
         // It was its own segment, and nobody tries that again.
-        let at = again.iter().position(|(.., failed)| *failed).unwrap_or_default();
-        let (one, ..) = again.remove(at);
+        let one = again.remove(at);
         let _ = one.reply.send(Err(error.into()));
-        let again = again.into_iter().map(|(one, encoded, _)| (one, encoded)).collect();
         return commit_group(durable, again, published);
     }
-    for (one, encoded, _) in again {
-        commit_group(durable, vec![(one, encoded)], published);
+    for one in again {
+        commit_group(durable, vec![one], published);
     }
 }
 
@@ -321,8 +328,8 @@ mod tests {
         let (mut picky, published) = (Picky::default(), ArcSwap::from_pointee(History::default()));
         let (mut commits, mut answers) = (Vec::new(), Vec::new());
         for record in records {
-            let (reply, answer) = mpsc::sync_channel(1);
-            commits.push(Waiting { record: Arc::new(record), seen: 0, asserted: None, reply });
+            let (waiting, answer) = Waiting::new(record, 0, None);
+            commits.push(waiting);
             answers.push(answer);
         }
         commit(&mut picky, commits, &published);

@@ -109,19 +109,9 @@ impl Mark {
         if files.metadata(&path).is_ok() {
             return Ok(());
         }
-        let mut bytes = vec![0; SLOTS_BYTES + tail_bytes];
-        for epoch in 0..2 {
-            let slot = Slot { epoch, lsn: 0 }.encode();
-            bytes[epoch as usize * SLOT_STRIDE..][..SLOT_BYTES].copy_from_slice(&slot);
-        }
-        let staging = directory.join("mark.partial");
-        let failed = |action| io_error(action, &path);
-        let mut file = files.create(&staging).map_err(failed("create"))?;
-        io::Write::write_all(&mut file, &bytes).map_err(failed("create"))?;
-        file.sync().map_err(failed("create"))?;
-        drop(file);
-        files.rename(&staging, &path).map_err(failed("create"))?;
-        files.sync_dir(parent_of(&path)).map_err(failed("create"))
+        let staged = stage(files, &path, Slot { epoch: 1, lsn: 0 }, tail_bytes);
+        let moved = staged.and_then(|staged| move_in(files, &staged, &path));
+        moved.map_err(io_error("create", &path))
     }
 
     /// Opens the mark, and gives what is in its tail.
@@ -171,6 +161,28 @@ impl Mark {
         self.tail.used = 0;
     }
 
+    /// Moves to a file with room for so many bytes of tail, if it has less, has a tail at all, and nothing is in it. What
+    /// cannot be written leaves it with the room that it has.
+    ///
+    /// # Errors
+    /// When it is not known which of the two files has the name now: nothing may be written to either.
+    pub(super) fn make_room(
+        &mut self,
+        files: &Arc<dyn Files>,
+        tail_bytes: usize,
+    ) -> Result<(), WalError> {
+        if self.tail.used > 0 || !(1..tail_bytes).contains(&self.tail.capacity) {
+            return Ok(());
+        }
+        let slot = Slot { epoch: self.epoch, lsn: self.lsn };
+        let Ok(staged) = stage(files, &self.path, slot, tail_bytes) else { return Ok(()) };
+        let moved = move_in(files, &staged, &self.path);
+        let opened = moved.and_then(|()| files.overwrite(&self.path));
+        self.file = opened.map_err(io_error("make room in the mark of", &self.path))?;
+        self.tail.capacity = tail_bytes;
+        Ok(())
+    }
+
     /// What was acknowledged.
     pub(super) fn lsn(&self) -> u64 {
         self.lsn
@@ -205,6 +217,35 @@ impl Mark {
         (self.epoch, self.lsn) = (epoch, lsn);
         Ok(())
     }
+}
+
+/// Writes a mark with an empty tail beside its place, durably; returns where.
+fn stage(
+    files: &Arc<dyn Files>,
+    path: &Path,
+    newest: Slot,
+    tail_bytes: usize,
+) -> io::Result<PathBuf> {
+    let mut bytes = vec![0; SLOTS_BYTES + tail_bytes];
+    for slot in [Slot { epoch: newest.epoch.saturating_sub(1), ..newest }, newest] {
+        let at = slot.epoch as usize % 2 * SLOT_STRIDE;
+        bytes[at..at + SLOT_BYTES].copy_from_slice(&slot.encode());
+    }
+    let staging = parent_of(path).join("mark.partial");
+    let mut file = files.create(&staging)?;
+    let written = io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync());
+    drop(file);
+    if let Err(error) = written {
+        // It is in nobody's way: the next one begins anew.
+        let _ = files.remove_file(&staging);
+        return Err(error);
+    }
+    Ok(staging)
+}
+
+fn move_in(files: &Arc<dyn Files>, staged: &Path, path: &Path) -> io::Result<()> {
+    files.rename(staged, path)?;
+    files.sync_dir(parent_of(path))
 }
 
 impl std::fmt::Debug for Mark {

@@ -11,7 +11,7 @@
 //! Invariants: LSNs are dense, only grow and are never reused. After a failed append the log is poisoned,
 //! and nobody retries a sync.
 //!
-//! Two logs pass one suite (`storage/tests/wal.rs`): sled, used the safe way (docs/adr), and a plain file,
+//! Two logs pass one suite (`storage/tests/edits/conformance.rs`): sled, used the safe way (docs/adr), and a plain file,
 //! which goes through the file seam and therefore through every fault that the seam can make.
 //!
 //! Elsewhere: what records say (`store`), what edits do (`overlay`), bytes (docs/formats/wal.md).
@@ -273,6 +273,17 @@ impl Wal {
         });
         scanned.map_err(|source| self.failed("read", source))?;
         self.segments.retain(&used)
+    }
+
+    /// Makes room for records of so many bytes to be kept twice, so that the next checkpoint comes later; only while none
+    /// is, as after a checkpoint of everything.
+    ///
+    /// # Errors
+    /// `Io`, and the log is poisoned. Where only room lacks, there stays as much as there was.
+    pub fn make_room(&mut self, files: &Arc<dyn Files>, bytes: usize) -> Result<(), WalError> {
+        let made = self.mark.make_room(files, bytes);
+        self.poisoned |= made.is_err();
+        made
     }
 
     /// Reads everything from `after` on again, segments with it; returns how many records are whole.

@@ -25,7 +25,7 @@ fn compact(branch: &str, rewrites: Vec<(u64, Vec<Operation>)>) -> Record {
 fn told(store: &Store, branch: &str) -> String {
     let history = store.history();
     let branch = history.state().branch(branch).unwrap().clone();
-    let names = branch.transactions().map(|one| (one.lsn, one.commit.patch.clone(), one.digest));
+    let names = branch.transactions().map(|one| (one.lsn, one.commit.patch.clone(), one.digest()));
     format!("{:?} {:?} {:?}", branch.lsn, names.collect::<Vec<_>>(), branch.overlay())
 }
 
@@ -41,7 +41,7 @@ fn a_compacted_patch_keeps_its_name_and_is_taken_back_whole() {
         commit(&store, edit(vec![feature(1, 1, 1.0)])).unwrap();
         let patch = on(MAIN, Some("p"), vec![knn("France", "Lyon", 8), feature(1, 3, 2.0)]);
         let lsn = commit(&store, patch).unwrap();
-        let digest = store.history().state().branch(MAIN).unwrap().patch("p").unwrap().digest;
+        let digest = store.history().state().branch(MAIN).unwrap().patch("p").unwrap().digest();
         let rewritten = vec![feature(2, 9, 5.0), feature(1, 3, 2.0)];
         let seen = commit(&store, compact(MAIN, vec![(lsn, rewritten)])).unwrap();
         assert_eq!(answer(&store, MAIN, "France"), None, "it is said by a feature now");
@@ -58,7 +58,7 @@ fn a_compacted_patch_keeps_its_name_and_is_taken_back_whole() {
         let store = place.open();
         assert_eq!(told(&store, MAIN), before, "{kind:?}");
         let branch = store.history().state().branch(MAIN).unwrap().clone();
-        assert_eq!((branch.lsn, branch.patch("p").unwrap().digest), (seen, digest));
+        assert_eq!((branch.lsn, branch.patch("p").unwrap().digest()), (seen, digest));
         commit(&store, remove("p")).unwrap();
         let left = store.history().state().branch(MAIN).unwrap().overlay().clone();
         assert_eq!(left.features().count(), 1, "what the patch had become is gone with it");

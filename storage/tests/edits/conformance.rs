@@ -92,6 +92,32 @@ fn a_checkpoint_shortens_the_log_and_keeps_every_moment() {
 }
 
 #[test]
+fn a_log_that_fills_makes_its_own_checkpoints_ever_more_seldom() {
+    let place = Place::sled();
+    let store = place.open();
+    let bytes = |name| place.files.metadata(&place.path(name)).map_or(0, |found| found.length);
+    let (mut n, mut checkpoints, mut last) = (0u64, Vec::new(), 0);
+    while checkpoints.len() < 3 {
+        n += 1;
+        commit(&store, edit(vec![knn(&format!("E{n}"), "T", 3_500)])).unwrap();
+        if bytes("checkpoint") > last {
+            last = bytes("checkpoint");
+            checkpoints.push((n - 1, bytes("mark")));
+        }
+    }
+    let (lsns, rooms): (Vec<_>, Vec<_>) = checkpoints.into_iter().unzip();
+    assert!(lsns[2] - lsns[1] > (lsns[1] - lsns[0]) * 3 / 2, "{lsns:?}");
+    assert!(rooms[2] > rooms[1] * 3 / 2, "{rooms:?}");
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.verify().unwrap(), n);
+    assert_eq!(store.status(&place.files).checkpoint, lsns[2]);
+    for n in [1, lsns[0], lsns[0] + 1, n] {
+        assert_eq!(answer(&store, MAIN, &format!("E{n}")).as_deref(), Some("T"));
+    }
+}
+
+#[test]
 fn a_forgetting_checkpoint_ends_history_and_changes_no_answer() {
     for place in Place::all() {
         let store = place.open();

@@ -4,7 +4,7 @@ use super::support::*;
 use larql_storage::file::{Fault, FaultyFiles, Files, MemoryFiles, NewFile};
 use larql_storage::patch::{PatchFile, Step};
 use larql_storage::store::{CheckpointKind, MAIN, Store, StoreError};
-use larql_storage::wal::INLINE_BYTES_MAX;
+use larql_storage::wal::{FileLog, INLINE_BYTES_MAX, Wal, WalError};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -219,4 +219,100 @@ fn a_segment_that_does_not_fit_fails_its_edit_and_the_next_small_one_succeeds() 
     // The disk is full; nothing of the log was touched, so nothing is in doubt.
     assert_eq!(store.history().state().lsn, 0);
     assert!(!large.to_string().contains("earlier"));
+}
+
+/// What a log with a tail acknowledged, and how much of it lies in a checkpoint elsewhere.
+#[derive(Default)]
+struct Kept {
+    acknowledged: u64,
+    elsewhere: u64,
+}
+
+const LOG: &str = "/log";
+
+fn open_log(files: &Arc<dyn Files>, after: u64) -> Result<Wal, WalError> {
+    let io = |source| WalError::Io { action: "open", path: LOG.into(), source };
+    let log = FileLog::open(files, Path::new(LOG)).map_err(io)?;
+    Ok(Wal::open(files, Path::new(LOG), Box::new(log), after)?.0)
+}
+
+/// Fills a log that keeps its records twice, empties it, gives it more room, and fills that.
+fn outgrow(files: &Arc<dyn Files>, kept: &mut Kept) -> Result<Wal, WalError> {
+    Wal::create(files, Path::new(LOG), 200)?;
+    let mut wal = open_log(files, 0)?;
+    for step in 0..12 {
+        if step == 3 || step == 8 || !wal.has_room(1, 20) {
+            kept.elsewhere = kept.acknowledged;
+            wal.forget_through(kept.elsewhere)?;
+            wal.make_room(files, 200 << step)?;
+        }
+        wal.append(&[(1, vec![step; 20])])?;
+        kept.acknowledged += 1;
+    }
+    Ok(wal)
+}
+
+/// Does so once for each fault, and opens what a loss of power leaves.
+fn outgrow_each(faults: impl Fn(usize) -> Fault, lose: impl Fn(&FaultyFiles, usize)) -> usize {
+    let mut survived = 0;
+    for n in 0.. {
+        let memory = MemoryFiles::shared();
+        memory.create_dir_all(Path::new(LOG)).unwrap();
+        memory.sync_dir(Path::new("/")).unwrap();
+        let fault = faults(n);
+        let faulty = FaultyFiles::new(memory.clone(), Some(fault));
+        let files: Arc<dyn Files> = Arc::new(faulty.clone());
+        let mut kept = Kept::default();
+        let outcome = outgrow(&files, &mut kept).map(drop);
+        survived = if outcome.is_ok() { survived + 1 } else { 0 };
+        lose(&faulty, n);
+        if kept.acknowledged == 0 {
+            continue;
+        }
+        let what = format!("{fault:?} ({outcome:?})");
+        let mut wal = open_log(&memory, kept.elsewhere).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(wal.last() >= kept.acknowledged, "{what}: {} is left", wal.last());
+        wal.append(&[(1, vec![9; 20])]).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // Beyond the last operation there is nothing left to fail.
+        if survived > 3 {
+            return n;
+        }
+    }
+    unreachable!("some fault comes too late")
+}
+
+#[test]
+fn a_log_that_is_given_more_room_loses_nothing_acknowledged() {
+    for crash in [keep, lose, tear] {
+        assert!(outgrow_each(Fault::Write, crash) > 20);
+        assert!(outgrow_each(Fault::Sync, crash) > 20);
+        assert!(outgrow_each(Fault::Stop, crash) > 60);
+    }
+}
+
+#[test]
+fn a_log_is_given_more_room_only_while_nothing_lies_there() {
+    let files: Arc<dyn Files> = MemoryFiles::shared();
+    files.create_dir_all(Path::new(LOG)).unwrap();
+    let mut kept = Kept::default();
+    let mut wal = outgrow(&files, &mut kept).unwrap();
+    assert!(wal.has_room(1, 50_000) && !wal.has_room(1, 51_200), "200 << 8 bytes");
+    wal.make_room(&files, 1 << 20).unwrap();
+    assert!(!wal.has_room(1, 51_200), "four records lie there");
+    assert_eq!(wal.verify(kept.elsewhere).unwrap(), 4);
+    // A disk without room for more leaves it as it is, and it goes on.
+    let full = FaultyFiles::new(files.clone(), Some(Fault::DiskFull(100)));
+    let full: Arc<dyn Files> = Arc::new(full);
+    wal.forget_through(kept.acknowledged).unwrap();
+    wal.make_room(&full, 1 << 20).unwrap();
+    assert!(!wal.has_room(1, 51_200));
+    wal.append(&[(1, vec![7; 20])]).unwrap();
+    let mut wal = open_log(&files, kept.acknowledged).unwrap();
+    assert_eq!(wal.last(), kept.acknowledged + 1);
+    // Where it is not known which file has the name, nothing more is written.
+    let doubtful = FaultyFiles::new(files.clone(), Some(Fault::Sync(1)));
+    let doubtful: Arc<dyn Files> = Arc::new(doubtful);
+    wal.forget_through(kept.acknowledged + 1).unwrap();
+    wal.make_room(&doubtful, 1 << 20).unwrap_err();
+    assert!(matches!(wal.append(&[(1, vec![7; 20])]), Err(WalError::Poisoned)));
 }
