@@ -20,12 +20,14 @@ pub(super) struct Queue<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: Vec<T>,
+    /// How many the writer sleeps for: fewer do not wake it.
+    wanted: usize,
     closed: bool,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: Vec::new(), closed: false };
+        let state = State { waiting: Vec::new(), wanted: 1, closed: false };
         Self { state: Mutex::new(state), arrived: Condvar::new() }
     }
 
@@ -39,23 +41,33 @@ impl<T> Queue<T> {
             return Err(job);
         }
         state.waiting.push(job);
+        let enough = state.waiting.len() >= state.wanted;
         drop(state);
-        self.arrived.notify_one();
+        if enough {
+            self.arrived.notify_one();
+        }
         Ok(())
+    }
+
+    /// How many wait to be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().expect("no holder panics").waiting.len()
     }
 
     /// Waits for jobs, and a little longer while fewer than `expected` wait. `None` when the queue is
     /// closed and empty.
     pub(super) fn take(&self, expected: usize, patience: Duration) -> Option<Vec<T>> {
         let mut state = self.state.lock().expect("no holder panics");
+        state.wanted = 1;
         while state.waiting.is_empty() {
             if state.closed {
                 return None;
             }
             state = self.arrived.wait(state).expect("no holder panics");
         }
+        state.wanted = expected.min(GROUP_MAX);
         let until = Instant::now() + patience;
-        while state.waiting.len() < expected.min(GROUP_MAX) && !state.closed {
+        while state.waiting.len() < state.wanted && !state.closed {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -100,93 +100,157 @@ impl Durable for Disk {
 }
 
 /// Runs until the queue is closed and empty.
-pub(super) fn run(mut durable: impl Durable, queue: &Queue<Job>, published: &ArcSwap<History>) {
-    let (mut groups, mut sync_time) = ([0, 0], Duration::ZERO);
-    loop {
-        let expected = groups.iter().sum();
-        let patience = (sync_time / PATIENCE_PART).min(PATIENCE_MAX);
-        let Some(jobs) = queue.take(expected, patience) else { return };
-        groups = [groups[1], jobs.len()];
-        let mut commits = Vec::new();
-        for job in jobs {
-            match job {
-                Job::Commit(waiting) => commits.push(waiting),
-                // Whoever asked may be gone.
-                Job::Verify { reply } => _ = reply.send(durable.verify()),
-                Job::Checkpoint { kind, reply } => {
-                    // What came before is in it.
-                    commit(&mut durable, std::mem::take(&mut commits), published);
-                    let outcome = durable.checkpoint(kind, &published.load());
-                    // Whoever asked may be gone.
-                    let _ = reply.send(outcome.map(|history| {
-                        let lsn = history.state().lsn;
-                        published.store(Arc::new(history));
-                        lsn
-                    }));
-                }
-            }
-        }
-        let began = Instant::now();
-        commit(&mut durable, commits, published);
-        sync_time = began.elapsed();
-    }
+pub(super) fn run(durable: impl Durable, queue: &Queue<Job>, published: &ArcSwap<History>) {
+    Writer { durable, queue, published, coming: 0 }.run();
 }
 
 /// A record's kind and payload.
 type Encoded = (u8, Vec<u8>);
 
-/// Commits in order, in as many groups as their bytes need.
-fn commit(durable: &mut impl Durable, commits: Vec<Waiting>, published: &ArcSwap<History>) {
-    let mut waiting = commits.into_iter().peekable();
-    while waiting.peek().is_some() {
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while bytes < GROUP_BYTES_MAX
-            && let Some(one) = waiting.next()
-        {
-            bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
-            group.push(one);
-        }
-        commit_group(durable, group, published);
-    }
+struct Writer<'a, D> {
+    durable: D,
+    queue: &'a Queue<Job>,
+    published: &'a ArcSwap<History>,
+    /// How many committers there are, as far as can be told: those who were answered last, and those who waited
+    /// already when they were.
+    coming: usize,
 }
 
-/// Decides about a group in order, makes what may happen durable together, and answers everybody.
-fn commit_group(durable: &mut impl Durable, group: Vec<Waiting>, published: &ArcSwap<History>) {
-    let mut history = History::clone(&published.load());
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    let mut decided = Vec::with_capacity(group.len());
-    for mut one in group {
-        let lsn = history.state().lsn + 1;
-        let checked = match one.encoded.1.len() {
-            // It alone is refused, and not those that it shares a group with.
-            bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
-            _ => history.state().check(&one.record, one.seen, one.asserted),
-        };
-        let pushed = checked.and_then(|()| history.push(lsn, one.record.clone()));
-        let outcome = pushed.map(|()| {
-            bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
-            records.push(std::mem::take(&mut one.encoded));
-            lsn
-        });
-        decided.push((one, outcome));
-    }
-    let failure = match keep(durable, &records, bytes, published) {
-        Ok(first) => {
-            let lowest = decided.iter().find_map(|(_, outcome)| outcome.as_ref().ok());
-            assert!(lowest.is_none_or(|lsn| *lsn == first), "the log and the state number alike");
-            if lowest.is_some() {
-                published.store(Arc::new(history));
+impl<D: Durable> Writer<'_, D> {
+    fn run(mut self) {
+        let mut sync_time = Duration::ZERO;
+        loop {
+            let patience = (sync_time / PATIENCE_PART).min(PATIENCE_MAX);
+            let Some(jobs) = self.queue.take(self.coming, patience) else { return };
+            let mut commits = Vec::new();
+            for job in jobs {
+                match job {
+                    Job::Commit(waiting) => commits.push(waiting),
+                    // Whoever asked may be gone.
+                    Job::Verify { reply } => _ = reply.send(self.durable.verify()),
+                    Job::Checkpoint { kind, reply } => {
+                        // What came before is in it.
+                        self.commit(std::mem::take(&mut commits));
+                        // Whoever asked may be gone.
+                        let _ = reply.send(self.checkpoint(kind));
+                    }
+                }
             }
-            None
+            let began = Instant::now();
+            self.commit(commits);
+            sync_time = began.elapsed();
         }
-        Err(Refused::Segment(error)) => return commit_apart(durable, decided, error, published),
-        Err(Refused::Group(refuse)) => Some(refuse),
-    };
-    for (one, outcome) in decided {
-        let outcome =
-            outcome.and_then(|lsn| failure.as_ref().map_or(Ok(lsn), |refuse| Err(refuse())));
-        // Whoever asked may be gone.
-        let _ = one.reply.send(outcome);
+    }
+
+    fn checkpoint(&mut self, kind: CheckpointKind) -> Result<u64, StoreError> {
+        let history = self.durable.checkpoint(kind, &self.published.load())?;
+        let lsn = history.state().lsn;
+        self.published.store(Arc::new(history));
+        Ok(lsn)
+    }
+
+    /// Commits in order, in as many groups as their bytes need.
+    fn commit(&mut self, commits: Vec<Waiting>) {
+        let mut waiting = commits.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let (mut group, mut bytes) = (Vec::new(), 0);
+            while bytes < GROUP_BYTES_MAX
+                && let Some(one) = waiting.next()
+            {
+                bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
+                group.push(one);
+            }
+            self.commit_group(group);
+        }
+    }
+
+    /// Decides about a group in order, makes what may happen durable together, and answers everybody.
+    fn commit_group(&mut self, group: Vec<Waiting>) {
+        let mut history = History::clone(&self.published.load());
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut decided = Vec::with_capacity(group.len());
+        for mut one in group {
+            let lsn = history.state().lsn + 1;
+            let checked = match one.encoded.1.len() {
+                // It alone is refused, and not those that it shares a group with.
+                bytes if bytes > PAYLOAD_BYTES_MAX => Err(WalError::TooLarge { bytes }.into()),
+                _ => history.state().check(&one.record, one.seen, one.asserted),
+            };
+            let pushed = checked.and_then(|()| history.push(lsn, one.record.clone()));
+            let outcome = pushed.map(|()| {
+                bytes += one.encoded.1.len().min(INLINE_BYTES_MAX);
+                records.push(std::mem::take(&mut one.encoded));
+                lsn
+            });
+            decided.push((one, outcome));
+        }
+        let failure = match self.keep(&records, bytes) {
+            Ok(first) => {
+                let lowest = decided.iter().find_map(|(_, outcome)| outcome.as_ref().ok());
+                assert!(
+                    lowest.is_none_or(|lsn| *lsn == first),
+                    "the log and the state number alike"
+                );
+                if lowest.is_some() {
+                    self.published.store(Arc::new(history));
+                }
+                None
+            }
+            Err(Refused::Segment(error)) => return self.commit_apart(decided, error),
+            Err(Refused::Group(refuse)) => Some(refuse),
+        };
+        // Nobody of the group is back before it is answered: those who wait now are others.
+        self.coming = decided.len() + self.queue.waiting();
+        for (one, outcome) in decided {
+            let outcome =
+                outcome.and_then(|lsn| failure.as_ref().map_or(Ok(lsn), |refuse| Err(refuse())));
+            // Whoever asked may be gone.
+            let _ = one.reply.send(outcome);
+        }
+    }
+
+    /// Makes records durable; returns the number of the first.
+    fn keep(&mut self, records: &[Encoded], bytes: usize) -> Result<u64, Refused> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        if !self.durable.has_room(records.len(), bytes) {
+            // History stays what it is; only where it lies changes.
+            let made = self.durable.checkpoint(CheckpointKind::Whole, &self.published.load());
+            made.map_err(|error| {
+                let error = Arc::new(error);
+                Refused::Group(Box::new(move || StoreError::NoCheckpoint(error.clone())))
+            })?;
+        }
+        self.durable.append(records).map_err(|error| match error {
+            WalError::Segment { .. } => Refused::Segment(error),
+            error => {
+                let error = Arc::new(error);
+                Refused::Group(Box::new(move || StoreError::NotDurable(error.clone())))
+            }
+        })
+    }
+
+    /// Commits what shared a segment that could not be written, each large one by itself: only those fail whose own
+    /// segment does. All are decided again, since what one of them was refused for may not have happened.
+    fn commit_apart(&mut self, group: Vec<(Waiting, Result<u64, StoreError>)>, error: WalError) {
+        let (mut again, mut failed) = (Vec::with_capacity(group.len()), Vec::new());
+        for (mut one, outcome) in group {
+            one.encoded = one.record.encode();
+            if outcome.is_ok() && one.encoded.1.len() > INLINE_BYTES_MAX {
+                failed.push(again.len());
+            }
+            again.push(one);
+        }
+        if let [at] = failed[..] {
+            // It was its own segment, and nobody tries that again.
+            let one = again.remove(at);
+            let _ = one.reply.send(Err(error.into()));
+            return self.commit_group(again);
+        }
+        for one in again {
+            self.commit_group(vec![one]);
+        }
     }
 }
 
@@ -196,59 +260,6 @@ enum Refused {
     Segment(WalError),
     /// What every one of them is told.
     Group(Box<dyn Fn() -> StoreError>),
-}
-
-/// Makes records durable; returns the number of the first.
-fn keep(
-    durable: &mut impl Durable,
-    records: &[Encoded],
-    bytes: usize,
-    published: &ArcSwap<History>,
-) -> Result<u64, Refused> {
-    if records.is_empty() {
-        return Ok(0);
-    }
-    if !durable.has_room(records.len(), bytes) {
-        // History stays what it is; only where it lies changes.
-        durable.checkpoint(CheckpointKind::Whole, &published.load()).map_err(|error| {
-            let error = Arc::new(error);
-            Refused::Group(Box::new(move || StoreError::NoCheckpoint(error.clone())))
-        })?;
-    }
-    durable.append(records).map_err(|error| match error {
-        WalError::Segment { .. } => Refused::Segment(error),
-        error => {
-            let error = Arc::new(error);
-            Refused::Group(Box::new(move || StoreError::NotDurable(error.clone())))
-        }
-    })
-}
-
-/// Commits what shared a segment that could not be written, each large one by itself: only those fail whose own
-/// segment does. All are decided again, since what one of them was refused for may not have happened.
-fn commit_apart(
-    durable: &mut impl Durable,
-    group: Vec<(Waiting, Result<u64, StoreError>)>,
-    error: WalError,
-    published: &ArcSwap<History>,
-) {
-    let (mut again, mut failed) = (Vec::with_capacity(group.len()), Vec::new());
-    for (mut one, outcome) in group {
-        one.encoded = one.record.encode();
-        if outcome.is_ok() && one.encoded.1.len() > INLINE_BYTES_MAX {
-            failed.push(again.len());
-        }
-        again.push(one);
-    }
-    if let [at] = failed[..] {
-        // It was its own segment, and nobody tries that again.
-        let one = again.remove(at);
-        let _ = one.reply.send(Err(error.into()));
-        return commit_group(durable, again, published);
-    }
-    for one in again {
-        commit_group(durable, vec![one], published);
-    }
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]
@@ -325,14 +336,16 @@ mod tests {
 
     /// Commits records as one group; what each was told, and what was appended how often.
     fn told(records: Vec<Record>) -> (Vec<Result<u64, String>>, Vec<usize>, u64) {
-        let (mut picky, published) = (Picky::default(), ArcSwap::from_pointee(History::default()));
+        let (queue, published) = (Queue::new(), ArcSwap::from_pointee(History::default()));
         let (mut commits, mut answers) = (Vec::new(), Vec::new());
         for record in records {
             let (waiting, answer) = Waiting::new(record, 0, None);
             commits.push(waiting);
             answers.push(answer);
         }
-        commit(&mut picky, commits, &published);
+        let picky = Picky::default();
+        let mut writer = Writer { durable: picky, queue: &queue, published: &published, coming: 0 };
+        writer.commit(commits);
         let told = answers.iter().map(|answer| {
             let outcome = answer.recv().expect("everybody is answered");
             outcome.map_err(|error| match error {
@@ -341,7 +354,7 @@ mod tests {
                 other => other.to_string(),
             })
         });
-        (told.collect(), picky.asked, published.load().state().lsn)
+        (told.collect(), writer.durable.asked, published.load().state().lsn)
     }
 
     const LARGE: usize = INLINE_BYTES_MAX;
