@@ -1,13 +1,13 @@
 //! How fast edits become durable, beside what the disk can do: `cargo run --release -p larql-storage --example
-//! durable_edits [writers] [seconds]`. One JSON object: commits a second and their 99th percentile with so many
-//! writers, and the same of one and of two fdatasyncs of a small record, alone and with the same load.
+//! durable_edits [writers] [seconds] [directory]`. One JSON object: commits a second and their 99th percentile with
+//! so many writers, and the same of one and of two fdatasyncs of a small record, alone and with the same load.
 
 use larql_storage::file::DiskFiles;
 use larql_storage::overlay::{Fact, Operation, SetKnn};
 use larql_storage::store::{Commit, Engine, MAIN, Provenance, Record, Store};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Values of a fact's key, as wide as a small model.
@@ -75,11 +75,20 @@ fn syncs(directory: &Path, threads: usize, each: u64, time: Duration) -> (f64, D
     })
 }
 
+/// Marks that were written: one for each group (docs/formats/wal.md, Mark).
+fn groups(directory: &Path) -> u64 {
+    let mark = std::fs::read(directory.join("mark")).expect("it is there");
+    let epoch = |slot: usize| u64::from_le_bytes(mark[slot + 8..slot + 16].try_into().expect("8"));
+    epoch(0).max(epoch(4096)) - 1
+}
+
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u64>().expect("a number"));
-    let writers = arguments.next().unwrap_or(16) as usize;
-    let time = Duration::from_secs(arguments.next().unwrap_or(5));
-    let place = tempfile::tempdir().expect("a directory");
+    let mut arguments = std::env::args().skip(1);
+    let mut number =
+        |usual: u64| arguments.next().map_or(usual, |text| text.parse::<u64>().expect("a number"));
+    let (writers, time) = (number(16) as usize, Duration::from_secs(number(5)));
+    let place = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = tempfile::tempdir_in(place).expect("a directory");
     let (alone, alone_p99) = syncs(place.path(), 1, 1, time);
     let (_, two_p99) = syncs(place.path(), writers, 2, time);
     let directory = place.path().join("edits");
@@ -89,11 +98,12 @@ fn main() {
         let seen = store.history().state().lsn;
         store.commit(fact(writer, n), seen).expect("it commits");
     });
+    let commits_per_group = store.history().state().lsn as f64 / groups(&directory) as f64;
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
         "{{\"writers\":{writers},\"commits_per_s\":{commits:.1},\"commit_p99_ms\":{:.2},\"fdatasyncs_per_s\":{alone:.1},\
          \"fdatasync_p99_ms\":{:.2},\"two_fdatasyncs_p99_ms\":{:.2},\"commits_per_half_fdatasync\":{:.1},\
-         \"p99_per_two_fdatasyncs\":{:.2}}}",
+         \"p99_per_two_fdatasyncs\":{:.2},\"commits_per_group\":{commits_per_group:.1}}}",
         ms(commit_p99),
         ms(alone_p99),
         ms(two_p99),

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, machine, output};
 use crate::shapes::LLAMA_1B;
 
+mod durable;
 mod edits;
 mod extraction;
 mod knowledge;
@@ -32,6 +33,8 @@ enum Subject {
     Knowledge,
     /// What edits do to answers, by mode and base: docs/benchmarks/edits.md
     Edits,
+    /// Commits beside syncs of the disk: docs/benchmarks/durable.md
+    Durable,
     /// Chosen plans beside all others, DESCRIBE, statements a second: docs/benchmarks/planner.md
     Planner,
 }
@@ -132,6 +135,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
             };
             return edits::run(root, &options);
         }
+        Some(Subject::Durable) => return durable::run(root, arguments.runs, arguments.record),
         Some(Subject::Planner) => {
             let options = planner::Options {
                 model: root.join(&arguments.model),

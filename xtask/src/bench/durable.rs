@@ -1,0 +1,122 @@
+//! How fast edits become durable, beside what the disk can do: what `docs/benchmarks/durable.md` records.
+//!
+//! The program is `storage/examples/durable_edits.rs`: every round measures the disk's own syncs and the store's commits in one run. The same is
+//! measured with every fdatasync made longer, since what a group costs beside its syncs tells only where syncs are short.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::load;
+use crate::daemon::{machine, output};
+use crate::statistics::{Interval, confidence};
+
+const WRITERS: u64 = 16;
+const SECONDS: u64 = 3;
+
+/// Microseconds by which each fdatasync takes longer.
+const LONGER: [u64; 3] = [0, 500, 1000];
+
+/// Commits for each half of the disk's rate of syncs: at least.
+const COMMITS_MIN: f64 = 10.0;
+/// The 99th percentile of a commit, in those of two syncs: at most.
+const P99_MAX: f64 = 3.0;
+
+/// What else a group costs, taken once.
+const REST: &str = "\
+Where a sync takes as little as a sixth of a millisecond, the rest of a group decides, on two cores. At af20657 a group of 16 took 1.5 ms there: sled's batch 0.13, its \
+flush 0.28 (it waits for the file by itself, before our fdatasync), the fdatasync of its file 0.10, the mark with its tail 0.20, checkpoints 0.41, waiting for the writers to \
+come back 0.16, the rest (decisions, the new state, 16 answers) 0.23. The same in memory, without any disk, took 0.37. So ten times half of 5,000 to 6,000 fdatasyncs a second is out of \
+reach here with sled as the log; from about 0.7 ms a sync on it is met. Before that commit a group always waited half a sync for writers that did not exist, and every 4 MiB all of history was \
+written and read again: 5,200 to 6,500 commits/s without longer syncs, and 7.3 instead of 11 times the half with 1 ms.";
+
+/// Measures, prints the page and, if it is to be recorded, writes it.
+pub(super) fn run(root: &Path, rounds: u32, record: bool) -> anyhow::Result<()> {
+    let work = crate::target_directory().join("bench");
+    std::fs::create_dir_all(&work)?;
+    let library = work.join("slow_sync.so");
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library);
+    output(compile.arg(root.join("xtask/src/bench/slow_sync.c")).arg("-ldl"))?;
+    let before = load::average();
+    let mut measured = vec![Vec::new(); LONGER.len()];
+    for _ in 0..rounds {
+        for (longer, measured) in LONGER.iter().zip(&mut measured) {
+            measured.push(one(&work, &library, *longer)?);
+        }
+    }
+    let text = page(root, &before, rounds, &measured)?;
+    println!("{text}");
+    if record {
+        let path = root.join("docs/benchmarks/durable.md");
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn one(work: &Path, library: &Path, longer: u64) -> anyhow::Result<Value> {
+    let mut command = crate::cargo();
+    command.args(["run", "--quiet", "--release", "--locked", "-p", "larql-storage", "--example"]);
+    command.args(["durable_edits", "--", &WRITERS.to_string(), &SECONDS.to_string()]).arg(work);
+    if longer > 0 {
+        command.env("LD_PRELOAD", library).env("SLOW_SYNC_US", longer.to_string());
+    }
+    let text = output(&mut command)?;
+    serde_json::from_str(&text).with_context(|| text.clone())
+}
+
+fn page(root: &Path, before: &str, rounds: u32, measured: &[Vec<Value>]) -> anyhow::Result<String> {
+    let mut text = String::from("# Durable edits, measured\n\n");
+    writeln!(
+        text,
+        "{}; load average {before} before, {} after; command: `cargo xtask bench durable --runs {rounds} --record`.\n",
+        machine(root)?,
+        load::average()
+    )?;
+    writeln!(
+        text,
+        "{WRITERS} writers commit an INSERT each, again and again, with its vector given (256 numbers, 1.1 KB in the log) and without receipt, for {SECONDS} seconds; in the same run \
+         one thread syncs a record of 2 KB, and {WRITERS} threads two each. Medians of {rounds} runs by turns, with an interval of {:.0} %. A commit is answered after two fdatasyncs \
+         in a row, of the log and of its mark, which those of a group share: so half the rate of the disk's fdatasyncs is what groups of one could reach. \
+         *Longer*: each fdatasync of the program, the disk's own included, is followed by a pause.\n",
+        confidence(rounds as usize)
+    )?;
+    writeln!(
+        text,
+        "| fdatasync longer by | fdatasyncs/s, one thread | commits/s | commits for half an fdatasync/s (≥ {COMMITS_MIN:.0}) | commits in a group | p99 of a commit, ms | \
+         p99 for that of two fdatasyncs under the same load (≤ {P99_MAX:.0}) |\n|---|---|---|---|---|---|---|"
+    )?;
+    for (longer, runs) in LONGER.iter().zip(measured) {
+        let interval = |name: &str| {
+            Interval::of(runs.iter().map(|run| run[name].as_f64().unwrap_or(f64::NAN)))
+        };
+        let cell = |name: &str, digits: usize| {
+            let Interval { low, median, high } = interval(name);
+            format!("{median:.digits$} ({low:.digits$} to {high:.digits$})")
+        };
+        let met = |met: bool| if met { "met" } else { "**missed**" };
+        let (commits, p99) = ("commits_per_half_fdatasync", "p99_per_two_fdatasyncs");
+        writeln!(
+            text,
+            "| {} | {} | {} | {}, {} | {} | {} | {}, {} |",
+            if *longer == 0 {
+                "nothing".to_owned()
+            } else {
+                format!("{} ms", *longer as f64 / 1e3)
+            },
+            cell("fdatasyncs_per_s", 0),
+            cell("commits_per_s", 0),
+            cell(commits, 1),
+            met(interval(commits).median >= COMMITS_MIN),
+            cell("commits_per_group", 1),
+            cell("commit_p99_ms", 1),
+            cell(p99, 2),
+            met(interval(p99).median <= P99_MAX),
+        )?;
+    }
+    writeln!(text, "\n{REST}")?;
+    Ok(text)
+}
