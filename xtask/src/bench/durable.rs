@@ -30,7 +30,7 @@ const REST: &str = "\
 Where a sync takes as little as a sixth of a millisecond, the rest of a group decides, on two cores. At af20657 a group of 16 took 1.5 ms there: sled's batch 0.13, its \
 flush 0.28 (it waits for the file by itself, before our fdatasync), the fdatasync of its file 0.10, the mark with its tail 0.20, checkpoints 0.41, waiting for the writers to \
 come back 0.16, the rest (decisions, the new state, 16 answers) 0.23. The same in memory, without any disk, took 0.37. So ten times half of 5,000 to 6,000 fdatasyncs a second is out of \
-reach here with sled as the log; from about 0.7 ms a sync on it is met. Before that commit a group always waited half a sync for writers that did not exist, and every 4 MiB all of history was \
+reach here with sled as the log; where a sync takes 1.4 ms it is met. Before that commit a group always waited half a sync for writers that did not exist, and every 4 MiB all of history was \
 written and read again: 5,200 to 6,500 commits/s without longer syncs, and 7.3 instead of 11 times the half with 1 ms.";
 
 /// Measures, prints the page and, if it is to be recorded, writes it.
