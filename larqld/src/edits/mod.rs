@@ -232,7 +232,8 @@ fn asserted(
         // Whatever else it says, the writer says again.
         return Ok(None);
     };
-    let after = history.with(state.lsn + 1, Arc::new(record.clone()))?;
+    let mut after = history.clone();
+    after.push(state.lsn + 1, Arc::new(record.clone()))?;
     holds(after.state().branch(record.branch())?)?;
     Ok(Some(lsn))
 }

@@ -232,7 +232,7 @@ fn status(work: &Work<'_>) -> Vec<Row> {
             integer(records),
             Value::Null,
             Value::Null,
-            integer(transactions.map(|one| one.bytes).sum()),
+            integer(transactions.map(|one| one.bytes()).sum()),
         ],
     ]
 }
