@@ -161,8 +161,8 @@ impl Mark {
         self.tail.used = 0;
     }
 
-    /// Moves to a file with room for so many bytes of tail, if it has less, has a tail at all, and nothing is in it. What
-    /// cannot be written leaves it with the room that it has.
+    /// Moves to a file with room for so many bytes of tail, if it has less than two thirds of that, has a tail at all, and
+    /// nothing is in it. What cannot be written leaves it with the room that it has.
     ///
     /// # Errors
     /// When it is not known which of the two files has the name now: nothing may be written to either.
@@ -171,7 +171,7 @@ impl Mark {
         files: &Arc<dyn Files>,
         tail_bytes: usize,
     ) -> Result<(), WalError> {
-        if self.tail.used > 0 || !(1..tail_bytes).contains(&self.tail.capacity) {
+        if self.tail.used > 0 || !(1..tail_bytes / 3 * 2).contains(&self.tail.capacity) {
             return Ok(());
         }
         let slot = Slot { epoch: self.epoch, lsn: self.lsn };

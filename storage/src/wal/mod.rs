@@ -275,8 +275,8 @@ impl Wal {
         self.segments.retain(&used)
     }
 
-    /// Makes room for records of so many bytes to be kept twice, so that the next checkpoint comes later; only while none
-    /// is, as after a checkpoint of everything.
+    /// Makes room for records of so many bytes to be kept twice, so that the next checkpoint comes later; only where that
+    /// is much more than there is, and while none is kept, as after a checkpoint of everything.
     ///
     /// # Errors
     /// `Io`, and the log is poisoned. Where only room lacks, there stays as much as there was.
