@@ -25,14 +25,6 @@ const COMMITS_MIN: f64 = 10.0;
 /// The 99th percentile of a commit, in those of two syncs: at most.
 const P99_MAX: f64 = 3.0;
 
-/// What else a group costs, taken once.
-const REST: &str = "\
-Where a sync takes as little as a sixth of a millisecond, the rest of a group decides, on two cores. At af20657 a group of 16 took 1.5 ms there: sled's batch 0.13, its \
-flush 0.28 (it waits for the file by itself, before our fdatasync), the fdatasync of its file 0.10, the mark with its tail 0.20, checkpoints 0.41, waiting for the writers to \
-come back 0.16, the rest (decisions, the new state, 16 answers) 0.23. The same in memory, without any disk, took 0.37. So ten times half of 5,000 to 6,000 fdatasyncs a second is out of \
-reach here with sled as the log; where a sync takes 1.4 ms it is met. Before that commit a group always waited half a sync for writers that did not exist, and every 4 MiB all of history was \
-written and read again: 5,200 to 6,500 commits/s without longer syncs, and 7.3 instead of 11 times the half with 1 ms.";
-
 /// Measures, prints the page and, if it is to be recorded, writes it.
 pub(super) fn run(root: &Path, rounds: u32, record: bool) -> anyhow::Result<()> {
     let work = crate::target_directory().join("bench");
@@ -117,6 +109,9 @@ fn page(root: &Path, before: &str, rounds: u32, measured: &[Vec<Value>]) -> anyh
             met(interval(p99).median <= P99_MAX),
         )?;
     }
-    writeln!(text, "\n{REST}")?;
+    writeln!(
+        text,
+        "\nWhat a group costs beside its syncs: [ADR 12](../adr/0012-edits-in-a-log-with-a-mark.md)."
+    )?;
     Ok(text)
 }
